@@ -1,5 +1,9 @@
-//! Sentence embeddings on any GPU (to be written).
+//! Sentence embeddings on any GPU, and without one (crate documentation follows with the public face).
 
+pub mod batch;
 pub mod error;
+pub mod executor;
+pub mod matrix;
+pub mod program;
 
 pub use error::{Error, Result, RunError};

@@ -1,0 +1,78 @@
+//! What runs a program. Two implementers: `cpu` and `gpu`. They share nothing but this trait, so they can check each other.
+
+use crate::batch::Batch;
+use crate::error::RunError;
+use crate::matrix::Matrix;
+use crate::program::Output;
+use futures::channel::oneshot;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// A program compiled for a device, with its weights there.
+pub trait Executor: Send + Sync {
+    /// Starts a batch and returns at once; several may be in flight. The result is the requested value's rows: one for
+    /// each sequence, or one for each token.
+    ///
+    /// # Errors
+    /// [`RunError::OutOfMemory`] if the batch does not fit now: a smaller one may. [`RunError::InvalidBatch`] if it
+    /// contradicts the program. [`RunError::DeviceLost`] if the device is gone.
+    fn submit(&self, batch: Batch, output: Output) -> Result<Pending, RunError>;
+
+    /// Runs a batch and returns every step's value, in order: for tests and for finding a first difference.
+    fn trace(&self, batch: &Batch) -> Result<Vec<Matrix>, RunError>;
+
+    /// Batches in flight that keep the device busy; more bring nothing.
+    fn in_flight(&self) -> usize;
+
+    /// The batch size, in tokens, at which the device runs well.
+    fn batch_tokens(&self) -> usize;
+
+    /// What it runs on, for people: `cpu (2 threads, AVX2)`, `llvmpipe (Vulkan, f32, subgroups 8)`.
+    fn describe(&self) -> String;
+}
+
+/// A batch in flight: a future of its result. Drop it to lose interest; the device finishes by itself.
+#[derive(Debug)]
+pub struct Pending {
+    result: oneshot::Receiver<Result<Matrix, RunError>>,
+}
+
+/// The executor's end of a [`Pending`]. Dropped unsent, it makes the result [`RunError::DeviceLost`]: nobody waits forever.
+pub type Completion = oneshot::Sender<Result<Matrix, RunError>>;
+
+impl Pending {
+    /// A batch in flight, and the end through which its executor completes it.
+    pub fn new() -> (Completion, Pending) {
+        let (completion, result) = oneshot::channel();
+        (completion, Pending { result })
+    }
+
+    /// Blocks until the result is there. Not for async code: await the `Pending` there.
+    pub fn wait(self) -> Result<Matrix, RunError> {
+        pollster::block_on(self)
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<Matrix, RunError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.result).poll(context).map(|result| {
+            result
+                .unwrap_or_else(|_| Err(RunError::DeviceLost("the executor stopped before the batch was done".into())))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_abandoned_batch_is_an_error_and_not_a_hang() {
+        let (completion, pending) = Pending::new();
+        drop(completion);
+        assert!(matches!(pending.wait(), Err(RunError::DeviceLost(_))));
+    }
+}

@@ -1,0 +1,235 @@
+//! A model as data: a straight list of typed steps over values. It names its weights but holds no numbers, prints as text,
+//! and is planned without a device. Built by [`Builder`], run by an [`Executor`](crate::executor::Executor).
+//!
+//! Every value is a matrix whose columns are known now and whose rows are either the batch's tokens or its sequences. So
+//! two run-time numbers describe every shape, and there are no strides, no broadcasting and no padding.
+
+mod builder;
+mod op;
+mod plan;
+mod weights;
+
+pub use builder::Builder;
+pub use op::{Activation, Attention, Embed, Index, Linear, Lookup, Norm, Normalize, Op, Pool, PoolMode};
+pub use plan::Plan;
+pub use weights::{RandomWeights, TensorSpec, WeightSource, WeightSpec};
+
+use crate::batch::Batch;
+use crate::error::RunError;
+use std::fmt;
+
+/// What a value has one row of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rows {
+    /// The tokens of the batch, all sequences packed one behind the other.
+    Tokens,
+    /// The sequences of the batch.
+    Sequences,
+}
+
+/// The shape of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// What it has one row of.
+    pub rows: Rows,
+    /// Columns, known when the model is loaded.
+    pub cols: usize,
+}
+
+/// A value: written by exactly one step, never in place. An index into [`Program::steps`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value(pub(crate) u32);
+
+/// A weight: an index into [`Program::weights`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WeightId(pub(crate) u32);
+
+/// One step: computes one value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// What it computes.
+    pub op: Op,
+    /// The shape of the value that it writes.
+    pub shape: Shape,
+    /// Where in the model it stands, e.g. `layer.3.attention`: for printed programs and first differences.
+    pub label: String,
+}
+
+/// Which of a program's values a caller wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// One row a sequence: the sentence embedding.
+    Sentences,
+    /// One row a token: the last hidden state.
+    Tokens,
+}
+
+/// A model as data. Step `i` writes value `i`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Program {
+    /// In order of execution.
+    pub steps: Vec<Step>,
+    /// The weights, each once.
+    pub weights: Vec<WeightSpec>,
+    /// The value of [`Output::Sentences`].
+    pub sentences: Value,
+    /// The value of [`Output::Tokens`].
+    pub tokens: Value,
+}
+
+impl Value {
+    /// Its place in [`Program::steps`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl WeightId {
+    /// Its place in [`Program::weights`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Shape {
+    /// Rows for a batch of so many tokens and sequences.
+    pub fn rows_in(&self, tokens: usize, sequences: usize) -> usize {
+        match self.rows {
+            Rows::Tokens => tokens,
+            Rows::Sequences => sequences,
+        }
+    }
+}
+
+impl Program {
+    /// The shape of a value.
+    pub fn shape(&self, value: Value) -> Shape {
+        self.steps[value.index()].shape
+    }
+
+    /// A weight's description.
+    pub fn weight(&self, id: WeightId) -> &WeightSpec {
+        &self.weights[id.index()]
+    }
+
+    /// The value behind an output.
+    pub fn output(&self, output: Output) -> Value {
+        match output {
+            Output::Sentences => self.sentences,
+            Output::Tokens => self.tokens,
+        }
+    }
+
+    /// Numbers in all weights: the model's parameters that are used.
+    pub fn parameters(&self) -> usize {
+        self.weights.iter().map(|weight| weight.rows * weight.cols).sum()
+    }
+
+    /// How many tokens a sequence may have: the shortest position table, less its offset. `None` without a table.
+    pub fn max_positions(&self) -> Option<usize> {
+        self.lookups(Index::Positions).map(|(rows, offset)| rows.saturating_sub(offset as usize)).min()
+    }
+
+    /// Checks what the shaders rely on: every id, position and type has a row in its table.
+    pub fn check(&self, batch: &Batch) -> Result<(), RunError> {
+        for (index, numbers, name) in [
+            (Index::Ids, &batch.ids, "token id"),
+            (Index::Positions, &batch.positions, "position"),
+            (Index::Types, &batch.types, "token type"),
+        ] {
+            let largest = numbers.iter().copied().max().unwrap_or(0);
+            for (rows, offset) in self.lookups(index) {
+                if !numbers.is_empty() && largest as usize + offset as usize >= rows {
+                    return Err(RunError::InvalidBatch(format!(
+                        "{name} {largest} needs row {} of a table of {rows} rows",
+                        largest + offset
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows and offset of each table that is read by `index`.
+    fn lookups(&self, index: Index) -> impl Iterator<Item = (usize, u32)> + '_ {
+        self.steps
+            .iter()
+            .filter_map(|step| match &step.op {
+                Op::Embed(embed) => Some(&embed.lookups),
+                _ => None,
+            })
+            .flatten()
+            .filter(move |lookup| lookup.index == index)
+            .map(|lookup| (self.weight(lookup.table).rows, lookup.offset))
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "%{}", self.0)
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = match self.rows {
+            Rows::Tokens => "tokens",
+            Rows::Sequences => "sequences",
+        };
+        write!(f, "[{rows}, {}]", self.cols)
+    }
+}
+
+/// One line a step: `%3 [tokens, 1152] = linear %2 * attention.self.query.weight (+2) ...  # layer.0.qkv`.
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, step) in self.steps.iter().enumerate() {
+            write!(f, "{} {} = {}", Value(i as u32), step.shape, step.op.name())?;
+            self.fmt_op(&step.op, f)?;
+            writeln!(f, "  # {}", step.label)?;
+        }
+        writeln!(f, "output: sentences {}, tokens {}", self.sentences, self.tokens)
+    }
+}
+
+impl Program {
+    fn fmt_op(&self, op: &Op, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let weight = |id: WeightId| self.weight(id).name();
+        match op {
+            Op::Embed(op) => {
+                for (i, lookup) in op.lookups.iter().enumerate() {
+                    let index = match lookup.index {
+                        Index::Ids => "ids",
+                        Index::Positions => "positions",
+                        Index::Types => "types",
+                    };
+                    write!(f, "{}{}[{index}", if i == 0 { " " } else { " + " }, weight(lookup.table))?;
+                    if lookup.offset > 0 {
+                        write!(f, " + {}", lookup.offset)?;
+                    }
+                    write!(f, "]")?;
+                }
+                Ok(())
+            }
+            Op::Linear(op) => {
+                write!(f, " {} * {}", op.x, weight(op.weight))?;
+                if op.bias.is_some() {
+                    write!(f, " + bias")?;
+                }
+                if op.activation != Activation::Identity {
+                    write!(f, ", {}", op.activation.name())?;
+                }
+                op.residual.map_or(Ok(()), |residual| write!(f, ", + {residual}"))
+            }
+            Op::Norm(op) => write!(f, " {} by {}, eps {:e}", op.x, weight(op.weight), op.eps),
+            Op::Attention(op) => {
+                write!(f, " {}, {} heads of {}, scale {}", op.qkv, op.heads, op.head_dim, op.scale)
+            }
+            Op::Pool(op) => {
+                let modes: Vec<_> = op.modes.iter().map(|mode| mode.name()).collect();
+                write!(f, " {}, {}", op.x, modes.join(" | "))
+            }
+            Op::Normalize(op) => write!(f, " {}", op.x),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The weights that a program names, and where an executor gets their numbers.
+
+use crate::error::Result;
+use std::ops::Range;
+
+/// One tensor of a checkpoint, as a program names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TensorSpec {
+    /// Which module of the repository it belongs to: an index in the order of `modules.json`.
+    pub module: usize,
+    /// Its name there, without the prefix of the backbone, e.g. `encoder.layer.0.output.dense.weight`.
+    pub name: String,
+    /// Its shape: `[out, in]` for a matrix, `[n]` for a vector.
+    pub shape: Vec<usize>,
+}
+
+/// A matrix `[rows, cols]` (or a vector: `cols` is 1) of a program: the rows of one or several tensors, stacked. So Q, K
+/// and V become one matrix.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WeightSpec {
+    /// The tensors, stacked in this order; all of `cols` columns.
+    pub parts: Vec<TensorSpec>,
+    /// Rows of all parts.
+    pub rows: usize,
+    /// Columns: 1 for a vector.
+    pub cols: usize,
+}
+
+impl WeightSpec {
+    /// The rows of `parts`, stacked.
+    ///
+    /// # Panics
+    /// If the parts differ in their columns: a mistake in a model's builder.
+    pub fn stacked(parts: Vec<TensorSpec>) -> WeightSpec {
+        let cols = parts[0].cols();
+        assert!(parts.iter().all(|part| part.cols() == cols), "stacked parts differ in columns: {parts:?}");
+        WeightSpec { rows: parts.iter().map(TensorSpec::rows).sum(), cols, parts }
+    }
+
+    /// The name for messages and printed programs: the first part's, and how many more there are.
+    pub fn name(&self) -> String {
+        match self.parts.len() {
+            1 => self.parts[0].name.clone(),
+            n => format!("{} (+{})", self.parts[0].name, n - 1),
+        }
+    }
+
+    /// Rows `range` of the stacked matrix, row-major, as f32.
+    pub fn read(&self, source: &dyn WeightSource, range: Range<usize>) -> Result<Vec<f32>> {
+        let mut values = Vec::with_capacity(range.len() * self.cols);
+        let mut first = 0;
+        for part in &self.parts {
+            let (from, to) = (range.start.max(first), range.end.min(first + part.rows()));
+            if from < to {
+                values.append(&mut source.read(part, from - first..to - first)?);
+            }
+            first += part.rows();
+        }
+        Ok(values)
+    }
+
+    /// The whole matrix, row-major, as f32.
+    pub fn read_all(&self, source: &dyn WeightSource) -> Result<Vec<f32>> {
+        self.read(source, 0..self.rows)
+    }
+}
+
+impl TensorSpec {
+    /// Rows: the first dimension.
+    pub fn rows(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Elements of a row: 1 for a vector.
+    pub fn cols(&self) -> usize {
+        self.shape[1..].iter().product()
+    }
+}
+
+/// Where an executor gets the numbers of a program's weights: a checkpoint, or a generator for benchmarks and tests.
+pub trait WeightSource: Send + Sync {
+    /// Rows `rows` of a tensor, row-major, as f32; a vector of n elements has n rows of one element.
+    ///
+    /// # Errors
+    /// [`Error::Weight`](crate::Error::Weight) if there is no such tensor, its shape differs, or a number is not finite.
+    fn read(&self, tensor: &TensorSpec, rows: Range<usize>) -> Result<Vec<f32>>;
+}
+
+/// Seeded random weights of any shape: for benchmarks without a checkpoint, and for tests. Matrices are uniform with
+/// standard deviation `1 / sqrt(cols)`, so that activations keep their size; a norm's weights lie around 1.
+#[derive(Debug, Clone, Copy)]
+pub struct RandomWeights {
+    /// Another seed gives other numbers.
+    pub seed: u64,
+}
+
+impl WeightSource for RandomWeights {
+    fn read(&self, tensor: &TensorSpec, rows: Range<usize>) -> Result<Vec<f32>> {
+        let name = tensor.name.bytes().fold(self.seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3) // FNV-1a
+        });
+        let is_norm = tensor.shape.len() == 1 && tensor.name.ends_with("weight");
+        let scale = if tensor.shape.len() == 1 { 0.1 } else { 3f32.sqrt() / (tensor.cols() as f32).sqrt() };
+        let cols = tensor.cols();
+        let values = (rows.start * cols..rows.end * cols).map(|i| {
+            let uniform = (splitmix64(name.wrapping_add(i as u64)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+            uniform * scale + if is_norm { 1.0 } else { 0.0 }
+        });
+        Ok(values.collect())
+    }
+}
+
+/// A well-mixed function of its argument (Steele et al. 2014): any element can be computed without those before it.
+fn splitmix64(x: u64) -> u64 {
+    let z = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_stacked_rows_equals_that_part_of_the_whole() {
+        let part = |name: &str, rows| TensorSpec { module: 0, name: name.into(), shape: vec![rows, 3] };
+        let spec = WeightSpec::stacked(vec![part("q", 4), part("k", 1), part("v", 5)]);
+        let source = RandomWeights { seed: 1 };
+        let all = spec.read_all(&source).unwrap();
+        assert_eq!((spec.rows, all.len()), (10, 30));
+        for from in 0..10 {
+            for to in from..=10 {
+                assert_eq!(spec.read(&source, from..to).unwrap(), all[from * 3..to * 3]);
+            }
+        }
+    }
+
+    #[test]
+    fn random_weights_have_the_stated_spread() {
+        let tensor = TensorSpec { module: 0, name: "dense.weight".into(), shape: vec![100, 400] };
+        let values = RandomWeights { seed: 7 }.read(&tensor, 0..100).unwrap();
+        let mean = values.iter().sum::<f32>() / 40_000.0;
+        let deviation = (values.iter().map(|x| x * x).sum::<f32>() / 40_000.0).sqrt();
+        assert!(mean.abs() < 0.001 && (deviation - 0.05).abs() < 0.001, "mean {mean}, deviation {deviation}");
+    }
+}
