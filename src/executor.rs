@@ -1,13 +1,44 @@
 //! What runs a program. Two implementers: `cpu` and `gpu`. They share nothing but this trait, so they can check each other.
 
 use crate::batch::Batch;
-use crate::error::RunError;
+use crate::error::{Error, RunError};
 use crate::matrix::Matrix;
 use crate::program::Output;
 use futures::channel::oneshot;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+
+/// What is computed in. Sums are always accumulated in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Dtype {
+    /// Weights and activations in f32.
+    #[default]
+    F32,
+    /// Weights and activations stored in f16: half the memory and bandwidth. GPUs only.
+    F16,
+}
+
+impl Dtype {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+        }
+    }
+}
+
+impl std::str::FromStr for Dtype {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Dtype, Error> {
+        [Dtype::F32, Dtype::F16]
+            .into_iter()
+            .find(|dtype| dtype.name() == name)
+            .ok_or_else(|| Error::InvalidInput(format!("unknown dtype '{name}'; known: f32, f16")))
+    }
+}
 
 /// A program compiled for a device, with its weights there.
 pub trait Executor: Send + Sync {
@@ -24,6 +55,11 @@ pub trait Executor: Send + Sync {
 
     /// Batches in flight that keep the device busy; more bring nothing.
     fn in_flight(&self) -> usize;
+
+    /// Batches that it computes side by side: a short job is cut into as many, so that all of the device works on it.
+    fn lanes(&self) -> usize {
+        1
+    }
 
     /// The batch size, in tokens, at which the device runs well.
     fn batch_tokens(&self) -> usize;

@@ -1,9 +1,50 @@
-//! Sentence embeddings on any GPU, and without one (crate documentation follows with the public face).
+//! sentence-transformers on any GPU: texts to embeddings through WGSL compute shaders (Vulkan, Metal, DX12), or on the CPU.
+//!
+//! ```no_run
+//! # fn main() -> lexel::Result<()> {
+//! let model = lexel::SentenceTransformer::load("all-MiniLM-L6-v2")?;
+//! let embeddings = model.encode(&["The weather is lovely today.", "He drove to the stadium."])?;
+//! println!("{}", model.similarity(&embeddings, &embeddings)?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The layers, each importing only those below it
+//!
+//! | layer | what it is |
+//! |---|---|
+//! | [`SentenceTransformer`] | texts to embeddings; [`similarity`], [`quantization`] beside it |
+//! | [`scheduler`], [`device`] | sequences to batches to an executor; which executor |
+//! | [`checkpoint`], [`models`] | what a repository's files say; the configuration to a program |
+//! | [`cpu`], [`gpu`](crate::gpu) | the two executors; they never import each other |
+//! | [`program`], [`executor`] | a model as data; the trait that runs it |
+//! | [`batch`], [`matrix`], [`error`] | packed token ids; rows of f32; what can go wrong |
+//!
+//! # Features
+//!
+//! `gpu` (on by default) brings the GPU executor, `hub` (on by default) downloads from the Hugging Face hub. Without both,
+//! models are read from folders and from an existing cache, and run on the CPU.
 
 pub mod batch;
+pub mod checkpoint;
+pub mod cpu;
+pub mod device;
 pub mod error;
 pub mod executor;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod matrix;
+pub mod models;
 pub mod program;
+pub mod quantization;
+pub mod scheduler;
+pub mod sentence_transformer;
+pub mod similarity;
 
+pub use device::Device;
 pub use error::{Error, Result, RunError};
+pub use executor::Dtype;
+pub use matrix::Matrix;
+pub use quantization::{Precision, Quantized, Ranges, quantize_embeddings};
+pub use sentence_transformer::{Cancel, EncodeOptions, Progress, SentenceTransformer};
+pub use similarity::SimilarityFunction;

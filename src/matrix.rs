@@ -26,9 +26,9 @@ impl Matrix {
         Matrix { rows, cols, data: vec![0.0; rows * cols] }
     }
 
-    /// `(rows, cols)`
-    pub fn shape(&self) -> (usize, usize) {
-        (self.rows, self.cols)
+    /// `[rows, cols]`
+    pub fn shape(&self) -> [usize; 2] {
+        [self.rows, self.cols]
     }
 
     /// One row.

@@ -1,0 +1,67 @@
+//! The modules behind the backbone: from hidden states to the sentence embedding.
+
+use super::activation;
+use crate::checkpoint::{DenseConfig, Module, ModuleKind, PoolingConfig};
+use crate::error::{Error, Result};
+use crate::program::{Activation, Builder, Linear, Norm, Pool, Rows, Value};
+
+/// `x` through one module of `modules.json`.
+pub(super) fn build(b: &mut Builder, module: &Module, x: Value) -> Result<Value> {
+    match &module.kind {
+        ModuleKind::Transformer(_) => {
+            Err(Error::unsupported("modules.json", "type", "Transformer", "one Transformer, as the first module"))
+        }
+        ModuleKind::Pooling(config) => pooling(b, module, config, x),
+        ModuleKind::Dense(config) => dense(b, module, config, x),
+        ModuleKind::LayerNorm { dim } => {
+            expect_cols(b, module, "dimension", *dim, x)?;
+            let (weight, bias) = (b.vector("norm.weight", *dim), b.vector("norm.bias", *dim));
+            Ok(b.norm(Norm { x, weight, bias: Some(bias), eps: 1e-5 })) // torch.nn.LayerNorm's default
+        }
+        ModuleKind::Normalize => Ok(b.normalize(x)),
+        ModuleKind::Dropout => Ok(x), // it acts in training only
+    }
+}
+
+fn pooling(b: &mut Builder, module: &Module, config: &PoolingConfig, x: Value) -> Result<Value> {
+    if b.shape(x).rows != Rows::Tokens {
+        return Err(Error::unsupported("modules.json", "type", "a second Pooling", "one Pooling"));
+    }
+    expect_cols(b, module, "embedding_dimension", config.dim, x)?;
+    Ok(b.pool(Pool { x, modes: config.modes.clone() }))
+}
+
+/// `activation(W x + b)`, and the input added, projected where the widths differ, if the module says so.
+fn dense(b: &mut Builder, module: &Module, config: &DenseConfig, x: Value) -> Result<Value> {
+    let (cols, out) = (config.in_features, config.out_features);
+    expect_cols(b, module, "in_features", cols, x)?;
+    if b.shape(x).rows != Rows::Sequences {
+        return Err(Error::unsupported("modules.json", "type", "Dense before Pooling", "Dense behind Pooling"));
+    }
+    let activation = activation::find(activation::TORCH_CLASS, &config.activation)
+        .map_err(|known| Error::unsupported(file(module), "activation_function", &config.activation, known))?;
+    let residual = match config.residual {
+        false => None,
+        true if cols == out => Some(x),
+        true => {
+            let weight = b.matrix("residual.weight", out, cols);
+            Some(b.linear(Linear { x, weight, bias: None, activation: Activation::Identity, residual: None }))
+        }
+    };
+    let weight = b.matrix("linear.weight", out, cols);
+    let bias = config.bias.then(|| b.vector("linear.bias", out));
+    Ok(b.linear(Linear { x, weight, bias, activation, residual }))
+}
+
+fn expect_cols(b: &Builder, module: &Module, key: &str, expected: usize, x: Value) -> Result<()> {
+    let cols = b.shape(x).cols;
+    if cols == expected {
+        return Ok(());
+    }
+    let detail = format!("{key} = {expected}, but the module before it gives {cols} columns");
+    Err(Error::invalid_file(module.path.join("config.json"), detail))
+}
+
+fn file(module: &Module) -> String {
+    module.path.join("config.json").display().to_string()
+}

@@ -1,0 +1,70 @@
+//! What a caller can ask of one call of `encode`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Options of [`encode_with`](super::SentenceTransformer::encode_with) and its relatives. The default is the reference's.
+#[derive(Clone, Default)]
+pub struct EncodeOptions {
+    /// Put before every text, as it is. Wins over `prompt_name`. An empty one blocks the model's default prompt.
+    pub prompt: Option<String>,
+    /// The name of one of the model's prompts, to put before every text.
+    pub prompt_name: Option<String>,
+    /// Divide each embedding by its L2 norm, after truncation.
+    pub normalize: bool,
+    /// Keep only the first dimensions of each embedding (Matryoshka models). `None`: as the model's files say.
+    pub truncate_dim: Option<usize>,
+    /// Tokens a batch. `None`: what suits the device.
+    pub batch_tokens: Option<usize>,
+    /// Called from the calling thread after each batch.
+    pub progress: Option<Arc<dyn Fn(&Progress) + Send + Sync>>,
+    /// Ends the call at the next batch, with [`Error::Cancelled`](crate::Error::Cancelled).
+    pub cancel: Option<Cancel>,
+}
+
+/// How far a call of `encode` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Texts whose embeddings are there, equal ones included.
+    pub texts: usize,
+    /// Texts in the call.
+    pub total: usize,
+    /// Tokens computed, special tokens included. Equal texts count once.
+    pub tokens: usize,
+    /// Texts that were longer than the model's maximum and lost their end.
+    pub truncated: usize,
+}
+
+/// A flag that ends running calls. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// A flag that is not set.
+    pub fn new() -> Cancel {
+        Cancel::default()
+    }
+
+    /// Ends the calls that carry this flag.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is set.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for EncodeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncodeOptions")
+            .field("prompt", &self.prompt)
+            .field("prompt_name", &self.prompt_name)
+            .field("normalize", &self.normalize)
+            .field("truncate_dim", &self.truncate_dim)
+            .field("batch_tokens", &self.batch_tokens)
+            .finish_non_exhaustive()
+    }
+}
