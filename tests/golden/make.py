@@ -35,10 +35,12 @@ bits of the floats may differ.
 
 import json
 import os
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+sys.dont_write_bytecode = True  # leave nothing beside the data
 
 import torch  # noqa: E402
 import transformers  # noqa: E402

@@ -2,8 +2,8 @@
 
     python tests/golden/make_minilm.py "$(scripts/get-model)"
 
-(in the environment of requirements.txt; see make.py). texts.txt is written by hand, 200 lines of English of 2 to 250
-words, the longest cut at the model's 256 tokens. Writes minilm/expected.safetensors:
+(in the environment of requirements.txt; see make.py). texts.txt was written for this: 200 lines of English of 2 to 329
+words, the longest four cut at the model's 256 tokens. Writes minilm/expected.safetensors:
 
     texts                   F32 [200, 384], a line of texts.txt each
     quickstart              F32 [3, 384]
