@@ -74,9 +74,9 @@ def modules_after(b):
         dense = Dense(16, 12, activation_function=getattr(nn, name)())
         b.save(f"dense-{name.lower()}", [Pooling(16, "mean"), dense])
     rest = [name for name in ACTIVATIONS if name not in ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")]
-    for part in range(2):  # chains, to keep the bytes low; activations alone are in the "activations" section
-        chain = [Dense(16, 16, activation_function=getattr(nn, name)()) for name in rest[part::2]]
-        b.save(f"dense-chain-{part + 1}", [Pooling(16, "mean"), *chain])
+    for part in range(4):  # chains, to keep the bytes low; residuals keep the signal alive through the "shrink" functions
+        chain = [Dense(16, 16, activation_function=getattr(nn, name)(), use_residual=True) for name in rest[part::4]]
+        b.save(f"dense-chain-{part + 1}", [Pooling(16, "mean"), *chain, LayerNorm(16)])
     b.save("dense-nobias", [Pooling(16, "mean"), Dense(16, 24, bias=False, activation_function=None), Normalize()])
     b.save("dense-residual", [Pooling(16, "mean"), Dense(16, 16, activation_function=nn.GELU(), use_residual=True)])
     b.save("dense-residual-projected", [Pooling(16, "mean"), Dense(16, 9, use_residual=True)])
