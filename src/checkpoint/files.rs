@@ -87,8 +87,10 @@ pub(crate) fn first_missing(folder: &Path) -> Result<Option<String>> {
         None => root.to_vec(),
     };
     for (class, module) in modules {
-        let path = join_inside(folder, &module).map_err(|detail| Error::invalid_file(folder.join(MODULES_FILE), detail))?;
-        let missing = |name: &str| (!path.join(name).is_file()).then(|| Path::new(&module).join(name).display().to_string());
+        let path =
+            join_inside(folder, &module).map_err(|detail| Error::invalid_file(folder.join(MODULES_FILE), detail))?;
+        let missing =
+            |name: &str| (!path.join(name).is_file()).then(|| Path::new(&module).join(name).display().to_string());
         let mut found = match class.as_str() {
             "Transformer" | "Pooling" | "Dense" | "LayerNorm" => missing("config.json"),
             _ => None,
@@ -151,9 +153,21 @@ mod tests {
     #[test]
     fn only_what_is_read_is_needed() {
         let all = [
-            "README.md", "config.json", "data_config.json", "model.safetensors", "modules.json", "onnx/model.onnx",
-            "pytorch_model.bin", "sentence_bert_config.json", "tokenizer.json", "vocab.txt", "1_Pooling/config.json",
-            "2_Dense/config.json", "2_Dense/model.safetensors", "2_Dense/pytorch_model.bin", "model.safetensors.index.json",
+            "README.md",
+            "config.json",
+            "data_config.json",
+            "model.safetensors",
+            "modules.json",
+            "onnx/model.onnx",
+            "pytorch_model.bin",
+            "sentence_bert_config.json",
+            "tokenizer.json",
+            "vocab.txt",
+            "1_Pooling/config.json",
+            "2_Dense/config.json",
+            "2_Dense/model.safetensors",
+            "2_Dense/pytorch_model.bin",
+            "model.safetensors.index.json",
         ];
         let mut root = needed_in_module("", &all);
         root.sort();
@@ -168,8 +182,11 @@ mod tests {
     fn shards_are_names_beside_the_index() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(WEIGHTS_INDEX);
-        std::fs::write(&path, r#"{"weight_map": {"a": "m-2.safetensors", "b": "m-1.safetensors", "c": "m-1.safetensors"}}"#)
-            .unwrap();
+        std::fs::write(
+            &path,
+            r#"{"weight_map": {"a": "m-2.safetensors", "b": "m-1.safetensors", "c": "m-1.safetensors"}}"#,
+        )
+        .unwrap();
         assert_eq!(shards(&path).unwrap(), ["m-1.safetensors", "m-2.safetensors"]);
         for evil in ["../m", "/m", "a\\\\b", "a/b", "..", ""] {
             std::fs::write(&path, format!(r#"{{"weight_map": {{"a": "{evil}"}}}}"#)).unwrap();

@@ -199,11 +199,7 @@ fn default_modules(folder: &Path) -> Result<Vec<Module>> {
     let dim = config.usize(width.unwrap_or("hidden_size"))?;
     let pooling = PoolingConfig { dim, modes: vec![mode], include_prompt: true };
     Ok(vec![
-        Module {
-            name: "0".into(),
-            path: folder.to_path_buf(),
-            kind: ModuleKind::Transformer(Box::new(transformer)),
-        },
+        Module { name: "0".into(), path: folder.to_path_buf(), kind: ModuleKind::Transformer(Box::new(transformer)) },
         Module { name: "1".into(), path: folder.join("1_Pooling"), kind: ModuleKind::Pooling(pooling) },
     ])
 }
@@ -314,8 +310,11 @@ mod tests {
             ("modules.json", old),
             ("0_Transformer/config.json", BERT.1),
             ("0_Transformer/sentence_roberta_config.json", r#"{"max_seq_length": 128, "do_lower_case": true}"#),
-            ("1_Pooling/config.json", r#"{"word_embedding_dimension": 8, "pooling_mode_max_tokens": true,
-                "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#),
+            (
+                "1_Pooling/config.json",
+                r#"{"word_embedding_dimension": 8, "pooling_mode_max_tokens": true,
+                "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#,
+            ),
         ]);
         let modules = read_modules(old.path()).unwrap();
         let ModuleKind::Transformer(transformer) = &modules[0].kind else { panic!("{modules:?}") };
@@ -330,8 +329,11 @@ mod tests {
         let new = model(&[
             ("modules.json", new),
             BERT,
-            ("1_Pooling/config.json", r#"{"embedding_dimension": 8, "pooling_mode": ["lasttoken", "mean"],
-                "include_prompt": false}"#),
+            (
+                "1_Pooling/config.json",
+                r#"{"embedding_dimension": 8, "pooling_mode": ["lasttoken", "mean"],
+                "include_prompt": false}"#,
+            ),
             ("2_Dense/config.json", dense),
             ("3_LayerNorm/config.json", r#"{"dimension": 4}"#),
         ]);
@@ -389,7 +391,8 @@ mod tests {
             assert!(message.contains(named) && message.contains("config.json"), "{message}");
         }
         let late = r#"[{"type": "models.Dense", "path": "1"}]"#;
-        let message = refusal(late, r#"{"in_features": 1, "out_features": 1, "module_input_name": "token_embeddings"}"#);
+        let message =
+            refusal(late, r#"{"in_features": 1, "out_features": 1, "module_input_name": "token_embeddings"}"#);
         assert!(message.contains("module_input_name"), "{message}");
         let message = refusal(late, r#"{"in_features": 1, "out_features": 1, "activation_function": "evil.run"}"#);
         assert!(message.contains("evil.run"), "{message}");

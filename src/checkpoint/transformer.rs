@@ -34,8 +34,15 @@ pub(crate) const OLD_CONFIG_NAMES: [&str; 7] = [
 
 /// Keyword arguments of the backbone that change nothing here: lexel has its own dtype, devices and attention.
 const HARMLESS_MODEL_ARGS: [&str; 9] = [
-    "torch_dtype", "dtype", "attn_implementation", "add_pooling_layer", "trust_remote_code", "use_safetensors",
-    "low_cpu_mem_usage", "device_map", "revision",
+    "torch_dtype",
+    "dtype",
+    "attn_implementation",
+    "add_pooling_layer",
+    "trust_remote_code",
+    "use_safetensors",
+    "low_cpu_mem_usage",
+    "device_map",
+    "revision",
 ];
 
 /// Families whose position ids begin behind the padding id, so that part of the position table is never used.
@@ -146,13 +153,14 @@ fn max_seq_length(module: &JsonFile, tokenizer: &JsonFile, config: &JsonFile) ->
         let padding = if family == "mpnet" { 1 } else { config.usize_or("pad_token_id", 1)? };
         positions = Some(size.saturating_sub(padding + 1));
     }
-    let has_table =
-        offset || TABLE_POSITIONS.contains(&family) && config.str_or("position_embedding_type", "absolute")? == "absolute";
+    let has_table = offset
+        || TABLE_POSITIONS.contains(&family) && config.str_or("position_embedding_type", "absolute")? == "absolute";
     let limit = match stored {
         Some(length) if has_table => Some(length.min(positions.unwrap_or(length))),
         Some(length) => Some(length),
         None => {
-            let length = tokenizer.get("model_max_length").and_then(Value::as_f64).filter(|&length| length < UNSET_LENGTH);
+            let length =
+                tokenizer.get("model_max_length").and_then(Value::as_f64).filter(|&length| length < UNSET_LENGTH);
             let length = length.map(|_| tokenizer.usize("model_max_length")).transpose()?;
             length.into_iter().chain(positions).min()
         }

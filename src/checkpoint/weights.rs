@@ -8,17 +8,28 @@
 use std::ops::Range;
 use std::path::Path;
 
+use super::config::JsonFile;
 use super::files::{PICKLED_WEIGHTS, WEIGHTS_FILE, WEIGHTS_INDEX, pickled_weights_error, shards};
 use super::modules::{Module, ModuleKind};
 use super::safetensors::SafetensorsFile;
-use super::config::JsonFile;
 use crate::error::{Error, Result};
 use crate::program::{TensorSpec, WeightSource};
 
 /// What a backbone may be stored under.
 const PREFIXES: [&str; 13] = [
-    "", "bert.", "roberta.", "xlm-roberta.", "camembert.", "distilbert.", "mpnet.", "albert.", "electra.", "deberta.",
-    "model.", "new.", "transformer.",
+    "",
+    "bert.",
+    "roberta.",
+    "xlm-roberta.",
+    "camembert.",
+    "distilbert.",
+    "mpnet.",
+    "albert.",
+    "electra.",
+    "deberta.",
+    "model.",
+    "new.",
+    "transformer.",
 ];
 
 /// The table of tokens, as the families name it: BERT and its kin, ModernBERT, decoders, T5, GPT-2.
@@ -144,7 +155,11 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Vec<SafetensorsFile>> {
         let file = names.iter().position(|name| name == shard).map(|i| &files[i]);
         if file.is_none_or(|file| file.shape(tensor).is_none()) {
             let found = format!("no such tensor in {}", folder.join(shard).display());
-            return Err(Error::Weight { name: tensor.to_string(), expected: format!("in {shard}, as the index says"), found });
+            return Err(Error::Weight {
+                name: tensor.to_string(),
+                expected: format!("in {shard}, as the index says"),
+                found,
+            });
         }
     }
     Ok(files)
@@ -180,7 +195,8 @@ mod tests {
     fn every_prefix_and_the_old_norm_names() {
         for prefix in PREFIXES {
             let folder = tempfile::tempdir().unwrap();
-            let names = [TABLE, "embeddings.LayerNorm.gamma", "embeddings.LayerNorm.beta"].map(|n| format!("{prefix}{n}"));
+            let names =
+                [TABLE, "embeddings.LayerNorm.gamma", "embeddings.LayerNorm.beta"].map(|n| format!("{prefix}{n}"));
             let shapes: [&[usize]; 3] = [&[3, 2], &[2], &[2]];
             let mut tensors: Vec<(&str, &[usize])> = names.iter().map(String::as_str).zip(shapes).collect();
             tensors.push(("classifier.weight", &[1, 2]));
@@ -217,7 +233,9 @@ mod tests {
         };
         index("b.safetensors");
         assert_eq!(weights(folder.path()).unwrap().read(&spec("x", &[2]), 0..2).unwrap(), [0.0, 1.0]);
-        for (shard, complaint) in [("a.safetensors", "'x'"), ("c.safetensors", "c.safetensors"), ("../b", "weight_map.x")] {
+        for (shard, complaint) in
+            [("a.safetensors", "'x'"), ("c.safetensors", "c.safetensors"), ("../b", "weight_map.x")]
+        {
             index(shard);
             let message = weights(folder.path()).err().expect("refused").to_string();
             assert!(message.contains(complaint), "{message}");
