@@ -3,6 +3,8 @@
 pub mod batch;
 pub mod error;
 pub mod executor;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod matrix;
 pub mod program;
 
