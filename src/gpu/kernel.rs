@@ -145,7 +145,8 @@ impl Prelude {
         match self.activation {
             Activation::Identity => text.push_str("fn activation(x: vec4<f32>) -> vec4<f32> { return x; }\n"),
             other => {
-                let _ = writeln!(text, "fn activation(x: vec4<f32>) -> vec4<f32> {{ return act_{}(x); }}", other.name());
+                let _ =
+                    writeln!(text, "fn activation(x: vec4<f32>) -> vec4<f32> {{ return act_{}(x); }}", other.name());
             }
         }
         for part in [BATCH_PART].iter().chain(kernel.parts).chain(&self.parts).chain(&[kernel.source]) {

@@ -88,3 +88,139 @@ impl Hash for WeightUse {
 
 /// Bytes that are read, packed and handed to the queue at once.
 const PIECE: usize = 8 << 20;
+
+/// Bytes after which the upload waits for the device, so that the queue's staging memory stays bounded.
+const UNWAITED: u64 = 32 << 20;
+
+/// The packed weights of a program, on the device.
+#[derive(Debug)]
+pub(super) struct Weights {
+    buffers: HashMap<WeightUse, wgpu::Buffer>,
+}
+
+impl Weights {
+    /// Reads, packs and uploads every weight that is used.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if one is larger than the device's limits or its memory; those of the source.
+    pub fn upload<'a>(
+        uses: impl Iterator<Item = &'a WeightUse>,
+        program: &Program,
+        source: &dyn WeightSource,
+        dtype: Dtype,
+        device: &GpuDevice,
+    ) -> Result<Weights> {
+        let mut upload = Upload { device, dtype, unwaited: 0 };
+        let mut buffers = HashMap::new();
+        for weight in uses {
+            if !buffers.contains_key(weight) {
+                buffers.insert(weight.clone(), upload.weight(weight, program.weight(weight.weight), source)?);
+            }
+        }
+        upload.wait()?;
+        Ok(Weights { buffers })
+    }
+
+    /// The buffer of a use.
+    pub fn buffer(&self, weight: &WeightUse) -> &wgpu::Buffer {
+        &self.buffers[weight]
+    }
+
+    /// Bytes of all weights.
+    pub fn bytes(&self) -> u64 {
+        self.buffers.values().map(wgpu::Buffer::size).sum()
+    }
+}
+
+struct Upload<'a> {
+    device: &'a GpuDevice,
+    dtype: Dtype,
+    unwaited: u64,
+}
+
+impl Upload<'_> {
+    fn weight(&mut self, part: &WeightUse, spec: &WeightSpec, source: &dyn WeightSource) -> Result<wgpu::Buffer> {
+        let packing = part.packing;
+        let size = packing.bytes(part.rows.len(), spec.cols, self.dtype).max(16);
+        let limits = &self.device.description().limits;
+        let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let refuse = |why: String| {
+            let (name, rows, cols) = (spec.name(), part.rows.len(), spec.cols);
+            let description = self.device.description();
+            Error::Device(format!("{description}: weight '{name}' [{rows}, {cols}] takes {size} bytes: {why}"))
+        };
+        if size > largest {
+            return Err(refuse(format!("the device binds at most {largest}")));
+        }
+        let created = self.device.scoped(|| {
+            self.device.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(&spec.name()),
+                size,
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        });
+        let buffer = created.map_err(|error| refuse(error.to_string()))?;
+
+        let panel_bytes = (packing.panel_bytes)(spec.cols, self.dtype);
+        let piece_rows = (PIECE / panel_bytes.max(1)).max(1) * packing.panel_rows;
+        let mut packed = Vec::new();
+        let mut offset = 0;
+        for first in part.rows.clone().step_by(piece_rows) {
+            let values = spec.read(source, first..(first + piece_rows).min(part.rows.end))?;
+            packed.clear();
+            for panel in values.chunks(packing.panel_rows * spec.cols) {
+                (packing.pack_panel)(panel, spec.cols, self.dtype, &mut packed);
+            }
+            let written = self.device.scoped(|| self.device.queue.write_buffer(&buffer, offset, &packed));
+            written.map_err(|error| refuse(error.to_string()))?;
+            offset += packed.len() as u64;
+            self.unwaited += packed.len() as u64;
+            if self.unwaited >= UNWAITED {
+                self.wait()?;
+            }
+        }
+        Ok(buffer)
+    }
+
+    /// Until the device has everything.
+    fn wait(&mut self) -> Result<()> {
+        self.device.queue.submit([]);
+        self.device.wait()?;
+        self.unwaited = 0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn floats(bytes: &[u8]) -> Vec<f32> {
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    #[test]
+    fn rows_are_padded_to_four_columns_with_zeros() {
+        let mut out = Vec::new();
+        (ROWS.pack_panel)(&[1.0, 2.0, 3.0, 4.0, 5.0], 5, Dtype::F32, &mut out);
+        assert_eq!(floats(&out), [1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 0.0, 0.0]);
+        assert_eq!((out.len(), ROWS.bytes(1, 5, Dtype::F32)), (32, 32));
+
+        out.clear();
+        (ROWS.pack_panel)(&[1.5], 1, Dtype::F16, &mut out);
+        assert_eq!(out, [0, 0x3e, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_vector_is_f32_in_every_dtype() {
+        for dtype in [Dtype::F32, Dtype::F16] {
+            let mut out = Vec::new();
+            for panel in [1.0f32, 2.0, 3.0, 4.0, 5.0].chunks(VECTOR.panel_rows) {
+                (VECTOR.pack_panel)(panel, 1, dtype, &mut out);
+            }
+            assert_eq!(floats(&out), [1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 0.0, 0.0]);
+            assert_eq!(out.len() as u64, VECTOR.bytes(5, 1, dtype));
+        }
+    }
+}
