@@ -4,6 +4,8 @@ pub mod batch;
 pub mod checkpoint;
 pub mod error;
 pub mod executor;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod matrix;
 pub mod program;
 
