@@ -57,7 +57,9 @@ impl Golden {
 
     fn texts(&self, case: &Value) -> Vec<&str> {
         match &case["texts"] {
-            Value::Array(indices) => indices.iter().map(|i| self.texts[i.as_u64().unwrap() as usize].as_str()).collect(),
+            Value::Array(indices) => {
+                indices.iter().map(|i| self.texts[i.as_u64().unwrap() as usize].as_str()).collect()
+            }
             _ => self.texts.iter().map(String::as_str).collect(),
         }
     }
@@ -168,9 +170,7 @@ fn check_encode(golden: &Golden, case: &Value, device: &Device) -> f32 {
             assert_eq!(encode(&texts).unwrap().shape(), [0, model.dim()], "{name}");
             0.0
         }
-        None | Some("float32") => {
-            assert_close(name, &encode(&texts).unwrap(), &golden.matrix(&case["expected"]), F32)
-        }
+        None | Some("float32") => assert_close(name, &encode(&texts).unwrap(), &golden.matrix(&case["expected"]), F32),
         Some(precision) => {
             let precision: Precision = precision.parse().unwrap();
             let found = quantize_embeddings(&encode(&texts).unwrap(), precision, None).unwrap();
