@@ -4,6 +4,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
@@ -160,30 +161,37 @@ impl BlobWriter {
     }
 }
 
-/// Makes `pointer`, a file of a snapshot, stand for the blob `name`.
+/// Makes `pointer`, a file of a snapshot, stand for the blob `name`. Other processes may be reading it: it is replaced in
+/// one step, and only if it is another.
 pub(crate) fn link(repo: &CachedRepo, name: &str, pointer: &Path) -> Result<()> {
     let folder = pointer.parent().unwrap_or(&repo.folder);
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let _ = std::fs::remove_file(pointer);
-    match link_or_copy(repo, name, pointer) {
-        // Another process was faster; its link is ours.
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(Error::io(pointer)),
+    // Relative, as Python's library makes it: a cache can be moved.
+    let depth = pointer.strip_prefix(&repo.folder).map_or(0, |path| path.components().count().saturating_sub(1));
+    let target = PathBuf::from(format!("{}blobs/{name}", "../".repeat(depth)));
+    if std::fs::read_link(pointer).is_ok_and(|known| known == target) {
+        return Ok(());
     }
+    let new = temporary_beside(pointer);
+    link_or_copy(&target, &blob_path(repo, name), &new).map_err(Error::io(&new))?;
+    std::fs::rename(&new, pointer).map_err(Error::io(pointer))
+}
+
+/// A name in the folder of `path` that no other thread or process uses, for what is renamed to `path` when it is whole.
+pub(crate) fn temporary_beside(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    path.with_file_name(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
 }
 
 #[cfg(unix)]
-fn link_or_copy(repo: &CachedRepo, name: &str, pointer: &Path) -> std::io::Result<()> {
-    // Relative, as Python's library makes it: a cache can be moved.
-    let depth = pointer.strip_prefix(&repo.folder).map_or(0, |path| path.components().count().saturating_sub(1));
-    std::os::unix::fs::symlink(format!("{}blobs/{name}", "../".repeat(depth)), pointer)
+fn link_or_copy(target: &Path, _blob: &Path, pointer: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(target, pointer)
 }
 
 #[cfg(not(unix))]
-fn link_or_copy(repo: &CachedRepo, name: &str, pointer: &Path) -> std::io::Result<()> {
+fn link_or_copy(_target: &Path, blob: &Path, pointer: &Path) -> std::io::Result<()> {
     // Symbolic links need a privilege on Windows.
-    let blob = blob_path(repo, name);
-    std::fs::hard_link(&blob, pointer).or_else(|_| std::fs::copy(&blob, pointer).map(|_| ()))
+    std::fs::hard_link(blob, pointer).or_else(|_| std::fs::copy(blob, pointer).map(|_| ()))
 }
 
 #[cfg(test)]

@@ -364,7 +364,7 @@ impl<'a> Download<'a> {
         let folder = path.parent().unwrap_or(&self.cached.folder);
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         // Renamed into place, so that nobody reads half a commit.
-        let new = path.with_file_name(format!(".{}.{}", std::process::id(), commit));
+        let new = blob::temporary_beside(&path);
         std::fs::write(&new, commit).map_err(Error::io(&new))?;
         std::fs::rename(&new, &path).map_err(Error::io(&path))
     }
