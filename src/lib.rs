@@ -1,6 +1,7 @@
 //! Sentence embeddings on any GPU, and without one (crate documentation follows with the public face).
 
 pub mod batch;
+pub mod cpu;
 pub mod error;
 pub mod executor;
 pub mod matrix;
