@@ -1,6 +1,6 @@
 // y = activation(x * weight^T + bias) + residual.
-// A workgroup is one subgroup of SUBGROUP_SIZE lanes and computes 32 rows by 64 columns, without barriers: for every two
-// columns of x, a lane loads a pair of 32 / SUBGROUP_SIZE rows and broadcasts it, and multiplies it with the
+// A workgroup is one subgroup of SUBGROUP_SIZE lanes and computes ROWS rows by 64 columns, without barriers: for every two
+// columns of x, a lane loads a pair of ROWS / SUBGROUP_SIZE rows and broadcasts it, and multiplies it with the
 // 64 / SUBGROUP_SIZE columns of the weight that are its own. Sums, multiply() and scatter() are generated
 // (kernels/linear.rs): one line for each row, as WGSL broadcasts only from constant lanes.
 @group(1) @binding(0) var<storage, read> x: array<Pair>;          // [rows, 2 * IN4]
@@ -9,13 +9,12 @@
 @group(1) @binding(3) var<storage, read> residual: array<Quad>;   // [rows, OUT4]; if RESIDUAL
 @group(1) @binding(4) var<storage, read_write> out: array<Elem4>; // [rows, OUT4]
 
-const ROWS: u32 = 32u;
 const COLUMNS4: u32 = 16u;
 const_assert ROWS % SUBGROUP_SIZE == 0u && COLUMNS4 % SUBGROUP_SIZE == 0u;
 const ROWS_A_LANE: u32 = ROWS / SUBGROUP_SIZE;
 const COLUMNS4_A_LANE: u32 = COLUMNS4 / SUBGROUP_SIZE;
 const SUMS: u32 = ROWS * COLUMNS4_A_LANE;
-// 8 KiB
+// 8 KiB for 32 rows
 var<workgroup> scattered: array<vec4<f32>, ROWS * COLUMNS4>;
 
 @compute @workgroup_size(SUBGROUP_SIZE)

@@ -28,9 +28,6 @@ static LINEAR_SUBGROUP: Kernel = Kernel {
 /// Output columns of a workgroup, and of a panel of packed weights.
 const COLUMNS: usize = 64;
 
-/// Rows of a workgroup of `linear_subgroup.wgsl`.
-const SUBGROUP_ROWS: usize = 32;
-
 /// Panels of 64 output columns, each by input columns: `[ceil(out / 64), 4 * stride4(in), 64]` of `Elem`. The zeros behind
 /// the last input column cancel whatever the padding of x holds.
 static PANELS: Packing = Packing {
@@ -54,17 +51,18 @@ static PANELS: Packing = Packing {
 enum Variant {
     /// `linear.wgsl` with so many rows a workgroup.
     Tiled { rows: usize },
-    /// `linear_subgroup.wgsl` for so many lanes; `wide`: loads in 64-bit words.
-    Subgroup { lanes: usize, wide: bool },
+    /// `linear_subgroup.wgsl` for so many lanes and rows a workgroup; `wide`: loads in 64-bit words.
+    Subgroup { lanes: usize, rows: usize, wide: bool },
 }
 
-/// The kernel for a device.
+/// The kernel for a device. There are few sequences in a batch: then few rows waste less and compile faster.
 fn choose(target: &Target, rows: Rows) -> Variant {
     match target.features.subgroup_size {
         Some(lanes @ (4 | 8 | 16)) if target.software => {
-            Variant::Subgroup { lanes: lanes as usize, wide: target.features.int64 }
+            let lanes = lanes as usize;
+            let rows = if rows == Rows::Sequences { lanes } else { 32 };
+            Variant::Subgroup { lanes, rows, wide: target.features.int64 }
         }
-        // There are few sequences in a batch.
         _ => Variant::Tiled { rows: if rows == Rows::Sequences { 16 } else { 64 } },
     }
 }
@@ -86,10 +84,13 @@ pub fn launches(op: &Linear, context: &Context) -> Result<Vec<Launch>> {
             prelude = prelude.constant("TILE_ROWS", rows);
             (&LINEAR, rows)
         }
-        Variant::Subgroup { lanes, wide } => {
-            prelude =
-                prelude.constant("SUBGROUP_SIZE", lanes).part(words(context.target.dtype, wide)).part(unrolled(lanes));
-            (&LINEAR_SUBGROUP, SUBGROUP_ROWS)
+        Variant::Subgroup { lanes, rows, wide } => {
+            prelude = prelude
+                .constant("SUBGROUP_SIZE", lanes)
+                .constant("ROWS", rows)
+                .part(words(context.target.dtype, wide))
+                .part(unrolled(lanes, rows));
+            (&LINEAR_SUBGROUP, rows)
         }
     };
     Ok(vec![Launch {
@@ -119,15 +120,15 @@ pub(super) fn words(dtype: Dtype, wide: bool) -> &'static str {
 
 /// `Sums`, `multiply` and `scatter` of linear_subgroup.wgsl: the accumulators as named fields, because an array stays in
 /// memory, and one line for each because a broadcast names its lane.
-fn unrolled(lanes: usize) -> String {
+fn unrolled(lanes: usize, rows: usize) -> String {
     let groups = COLUMNS / 4 / lanes;
-    let sums = || (0..SUBGROUP_ROWS).flat_map(|row| (0..groups).map(move |group| (row, group)));
+    let sums = || (0..rows).flat_map(|row| (0..groups).map(move |group| (row, group)));
     let mut text = String::new();
     let _ = writeln!(text, "struct Sums {{");
     for (row, group) in sums() {
         let _ = writeln!(text, "    s{row}_{group}: vec4<f32>,");
     }
-    let rows_a_lane = SUBGROUP_ROWS / lanes;
+    let rows_a_lane = rows / lanes;
     let _ = writeln!(
         text,
         "}}\nfn multiply(sums: ptr<function, Sums>, x_at: array<u32, {rows_a_lane}>, k: u32, w_at: u32) {{"
@@ -138,7 +139,7 @@ fn unrolled(lanes: usize) -> String {
     for i in 0..rows_a_lane {
         let _ = writeln!(text, "    let x{i} = pair(x[x_at[{i}] + k]);");
     }
-    for row in 0..SUBGROUP_ROWS {
+    for row in 0..rows {
         let _ = writeln!(text, "    let a{row} = subgroupBroadcast(x{}, {}u);", row / lanes, row % lanes);
         for group in 0..groups {
             let _ = writeln!(text, "    (*sums).s{row}_{group} += a{row}.x * w0_{group} + a{row}.y * w1_{group};");
