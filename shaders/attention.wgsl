@@ -1,18 +1,28 @@
 // softmax(scale * q k^T) v within each sequence, for each head, by the online softmax (Milakov, Gimelshein 2018).
-// A workgroup takes one query tile and one head, each thread one query row: its q and its sums stay in registers, and the
-// sequence's keys and values pass through workgroup memory, KEYS at a time.
+// A workgroup takes one query tile and one head, SPLIT threads a query row, each a part of the head's columns: q and sums
+// stay in registers, and the sequence's keys and values pass through workgroup memory, KEYS at a time.
 @group(1) @binding(0) var<storage, read> qkv: array<Elem4>;      // [tokens, QKV_STRIDE4]: all of q, all of k, all of v
 @group(1) @binding(1) var<storage, read_write> out: array<Elem>; // [tokens, OUT_STRIDE]
 
 // Vectors of a head; the last is filled up with zeros.
 const HEAD4: u32 = (HEAD_DIM + 3u) / 4u;
 const BLOCK: u32 = 4u; // keys between two corrections of the sums
-const_assert KEYS % BLOCK == 0u && 2u * KEYS * HEAD4 * 16u <= 16384u;
-var<workgroup> keys: array<vec4<f32>, KEYS * HEAD4>;
-var<workgroup> values: array<vec4<f32>, KEYS * HEAD4>;
+const PART4: u32 = (HEAD4 + SPLIT - 1u) / SPLIT; // of a thread
+const STRIDE4: u32 = PART4 * SPLIT;
+const THREADS: u32 = QUERY_TILE * SPLIT;
+const BLOCKS: u32 = KEYS / BLOCK;
+const PARTIAL_SCORES: u32 = 1u + (THREADS * BLOCKS - 1u) * min(SPLIT - 1u, 1u);
+const_assert KEYS % BLOCK == 0u && 2u * KEYS * STRIDE4 * 16u + PARTIAL_SCORES * 16u <= 16384u;
+var<workgroup> keys: array<vec4<f32>, KEYS * STRIDE4>;
+var<workgroup> values: array<vec4<f32>, KEYS * STRIDE4>;
+// Of each thread's part of the columns.
+var<workgroup> partial_scores: array<vec4<f32>, PARTIAL_SCORES>;
 
 // Columns 4 i to 4 i + 3 of a head: part 0 is q, 1 is k, 2 is v.
 fn load(token: u32, part: u32, head: u32, i: u32) -> vec4<f32> {
+    if i >= HEAD4 {
+        return vec4<f32>();
+    }
     let first = (part * HEADS + head) * HEAD_DIM + i * 4u;
     let row = token * QKV_STRIDE4;
     if HEAD_DIM % 4u == 0u {
@@ -25,7 +35,22 @@ fn load(token: u32, part: u32, head: u32, i: u32) -> vec4<f32> {
     return x;
 }
 
-@compute @workgroup_size(QUERY_TILE)
+// The scores of BLOCK keys, as far as the columns at `at` and behind go.
+fn score(q: ptr<function, array<vec4<f32>, PART4>>, at: u32) -> vec4<f32> {
+    var scores = vec4<f32>();
+    for (var i = 0u; i < PART4; i++) {
+        let q4 = (*q)[i];
+        scores += vec4<f32>(
+            dot(q4, keys[at + i]),
+            dot(q4, keys[at + STRIDE4 + i]),
+            dot(q4, keys[at + 2u * STRIDE4 + i]),
+            dot(q4, keys[at + 3u * STRIDE4 + i]),
+        );
+    }
+    return scores;
+}
+
+@compute @workgroup_size(THREADS)
 fn attention(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -37,41 +62,48 @@ fn attention(
     }
     let tile = query_tiles[index];
     let head = workgroup.z;
+    let row = lane / SPLIT;
+    let part = lane % SPLIT * PART4;
     // Threads behind the tile's last query repeat it, and do not write.
-    let query = tile.x + min(lane, tile.y - 1u);
+    let query = tile.x + min(row, tile.y - 1u);
 
     // Scores are powers of two: exp(x) = exp2(x * log2(e)).
-    var q: array<vec4<f32>, HEAD4>;
-    var sums: array<vec4<f32>, HEAD4>;
-    for (var i = 0u; i < HEAD4; i++) {
-        q[i] = load(query, 0u, head, i) * SCALE_LOG2;
+    var q: array<vec4<f32>, PART4>;
+    var sums: array<vec4<f32>, PART4>;
+    for (var i = 0u; i < PART4; i++) {
+        q[i] = load(query, 0u, head, part + i) * SCALE_LOG2;
     }
     var largest = -3.4028234e38;
     var total = 0.0;
     for (var first = tile.z; first < tile.w; first += KEYS) {
-        for (var i = lane; i < KEYS * HEAD4; i += QUERY_TILE) {
-            let key = first + i / HEAD4;
+        for (var i = lane; i < KEYS * STRIDE4; i += THREADS) {
+            let key = first + i / STRIDE4;
             var k = vec4<f32>();
             var v = vec4<f32>();
             if key < tile.w {
-                k = load(key, 1u, head, i % HEAD4);
-                v = load(key, 2u, head, i % HEAD4);
+                k = load(key, 1u, head, i % STRIDE4);
+                v = load(key, 2u, head, i % STRIDE4);
             }
             keys[i] = k;
             values[i] = v;
         }
         workgroupBarrier();
         let count = min(KEYS, tile.w - first);
+        if SPLIT > 1u {
+            for (var block = 0u; block < BLOCKS; block++) {
+                partial_scores[block * THREADS + lane] = score(&q, block * BLOCK * STRIDE4 + part);
+            }
+            workgroupBarrier();
+        }
         for (var key = 0u; key < count; key += BLOCK) {
-            let at = key * HEAD4;
+            let at = key * STRIDE4 + part;
             var scores = vec4<f32>();
-            for (var i = 0u; i < HEAD4; i++) {
-                scores += vec4<f32>(
-                    dot(q[i], keys[at + i]),
-                    dot(q[i], keys[at + HEAD4 + i]),
-                    dot(q[i], keys[at + 2u * HEAD4 + i]),
-                    dot(q[i], keys[at + 3u * HEAD4 + i]),
-                );
+            if SPLIT > 1u {
+                for (var i = 0u; i < SPLIT; i++) {
+                    scores += partial_scores[key / BLOCK * THREADS + row * SPLIT + i];
+                }
+            } else {
+                scores = score(&q, at);
             }
             let behind = key + vec4<u32>(0u, 1u, 2u, 3u) >= vec4<u32>(count);
             scores = select(scores, vec4<f32>(-3.4028234e38), behind);
@@ -80,27 +112,28 @@ fn attention(
             let p = exp2(scores - highest);
             largest = highest;
             total = total * keep + (p.x + p.y + p.z + p.w);
-            for (var i = 0u; i < HEAD4; i++) {
-                sums[i] = sums[i] * keep + p.x * values[at + i] + p.y * values[at + HEAD4 + i]
-                    + p.z * values[at + 2u * HEAD4 + i] + p.w * values[at + 3u * HEAD4 + i];
+            for (var i = 0u; i < PART4; i++) {
+                sums[i] = sums[i] * keep + p.x * values[at + i] + p.y * values[at + STRIDE4 + i]
+                    + p.z * values[at + 2u * STRIDE4 + i] + p.w * values[at + 3u * STRIDE4 + i];
             }
         }
         workgroupBarrier();
     }
-    if lane >= tile.y {
+    if row >= tile.y {
         return;
     }
     let scale = 1.0 / total;
-    for (var i = 0u; i < HEAD4; i++) {
+    for (var i = 0u; i < PART4; i++) {
         let y = sums[i] * scale;
-        let at = query * OUT_STRIDE + head * HEAD_DIM + i * 4u;
-        out[at] = Elem(y.x);
-        if i * 4u + 1u < HEAD_DIM { out[at + 1u] = Elem(y.y); }
-        if i * 4u + 2u < HEAD_DIM { out[at + 2u] = Elem(y.z); }
-        if i * 4u + 3u < HEAD_DIM { out[at + 3u] = Elem(y.w); }
+        let column = (part + i) * 4u;
+        let at = query * OUT_STRIDE + head * HEAD_DIM + column;
+        if column < HEAD_DIM { out[at] = Elem(y.x); }
+        if column + 1u < HEAD_DIM { out[at + 1u] = Elem(y.y); }
+        if column + 2u < HEAD_DIM { out[at + 2u] = Elem(y.z); }
+        if column + 3u < HEAD_DIM { out[at + 3u] = Elem(y.w); }
     }
     // Padding behind the last head stays finite.
-    if head == HEADS - 1u {
+    if head == HEADS - 1u && part == 0u {
         for (var i = HEADS * HEAD_DIM; i < OUT_STRIDE; i++) {
             out[query * OUT_STRIDE + i] = Elem(0.0);
         }

@@ -1,6 +1,6 @@
 //! Multi-head self-attention within each sequence.
 //!
-//! - `attention.wgsl`: a thread a query row, keys and values through workgroup memory; needs no feature, any head width.
+//! - `attention.wgsl`: one or more threads a query row, keys and values through workgroup memory; needs no feature, any head width.
 //! - `attention_subgroup.wgsl`: broadcasts instead of barriers, for software adapters with a fixed subgroup size.
 
 use super::linear::words;
@@ -40,6 +40,19 @@ pub fn query_tile(target: &Target) -> u32 {
     if lanes(target).is_some() { 32 } else { 64 }
 }
 
+/// Threads a query and keys at a time of `attention.wgsl`. A thread of 8 `vec4`s of q and as many sums takes about 80
+/// vector registers on RDNA 2 and 3; one of 16 spills on RDNA 3 (RADV of Mesa 22.3).
+fn shape(head4: usize, tile: usize) -> (usize, usize) {
+    let keys = |split: usize| {
+        let partial_scores = if split > 1 { tile * split / 4 } else { 0 };
+        let vec4s = 2 * head4.next_multiple_of(split) + partial_scores;
+        ((WORKGROUP_VEC4S - usize::from(split == 1)) / vec4s).min(32) / 4 * 4
+    };
+    // 256 invocations are what every device allows.
+    let split = head4.div_ceil(8).next_power_of_two().min(256 / tile);
+    if keys(split) > 0 { (split, keys(split)) } else { (1, keys(1)) }
+}
+
 /// The launches of attention.
 ///
 /// # Errors
@@ -60,12 +73,16 @@ pub fn launches(op: &Attention, context: &Context) -> Result<Vec<Launch>> {
             (&ATTENTION_SUBGROUP, unrolled(prelude, lanes, head4))
         }
         _ => {
-            let keys = (WORKGROUP_VEC4S / 2 / head4).min(32) / 4 * 4;
-            if keys == 0 {
-                return Err(Error::Device(format!("a head of {} columns; attention takes at most 512", op.head_dim)));
-            }
             let tile = query_tile(context.target) as usize;
-            let prelude = prelude.constant("OUT_STRIDE", out4 * 4).constant("QUERY_TILE", tile).constant("KEYS", keys);
+            let (split, keys) = shape(head4, tile);
+            if keys == 0 {
+                return Err(Error::Device(format!("a head of {} columns; attention takes at most 496", op.head_dim)));
+            }
+            let prelude = prelude
+                .constant("OUT_STRIDE", out4 * 4)
+                .constant("QUERY_TILE", tile)
+                .constant("SPLIT", split)
+                .constant("KEYS", keys);
             (&ATTENTION, prelude)
         }
     };

@@ -4,6 +4,14 @@
 //!
 //! - `linear.wgsl`: register tiles fed from workgroup memory, for GPUs; needs no feature.
 //! - `linear_subgroup.wgsl`: broadcasts instead of barriers, for software adapters with a fixed subgroup size.
+//!
+//! What decides on lavapipe (Mesa 22.3.6, LLVM 15, 8 lanes, AVX2 Zen 3; 512 x 384 x 384): a lane loads word by word, and
+//! each word is put into its vector through the stack, a failed store forwarding of about 25 cycles, against which the
+//! multiplications hardly count (37 GFLOP a CPU-second without any loads). So a tile is as large as compile time allows,
+//! and a word is 64 bits wide. GFLOP a CPU-second, on a machine busy with other work: 8 x 32 1.8, 16 x 32 2.7, 32 x 32 3.7
+//! to 4.0, 32 x 64 4.5; in 64-bit words 32 x 32 6.8, 32 x 64 8.5, 64 x 32 7.0. With 16-row tiles an AVX-512 machine, where
+//! LLVM has a masked insertion, had reached 12.4. An array of sums that is indexed by a variable anywhere compiles for
+//! minutes.
 
 use crate::error::Result;
 use crate::gpu::compile::{Context, Grid, Launch, Slot};
