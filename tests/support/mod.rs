@@ -1,0 +1,11 @@
+//! What the tests of the executors share.
+
+#![allow(dead_code)] // each test binary uses its own part of it
+
+pub mod case;
+pub mod compare;
+pub mod data;
+pub mod executors;
+pub mod naive;
+pub mod programs;
+pub mod table;
