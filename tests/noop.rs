@@ -1,6 +1,8 @@
 //! Whole programs on wgpu's backend that computes nothing: it validates what a driver would be given (pipelines, bindings,
 //! grids, sizes) for limits and features that no adapter at hand has.
 
+#![cfg(feature = "gpu")]
+
 mod support;
 
 use lexel::error::RunError;

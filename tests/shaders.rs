@@ -1,6 +1,8 @@
 //! Every shader variant that the GPU executor can generate is valid WGSL and can be translated for every backend: SPIR-V for
 //! Vulkan, MSL for Metal, HLSL for DX12. By naga, so without any of them.
 
+#![cfg(feature = "gpu")]
+
 mod support;
 
 use lexel::gpu::compile::compile;

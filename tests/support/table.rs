@@ -124,7 +124,11 @@ fn norm() -> Vec<Case> {
     let mut cases = Vec::new();
     for cols in [2, 3, 5, 30, 36, 37, 64, 384, 769, 1024] {
         let (b, y) = build(cols);
-        cases.push(Case::new(format!("norm {cols}"), b, y));
+        let case = Case::new(format!("norm {cols}"), b, y);
+        // Measured 2e-5 for elements 1e-3 apart.
+        let near =
+            Tolerance::new("the mean's rounding over the deviation of two or three almost equal elements", 1e-4, 4e-6);
+        cases.push(if cols < 4 { case.f32(near) } else { case });
     }
     // Far from zero, the mean is known to 6e-5 (half a unit of 1000 in f32), and a deviation of 1 must not be lost.
     for cols in [37, 384] {
