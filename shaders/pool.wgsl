@@ -32,16 +32,16 @@ fn pool(
     let column = min(c, STRIDE4 - 1u);
 
     // The tokens that take part, and their weights' sum.
-    var from = first;
-    var to = end;
+    var begin = first;
+    var stop = end;
     var divisor = f32(end - first);
     if MODE == CLS {
         // With nothing left, cls is the sequence's first token.
-        from = select(first, start, first == end);
-        to = min(from + 1u, end);
+        begin = select(first, start, first == end);
+        stop = min(begin + 1u, end);
         divisor = 1.0;
     } else if MODE == LAST_TOKEN {
-        from = max(first, max(end, 1u) - 1u);
+        begin = max(first, max(end, 1u) - 1u);
         divisor = 1.0;
     } else if MODE == MEAN_SQRT_LEN {
         divisor = sqrt(divisor);
@@ -53,7 +53,7 @@ fn pool(
     }
 
     var sum = vec4<f32>(select(0.0, LOWEST, MODE == MAX));
-    for (var t = from + thread.y; t < to; t += LANES) {
+    for (var t = begin + thread.y; t < stop; t += LANES) {
         let v = vec4<f32>(x[t * STRIDE4 + column]);
         if MODE == MAX {
             sum = max(sum, v);
@@ -77,7 +77,7 @@ fn pool(
         }
     }
     var y = vec4<f32>(0.0);
-    if from < to {
+    if begin < stop {
         y = sum;
         if MODE != MAX {
             y /= divisor;
