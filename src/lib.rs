@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod cpu;
 pub mod error;
 pub mod executor;
 #[cfg(feature = "gpu")]
