@@ -12,7 +12,7 @@ use lexel::program::*;
 use std::sync::Arc;
 use support::case::same;
 use support::compare::{Tolerance, compare};
-use support::data::{Fill, TestWeights, VOCABULARY, batch, odd_batches, select};
+use support::data::{Fill, TestWeights, VOCABULARY, batch, long_among_short, odd_batches, select};
 use support::executors::{self, Dtype, Kind};
 use support::naive::{self, Wide};
 use support::programs::{SMALL_BERT, bert};
@@ -50,7 +50,7 @@ fn every_executor_keeps_step_with_the_definition() {
     let weights = TestWeights::default();
     for kind in executors::all() {
         let (program, executor) = load(&kind, &weights);
-        for batch in odd_batches().into_iter().chain([mixed()]) {
+        for batch in odd_batches().into_iter().chain([mixed(), long_among_short()]) {
             let want = naive::run(&program, &weights, &batch);
             let difference = first_difference(&program, &executor.trace(&batch).unwrap(), &want, drift(kind.dtype));
             assert_eq!(difference, None, "{}", kind.name);

@@ -93,17 +93,14 @@ pub fn single(lengths: &[usize]) -> Vec<Batch> {
 /// Rows around the edges of every tile size that a kernel may have.
 pub const EDGES: [usize; 22] = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 95, 127, 128, 129];
 
-/// Batches whose shape is the difficulty: nothing, nothing but empty sequences, empty ones among others, one long among
-/// many short.
+/// Batches whose shape is the difficulty: nothing, nothing but empty sequences, empty ones among others, many lengths.
 pub fn odd_batches() -> Vec<Batch> {
-    let mut long_among_short = vec![1; 33];
-    long_among_short[17] = 600;
-    vec![
-        Batch::new(),
-        batch(&[0]),
-        batch(&[0, 0, 0]),
-        batch(&[0, 3, 0, 0, 20, 1, 0]),
-        batch(&[7, 1, 33, 2, 64, 5, 16]),
-        batch(&long_among_short),
-    ]
+    vec![Batch::new(), batch(&[0]), batch(&[0, 0, 0]), batch(&[0, 3, 0, 0, 20, 1, 0]), batch(&[7, 1, 33, 2, 64, 5, 16])]
+}
+
+/// One long sequence among many of a single token.
+pub fn long_among_short() -> Batch {
+    let mut lengths = vec![1; 33];
+    lengths[17] = 600;
+    batch(&lengths)
 }
