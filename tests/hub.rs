@@ -1,6 +1,7 @@
 //! Downloads, from a hub on this machine that keeps to the protocol or breaks it.
 #![cfg(feature = "hub")]
 
+#[path = "support/hub.rs"]
 mod support;
 
 use std::path::{Path, PathBuf};
