@@ -216,7 +216,7 @@ fn table(fields: &Map<String, Value>) -> String {
     out
 }
 
-/// Four significant digits after the first: nothing here is more exact.
+/// Five significant digits: nothing here is more exact.
 fn rounded(number: f64) -> f64 {
     format!("{number:.4e}").parse().unwrap_or(number)
 }

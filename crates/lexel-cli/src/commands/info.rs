@@ -39,6 +39,9 @@ fn facts(checkpoint: &Checkpoint, program: &Program) -> Result<Value, Failure> {
     let (_, transformer) = checkpoint.transformer()?;
     let settings = checkpoint.settings();
     let full = program.shape(program.sentences).cols;
+    // Some files also hold a table of position ids, which are no weights.
+    let mut dtypes = checkpoint.weights()?.dtypes();
+    dtypes.retain(|dtype| dtype.contains('F'));
     Ok(json!({
         "model": checkpoint.name(),
         "folder": checkpoint.folder(),
@@ -51,7 +54,7 @@ fn facts(checkpoint: &Checkpoint, program: &Program) -> Result<Value, Failure> {
         "similarity": settings.similarity_fn_name.as_deref().unwrap_or("cosine"),
         "prompts": settings.bi_encoder_prompts(),
         "default_prompt": settings.default_prompt_name,
-        "dtype": checkpoint.weights()?.dtypes(),
+        "dtype": dtypes,
         "files": files(checkpoint.folder(), checkpoint.modules()),
     }))
 }

@@ -34,9 +34,13 @@ pub fn run(args: SimilarityCommand, json: bool) -> Result<(), Failure> {
     let embeddings = encode.encode(&model, &texts, Arc::new(|_| ()))?;
     let scores = model.similarity(&embeddings, &embeddings)?;
     if json {
-        let rows: Vec<&[f32]> = (0..scores.rows).map(|i| scores.row(i)).collect();
-        let line = json!({"similarity": model.similarity_function().name(), "texts": texts, "scores": rows});
-        return messages::stdout(&format!("{line}\n"));
+        // Not through `json!`, which would widen each f32 and print digits that it does not have.
+        let rows: Vec<Vec<String>> =
+            (0..scores.rows).map(|i| scores.row(i).iter().map(f32::to_string).collect()).collect();
+        let rows: Vec<String> = rows.iter().map(|row| format!("[{}]", row.join(","))).collect();
+        let (name, texts) = (json!(model.similarity_function().name()), json!(texts));
+        let line = format!("{{\"similarity\":{name},\"texts\":{texts},\"scores\":[{}]}}\n", rows.join(","));
+        return messages::stdout(&line);
     }
     messages::stdout(&table(&texts, &scores))
 }
