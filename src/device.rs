@@ -44,14 +44,17 @@ impl Device {
             },
             Device::Cpu => cpu(program, weights, dtype),
             #[cfg(feature = "gpu")]
-            Device::Gpu => gpu(&GpuDevice::open(&AdapterSelector::Hardware)?, program, weights, dtype),
+            Device::Gpu => gpu(&GpuDevice::open(&AdapterSelector::Auto)?, program, weights, dtype),
             #[cfg(feature = "gpu")]
-            Device::Named(name) => gpu(&GpuDevice::open(&AdapterSelector::Named(name.clone()))?, program, weights, dtype),
+            Device::Named(name) => {
+                gpu(&GpuDevice::open(&AdapterSelector::Name(name.clone()))?, program, weights, dtype)
+            }
             #[cfg(feature = "gpu")]
             Device::Shared(device) => gpu(device, program, weights, dtype),
             #[cfg(not(feature = "gpu"))]
             Device::Gpu | Device::Named(_) => Err(Error::Device(
-                "this build of lexel has no GPU support: build it with the feature 'gpu', or use the device 'cpu'".into(),
+                "this build of lexel has no GPU support: build it with the feature 'gpu', or use the device 'cpu'"
+                    .into(),
             )),
         }
     }
@@ -59,7 +62,7 @@ impl Device {
 
 #[cfg(feature = "gpu")]
 fn auto(program: Arc<Program>, weights: &dyn WeightSource, dtype: Dtype) -> Result<Arc<dyn Executor>> {
-    match GpuDevice::open(&AdapterSelector::Hardware) {
+    match GpuDevice::open(&AdapterSelector::Auto) {
         Ok(device) => gpu(&device, program, weights, dtype),
         Err(reason) => {
             log::info!("using the CPU: {reason}");

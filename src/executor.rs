@@ -20,7 +20,15 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// The name on the command line.
+    /// Bytes of one number.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 => 2,
+        }
+    }
+
+    /// The name on the command line, and in WGSL.
     pub fn name(self) -> &'static str {
         match self {
             Dtype::F32 => "f32",

@@ -217,8 +217,7 @@ mod tests {
     }
 
     fn sequences(count: usize, length: usize) -> Vec<Sequence> {
-        let sequence =
-            |key: usize| Sequence { key, ids: vec![key as u32; length], types: vec![0; length], skip: 0 };
+        let sequence = |key: usize| Sequence { key, ids: vec![key as u32; length], types: vec![0; length], skip: 0 };
         (0..count).map(sequence).collect()
     }
 

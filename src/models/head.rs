@@ -1,7 +1,7 @@
 //! The modules behind the backbone: from hidden states to the sentence embedding.
 
 use super::activation;
-use crate::checkpoint::{DenseConfig, Module, ModuleKind, PoolingConfig};
+use crate::checkpoint::{DenseConfig, Feature, Module, ModuleKind, PoolingConfig};
 use crate::error::{Error, Result};
 use crate::program::{Activation, Builder, Linear, Norm, Pool, Rows, Value};
 
@@ -12,13 +12,20 @@ pub(super) fn build(b: &mut Builder, module: &Module, x: Value) -> Result<Value>
             Err(Error::unsupported("modules.json", "type", "Transformer", "one Transformer, as the first module"))
         }
         ModuleKind::Pooling(config) => pooling(b, module, config, x),
-        ModuleKind::Dense(config) => dense(b, module, config, x),
+        ModuleKind::Dense(config) => {
+            expect_feature(b, module, config.feature, x)?;
+            dense(b, module, config, x)
+        }
         ModuleKind::LayerNorm { dim } => {
+            expect_feature(b, module, Feature::Sentences, x)?;
             expect_cols(b, module, "dimension", *dim, x)?;
             let (weight, bias) = (b.vector("norm.weight", *dim), b.vector("norm.bias", *dim));
             Ok(b.norm(Norm { x, weight, bias: Some(bias), eps: 1e-5 })) // torch.nn.LayerNorm's default
         }
-        ModuleKind::Normalize => Ok(b.normalize(x)),
+        ModuleKind::Normalize(feature) => {
+            expect_feature(b, module, *feature, x)?;
+            Ok(b.normalize(x))
+        }
         ModuleKind::Dropout => Ok(x), // it acts in training only
     }
 }
@@ -35,9 +42,6 @@ fn pooling(b: &mut Builder, module: &Module, config: &PoolingConfig, x: Value) -
 fn dense(b: &mut Builder, module: &Module, config: &DenseConfig, x: Value) -> Result<Value> {
     let (cols, out) = (config.in_features, config.out_features);
     expect_cols(b, module, "in_features", cols, x)?;
-    if b.shape(x).rows != Rows::Sequences {
-        return Err(Error::unsupported("modules.json", "type", "Dense before Pooling", "Dense behind Pooling"));
-    }
     let activation = activation::find(activation::TORCH_CLASS, &config.activation)
         .map_err(|known| Error::unsupported(file(module), "activation_function", &config.activation, known))?;
     let residual = match config.residual {
@@ -51,6 +55,23 @@ fn dense(b: &mut Builder, module: &Module, config: &DenseConfig, x: Value) -> Re
     let weight = b.matrix("linear.weight", out, cols);
     let bias = config.bias.then(|| b.vector("linear.bias", out));
     Ok(b.linear(Linear { x, weight, bias, activation, residual }))
+}
+
+/// Modules run one behind the other, so each must take what the one before it gives: tokens' rows before the pooling,
+/// sentences' rows behind it.
+fn expect_feature(b: &Builder, module: &Module, feature: Feature, x: Value) -> Result<()> {
+    let (expected, value) = match b.shape(x).rows {
+        Rows::Tokens => (Feature::Tokens, "token_embeddings, because there is no pooling before it"),
+        Rows::Sequences => (Feature::Sentences, "sentence_embedding, because it comes after the pooling"),
+    };
+    if feature == expected {
+        return Ok(());
+    }
+    let found = match feature {
+        Feature::Tokens => "token_embeddings",
+        Feature::Sentences => "sentence_embedding",
+    };
+    Err(Error::unsupported(file(module), "module_input_name", found, value))
 }
 
 fn expect_cols(b: &Builder, module: &Module, key: &str, expected: usize, x: Value) -> Result<()> {

@@ -13,7 +13,7 @@ pub use preset::Preset;
 
 use crate::checkpoint::{JsonFile, Module, ModuleKind, TransformerModule};
 use crate::error::{Error, Result};
-use crate::program::{Builder, Program, Value};
+use crate::program::{Builder, Program, Rows, Value};
 
 /// A backbone: token ids to hidden states `[tokens, hidden]`. Reads the backbone's `config.json`.
 type Build = fn(&mut Builder, &JsonFile) -> Result<Value>;
@@ -28,16 +28,26 @@ const ARCHITECTURES: &[(&str, Build)] = &[("bert", bert::build)];
 pub fn sentence_transformer(modules: &[Module]) -> Result<Program> {
     let mut b = Builder::new();
     let Some((Module { kind: ModuleKind::Transformer(transformer), .. }, rest)) = modules.split_first() else {
-        let first = modules.first().map_or("none", |module| module.kind.name());
-        return Err(Error::unsupported("modules.json", "first module", first, "Transformer"));
+        return Err(Error::unsupported(
+            "modules.json",
+            "type",
+            "another first module",
+            "Transformer, as the first module",
+        ));
     };
     b.module(0);
-    let tokens = backbone(&mut b, transformer)?;
-    let mut x = tokens;
+    let mut x = backbone(&mut b, transformer)?;
+    let mut tokens = x;
     for (i, module) in rest.iter().enumerate() {
         b.module(i + 1);
         b.label(&module.name);
         x = head::build(&mut b, module, x)?;
+        if b.shape(x).rows == Rows::Tokens {
+            tokens = x;
+        }
+    }
+    if b.shape(x).rows == Rows::Tokens {
+        return Err(Error::unsupported("modules.json", "type", "no Pooling", "a model with a Pooling module"));
     }
     Ok(b.finish(x, tokens))
 }

@@ -135,8 +135,7 @@ impl SentenceTransformer {
             let encodings = self.model.tokenizer.encode_batch(&texts)?;
             let sequence = |(i, encoding): (usize, crate::checkpoint::Encoding)| {
                 let targets = chunk[i].1.len();
-                truncated
-                    .fetch_add(if encoding.truncated { targets } else { 0 }, std::sync::atomic::Ordering::Relaxed);
+                truncated.fetch_add(if encoding.truncated { targets } else { 0 }, std::sync::atomic::Ordering::Relaxed);
                 Sequence { key: first + i, ids: encoding.ids, types: encoding.types, skip }
             };
             Ok(encodings.into_iter().enumerate().map(sequence).collect())
@@ -163,8 +162,7 @@ impl SentenceTransformer {
         if options.cancel.as_ref().is_some_and(|cancel| cancel.is_cancelled()) && !texts.is_empty() {
             return Err(Error::Cancelled { done: 0, total: texts.len() });
         }
-        let scheduler =
-            Scheduler { executor: self.executor(), output, batch_tokens: options.batch_tokens };
+        let scheduler = Scheduler { executor: self.executor(), output, batch_tokens: options.batch_tokens };
         if unique.len() <= FEW {
             return scheduler.run_few(sequences(&unique, 0)?, done);
         }
@@ -235,10 +233,7 @@ mod tests {
     #[test]
     fn equal_texts_are_computed_once_and_the_longest_first() {
         let texts = ["b", "long text", "b", "", "", "middle"];
-        assert_eq!(
-            unique(&texts),
-            [("long text", vec![1]), ("middle", vec![5]), ("b", vec![0, 2]), ("", vec![3, 4])]
-        );
+        assert_eq!(unique(&texts), [("long text", vec![1]), ("middle", vec![5]), ("b", vec![0, 2]), ("", vec![3, 4])]);
     }
 
     #[test]

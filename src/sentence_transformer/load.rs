@@ -91,8 +91,9 @@ impl Loader {
     pub fn load(self) -> Result<SentenceTransformer> {
         let checkpoint = Checkpoint::open(&self.id_or_folder, &self.source)?;
         let program = Arc::new(models::sentence_transformer(checkpoint.modules())?);
-        let max_seq_length = self.max_seq_length(&checkpoint, program.max_positions())?;
-        let tokenizer = checkpoint.tokenizer(max_seq_length)?;
+        let max_seq_length = self.resolve_length(&checkpoint, program.max_positions())?;
+        let mut tokenizer = checkpoint.tokenizer()?;
+        tokenizer.set_max_seq_length(max_seq_length)?;
         let settings = checkpoint.settings().clone();
         let prompts = settings.bi_encoder_prompts();
         if let Some(name) = &settings.default_prompt_name
@@ -113,7 +114,7 @@ impl Loader {
             ModuleKind::Pooling(pooling) => pooling.include_prompt,
             _ => true,
         });
-        let executor = self.device.load(program.clone(), &checkpoint, self.dtype)?;
+        let executor = self.device.load(program.clone(), &checkpoint.weights()?, self.dtype)?;
         log::info!("{} on {}", self.id_or_folder, executor.describe());
         let model = Model {
             folder: checkpoint.folder().to_path_buf(),
@@ -131,11 +132,9 @@ impl Loader {
     }
 
     /// The caller's limit, else the files'; never beyond the position table.
-    fn max_seq_length(&self, checkpoint: &Checkpoint, table: Option<usize>) -> Result<Option<usize>> {
-        let stored = checkpoint.modules().iter().find_map(|module| match &module.kind {
-            ModuleKind::Transformer(transformer) => transformer.max_seq_length,
-            _ => None,
-        });
+    fn resolve_length(&self, checkpoint: &Checkpoint, table: Option<usize>) -> Result<Option<usize>> {
+        let (_, transformer) = checkpoint.transformer()?;
+        let stored = transformer.max_seq_length;
         match (self.max_seq_length.or(stored), table) {
             (Some(length), Some(table)) if length > table => Err(Error::InvalidInput(format!(
                 "max_seq_length = {length} is beyond the model's {table} positions: set it to {table} or less"

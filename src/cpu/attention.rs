@@ -1,0 +1,162 @@
+//! Multi-head self-attention within each sequence: for each sequence and head two small matrix products with a softmax
+//! between them. Scores exist only for a block of queries, so memory is linear in a sequence's length.
+
+use super::matmul::{Panels, Strided, StridedMut, matmul, panel_width};
+use crate::batch::Batch;
+use crate::program::Attention;
+use rten_simd::{Isa, SimdOp};
+use rten_vecmath::Softmax;
+
+/// Queries that are scored at a time: a multiple of the six rows that the product's inner loop takes.
+const QUERY_BLOCK: usize = 48;
+
+/// Memory kept from call to call.
+#[derive(Default)]
+pub struct Scratch {
+    /// One head's keys, scaled and transposed, in panels: `[keys / panel, head_dim, panel]`, the last panel filled with 0
+    keys: Vec<f32>,
+    /// `[QUERY_BLOCK, keys rounded up to panels]`
+    scores: Vec<f32>,
+}
+
+/// `qkv` is `[tokens, 3 * heads * head_dim]`, `out` is `[tokens, heads * head_dim]`.
+pub fn attention(op: &Attention, qkv: &[f32], batch: &Batch, scratch: &mut Scratch, out: &mut [f32]) {
+    Attend { op, qkv, batch, scratch, out }.dispatch();
+}
+
+struct Attend<'a> {
+    op: &'a Attention,
+    qkv: &'a [f32],
+    batch: &'a Batch,
+    scratch: &'a mut Scratch,
+    out: &'a mut [f32],
+}
+
+impl SimdOp for Attend<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let Attend { op, qkv, batch, scratch: Scratch { keys, scores }, out } = self;
+        let cols = op.heads * op.head_dim;
+        let panel = panel_width(isa);
+        for s in 0..batch.sequences() {
+            let range = batch.range(s);
+            let tokens = range.len();
+            if tokens == 0 {
+                continue;
+            }
+            let padded = tokens.next_multiple_of(panel);
+            grow(keys, padded * op.head_dim);
+            grow(scores, QUERY_BLOCK * padded);
+            let qkv = &qkv[range.start * 3 * cols..range.end * 3 * cols];
+            let out = &mut out[range.start * cols..range.end * cols];
+            for head in 0..op.heads {
+                let first = head * op.head_dim;
+                pack_keys(&qkv[cols + first..], 3 * cols, tokens, op.head_dim, op.scale, panel, keys);
+                for block in (0..tokens).step_by(QUERY_BLOCK) {
+                    let queries = QUERY_BLOCK.min(tokens - block);
+                    let q = Strided { data: &qkv[block * 3 * cols + first..], stride: 3 * cols };
+                    let k = Panels { data: keys, panel_stride: panel * op.head_dim, row_stride: panel };
+                    let to = StridedMut { data: scores, stride: padded };
+                    matmul(isa, q, k, to, queries, op.head_dim, padded);
+                    for scores in scores.chunks_exact_mut(padded).take(queries) {
+                        Softmax::new_mut(&mut scores[..tokens]).eval(isa);
+                    }
+                    let p = Strided { data: scores, stride: padded };
+                    let v = Panels { data: &qkv[2 * cols + first..], panel_stride: panel, row_stride: 3 * cols };
+                    let to = StridedMut { data: &mut out[block * cols + first..], stride: cols };
+                    matmul(isa, p, v, to, queries, tokens, op.head_dim);
+                }
+            }
+        }
+    }
+}
+
+fn grow(buffer: &mut Vec<f32>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+}
+
+/// Transposes `[tokens, head_dim]` with rows `stride` apart into panels `[head_dim, panel]`, times `scale`.
+#[inline(always)]
+fn pack_keys(k: &[f32], stride: usize, tokens: usize, head_dim: usize, scale: f32, panel: usize, out: &mut [f32]) {
+    for (p, out) in out.chunks_exact_mut(panel * head_dim).take(tokens.div_ceil(panel)).enumerate() {
+        let width = panel.min(tokens - p * panel);
+        if width < panel {
+            out.fill(0.0);
+        }
+        for j in 0..width {
+            let key = &k[(p * panel + j) * stride..][..head_dim];
+            for (d, &x) in key.iter().enumerate() {
+                out[d * panel + j] = x * scale;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::tests::{assert_close, batch, numbers};
+    use crate::program::Builder;
+
+    /// The formula, in f64.
+    fn expected(op: &Attention, qkv: &[f32], batch: &Batch) -> Vec<f64> {
+        let cols = op.heads * op.head_dim;
+        let at = |t: usize, c: usize| f64::from(qkv[t * 3 * cols + c]);
+        let mut out = vec![0.0; batch.tokens() * cols];
+        for s in 0..batch.sequences() {
+            for head in (0..op.heads).map(|head| head * op.head_dim) {
+                for q in batch.range(s) {
+                    let dot =
+                        |k: usize| -> f64 { (0..op.head_dim).map(|d| at(q, head + d) * at(k, cols + head + d)).sum() };
+                    let scores: Vec<f64> = batch.range(s).map(|k| dot(k) * f64::from(op.scale)).collect();
+                    let max = scores.iter().copied().fold(f64::MIN, f64::max);
+                    let sum: f64 = scores.iter().map(|x| (x - max).exp()).sum();
+                    for d in 0..op.head_dim {
+                        let keys = batch.range(s).zip(&scores);
+                        let y: f64 = keys.map(|(k, x)| (x - max).exp() * at(k, 2 * cols + head + d)).sum();
+                        out[q * cols + head + d] = y / sum;
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    fn op(heads: usize, head_dim: usize) -> Attention {
+        let mut b = Builder::new();
+        let table = b.matrix("x", 1, 1);
+        let qkv = b.embed(vec![crate::program::Lookup { table, index: crate::program::Index::Ids, offset: 0 }]);
+        Attention { qkv, heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() }
+    }
+
+    #[test]
+    fn equals_the_formula_in_f64_at_awkward_sizes() {
+        let mut scratch = Scratch::default();
+        for (heads, head_dim) in [(1, 1), (3, 7), (2, 8), (2, 16), (1, 24), (2, 32), (1, 33), (1, 80)] {
+            let op = op(heads, head_dim);
+            for lengths in [&[1][..], &[0, 2, 0], &[5, 1, 6, 7, 8, 9], &[15, 16, 17], &[47, 48, 49], &[97, 1]] {
+                let batch = batch(lengths);
+                let qkv = numbers(1, batch.tokens() * 3 * heads * head_dim);
+                let mut out = vec![f32::NAN; batch.tokens() * heads * head_dim];
+                attention(&op, &qkv, &batch, &mut scratch, &mut out);
+                let name = format!("{heads} x {head_dim}, {lengths:?}");
+                assert_close(&out, &expected(&op, &qkv, &batch), 1e-6, &name);
+            }
+        }
+    }
+
+    #[test]
+    fn large_scores_do_not_overflow() {
+        let op = op(2, 16);
+        let batch = batch(&[20, 3]);
+        let qkv: Vec<f32> = numbers(1, batch.tokens() * 96).iter().map(|x| x * 30.0).collect();
+        let mut out = vec![f32::NAN; batch.tokens() * 32];
+        attention(&op, &qkv, &batch, &mut Scratch::default(), &mut out);
+        // Scores of several thousand: their rounding, 1e-4, becomes a relative error of the weights.
+        assert_close(&out, &expected(&op, &qkv, &batch), 2e-2, "large scores");
+    }
+}

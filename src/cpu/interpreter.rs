@@ -1,0 +1,63 @@
+//! The loop over a program's steps.
+
+use super::linear::Gemm;
+use super::{Model, attention, embed, linear, norm, normalize, pool};
+use crate::batch::Batch;
+use crate::program::{Op, Plan, Value};
+
+/// Memory that a thread keeps from batch to batch: it grows to the largest batch, and a batch allocates nothing.
+#[derive(Default)]
+pub struct Workspace {
+    /// The plan's buffers. A value's rows lie at the front of its buffer, without gaps.
+    pub buffers: Vec<Vec<f32>>,
+    attention: attention::Scratch,
+}
+
+/// Computes every step; `done(i)` is called after step `i`.
+pub fn run(
+    model: &Model,
+    gemm: &Gemm,
+    plan: &Plan,
+    batch: &Batch,
+    workspace: &mut Workspace,
+    mut done: impl FnMut(usize),
+) {
+    let program = &*model.program;
+    let weights = &model.weights;
+    let (tokens, sequences) = (batch.tokens(), batch.sequences());
+    workspace.buffers.resize_with(plan.buffers.len(), Vec::new);
+    for (buffer, shape) in workspace.buffers.iter_mut().zip(&plan.buffers) {
+        let len = shape.rows_in(tokens, sequences) * shape.cols;
+        if buffer.len() < len {
+            buffer.resize(len, 0.0);
+        }
+    }
+
+    for (i, step) in program.steps.iter().enumerate() {
+        // A step's own buffer is none of its inputs', so it can be taken out while they are read.
+        let mut buffer = std::mem::take(&mut workspace.buffers[plan.buffer_of[i]]);
+        let (rows, cols) = (step.shape.rows_in(tokens, sequences), step.shape.cols);
+        let out = &mut buffer[..rows * cols];
+        let value = |value: Value| {
+            let shape = program.shape(value);
+            &workspace.buffers[plan.buffer_of[value.index()]][..shape.rows_in(tokens, sequences) * shape.cols]
+        };
+        match &step.op {
+            Op::Embed(op) => embed::embed(op, batch, weights, cols, out),
+            Op::Linear(op) => {
+                let bias = op.bias.map(|bias| weights.rows(bias));
+                let residual = op.residual.map(value);
+                linear::linear(gemm, value(op.x), weights.packed(op.weight), bias, op.activation, residual, out);
+            }
+            Op::Norm(op) => {
+                let bias = op.bias.map(|bias| weights.rows(bias));
+                norm::norm(value(op.x), weights.rows(op.weight), bias, op.eps, out);
+            }
+            Op::Attention(op) => attention::attention(op, value(op.qkv), batch, &mut workspace.attention, out),
+            Op::Pool(op) => pool::pool(&op.modes, value(op.x), program.shape(op.x).cols, batch, out),
+            Op::Normalize(op) => normalize::normalize(value(op.x), cols, out),
+        }
+        workspace.buffers[plan.buffer_of[i]] = buffer;
+        done(i);
+    }
+}

@@ -1,0 +1,171 @@
+//! Small matrix products on strided views, for attention: too small for a library's packing and dispatch to pay off.
+//! (Linear ops, which are large, use rten-gemm.)
+
+use rten_simd::Isa;
+use rten_simd::ops::{BitOps, NumOps};
+
+/// Rows of the inner loop's tile: 6 rows of 2 vectors, their 2 operands and a broadcast fill AVX2's 16 registers.
+const ROWS: usize = 6;
+
+/// A matrix whose rows begin `stride` apart.
+pub struct Strided<'a> {
+    pub data: &'a [f32],
+    pub stride: usize,
+}
+
+/// A matrix whose rows begin `stride` apart, to write.
+pub struct StridedMut<'a> {
+    pub data: &'a mut [f32],
+    pub stride: usize,
+}
+
+/// A matrix in panels of [`panel_width`] columns: row `r` of panel `p` begins at `p * panel_stride + r * row_stride`. A plain
+/// row-major matrix is the case where `panel_stride` is the panel's width.
+pub struct Panels<'a> {
+    pub data: &'a [f32],
+    pub panel_stride: usize,
+    pub row_stride: usize,
+}
+
+/// Columns of a panel: two vectors.
+#[inline(always)]
+pub fn panel_width<I: Isa>(isa: I) -> usize {
+    2 * isa.f32().len()
+}
+
+/// `out = a b` for `a` `[rows, depth]` and `b` `[depth, cols]`.
+///
+/// # Panics
+/// If a view is too short for its shape.
+#[inline(always)]
+pub fn matmul<I: Isa>(
+    isa: I,
+    a: Strided<'_>,
+    b: Panels<'_>,
+    out: StridedMut<'_>,
+    rows: usize,
+    depth: usize,
+    cols: usize,
+) {
+    let (lanes, panel) = (isa.f32().len(), panel_width(isa));
+    assert!(rows > 0 && depth > 0 && cols > 0);
+    assert!(a.stride >= depth && a.data.len() >= (rows - 1) * a.stride + depth);
+    assert!(out.stride >= cols && out.data.len() >= (rows - 1) * out.stride + cols);
+    let last_panel = (cols - 1) / panel;
+    let last_width = cols - last_panel * panel;
+    assert!(b.data.len() >= last_panel * b.panel_stride + (depth - 1) * b.row_stride + last_width);
+    assert!(last_panel == 0 || b.panel_stride >= panel);
+
+    for col in (0..cols).step_by(panel) {
+        let width = panel.min(cols - col);
+        let mut row = 0;
+        while row < rows {
+            let count = ROWS.min(rows - row);
+            // SAFETY: the tile's rows `row..row + count` and columns `col..col + width` lie within the three views, whose
+            // lengths are asserted above.
+            unsafe {
+                let tile = Tile {
+                    a: a.data.as_ptr().add(row * a.stride),
+                    a_stride: a.stride,
+                    b: b.data.as_ptr().add(col / panel * b.panel_stride),
+                    b_stride: b.row_stride,
+                    out: out.data.as_mut_ptr().add(row * out.stride + col),
+                    out_stride: out.stride,
+                    depth,
+                };
+                if width == panel {
+                    tile.rows::<I, 2>(isa, count, lanes);
+                } else {
+                    // The last columns of a head that is no multiple of the panel: a vector at a time, the last masked.
+                    tile.rows::<I, 1>(isa, count, width.min(lanes));
+                    if width > lanes {
+                        tile.right(lanes).rows::<I, 1>(isa, count, width - lanes);
+                    }
+                }
+            }
+            row += count;
+        }
+    }
+}
+
+/// A few rows and at most one panel of columns of a product.
+struct Tile {
+    a: *const f32,
+    a_stride: usize,
+    b: *const f32,
+    b_stride: usize,
+    out: *mut f32,
+    out_stride: usize,
+    depth: usize,
+}
+
+impl Tile {
+    /// The tile `lanes` columns further right.
+    ///
+    /// # Safety
+    /// Those columns must exist.
+    unsafe fn right(&self, lanes: usize) -> Tile {
+        // SAFETY: as the caller promises.
+        unsafe { Tile { b: self.b.add(lanes), out: self.out.add(lanes), ..*self } }
+    }
+
+    /// Computes `count` rows of `VECTORS` vectors, of the last of which only the first `used` lanes are read and written.
+    ///
+    /// # Safety
+    /// The pointers must cover `count` rows, `depth` and those columns.
+    #[inline(always)]
+    unsafe fn rows<I: Isa, const VECTORS: usize>(&self, isa: I, count: usize, used: usize) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            match count {
+                6 => self.compute::<I, 6, VECTORS>(isa, used),
+                5 => self.compute::<I, 5, VECTORS>(isa, used),
+                4 => self.compute::<I, 4, VECTORS>(isa, used),
+                3 => self.compute::<I, 3, VECTORS>(isa, used),
+                2 => self.compute::<I, 2, VECTORS>(isa, used),
+                _ => self.compute::<I, 1, VECTORS>(isa, used),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Tile::rows`].
+    #[inline(always)]
+    unsafe fn compute<I: Isa, const COUNT: usize, const VECTORS: usize>(&self, isa: I, used: usize) {
+        let ops = isa.f32();
+        let lanes = ops.len();
+        let mask = ops.first_n_mask(used);
+        let masked = used < lanes;
+        let mut sums = [[ops.zero(); VECTORS]; COUNT];
+        let mut columns = [ops.zero(); VECTORS];
+        // SAFETY: as the caller promises; masked vectors touch only their first `used` lanes.
+        unsafe {
+            for k in 0..self.depth {
+                let b = self.b.add(k * self.b_stride);
+                if VECTORS == 1 && masked {
+                    columns[0] = ops.load_ptr_mask(b, mask);
+                } else {
+                    for (v, column) in columns.iter_mut().enumerate() {
+                        *column = ops.load_ptr(b.add(v * lanes));
+                    }
+                }
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let a = ops.splat(*self.a.add(r * self.a_stride + k));
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        *sum = ops.mul_add(a, column, *sum);
+                    }
+                }
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                let out = self.out.add(r * self.out_stride);
+                if VECTORS == 1 && masked {
+                    ops.store_ptr_mask(sums[0], out, mask);
+                } else {
+                    for (v, sum) in sums.iter().enumerate() {
+                        ops.store_ptr(*sum, out.add(v * lanes));
+                    }
+                }
+            }
+        }
+    }
+}

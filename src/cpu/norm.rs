@@ -1,0 +1,87 @@
+//! Layer normalisation of each row.
+
+use super::simd::update;
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, SimdOp};
+use rten_vecmath::{Sum, SumSquareSub};
+
+/// `out = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias` for each row. `x` and `out` are `[rows, cols]`, `weight` and
+/// `bias` are `[cols]`. The mean first and then the variance: one pass would cancel where the mean is large.
+pub fn norm(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+    Norm { x, weight, bias, eps, out }.dispatch();
+}
+
+struct Norm<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl SimdOp for Norm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let ops = isa.f32();
+        let cols = self.weight.len();
+        for (x, out) in self.x.chunks_exact(cols).zip(self.out.chunks_exact_mut(cols)) {
+            let mean = Sum::new(x).eval(isa) / cols as f32;
+            let variance = SumSquareSub::new(x, mean).eval(isa) / cols as f32;
+            let (mean, scale) = (ops.splat(mean), ops.splat(1.0 / (variance + self.eps).sqrt()));
+            match self.bias {
+                Some(bias) => update(
+                    isa,
+                    out,
+                    [x, self.weight, bias],
+                    #[inline(always)]
+                    |_, [x, weight, bias]| ops.mul_add(ops.mul(ops.sub(x, mean), scale), weight, bias),
+                ),
+                None => update(
+                    isa,
+                    out,
+                    [x, self.weight],
+                    #[inline(always)]
+                    |_, [x, weight]| ops.mul(ops.mul(ops.sub(x, mean), scale), weight),
+                ),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::tests::{assert_close, numbers};
+
+    #[test]
+    fn equals_the_formula_in_f64() {
+        for cols in [1, 2, 7, 8, 9, 31, 33, 384, 1023] {
+            for (rows, offset) in [(1, 0.0), (3, 100.0)] {
+                let x: Vec<f32> = numbers(1, rows * cols).iter().map(|x| x + offset).collect();
+                let (weight, bias) = (numbers(2, cols), numbers(3, cols));
+                for bias in [None, Some(&bias[..])] {
+                    let mut out = vec![f32::NAN; rows * cols];
+                    norm(&x, &weight, bias, 1e-5, &mut out);
+                    let expected: Vec<f64> = x
+                        .chunks(cols)
+                        .flat_map(|x| {
+                            let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / cols as f64;
+                            let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / cols as f64;
+                            let scale = 1.0 / (variance + f64::from(1e-5f32)).sqrt();
+                            let y = |(i, &x): (usize, &f32)| {
+                                (f64::from(x) - mean) * scale * f64::from(weight[i])
+                                    + bias.map_or(0.0, |bias| f64::from(bias[i]))
+                            };
+                            x.iter().enumerate().map(y).collect::<Vec<_>>()
+                        })
+                        .collect();
+                    // With a mean of 100 the inputs themselves are rounded to 4e-6 of the deviation.
+                    let tolerance = if offset == 0.0 { 2e-6 } else { 3e-5 };
+                    assert_close(&out, &expected, tolerance, &format!("{rows} x {cols}"));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The one vectorised loop that the element-wise ops share. The instruction set is chosen at run time by rten-simd.
+
+use rten_simd::Isa;
+use rten_simd::ops::BitOps;
+
+/// `out[i] = f(out[i], [inputs[0][i], inputs[1][i], ...])`, a vector at a time; lanes beyond the end hold zeros.
+///
+/// `f` must be `#[inline(always)]`, else its vector instructions become calls.
+///
+/// # Panics
+/// If an input is not as long as `out`.
+#[inline(always)]
+pub fn update<I: Isa, const N: usize>(
+    isa: I,
+    out: &mut [f32],
+    inputs: [&[f32]; N],
+    f: impl Fn(I::F32, [I::F32; N]) -> I::F32,
+) {
+    let ops = isa.f32();
+    let (len, lanes) = (out.len(), ops.len());
+    for input in inputs {
+        assert_eq!(input.len(), len);
+    }
+    let mut xs = [ops.zero(); N];
+    let mut i = 0;
+    while i + lanes <= len {
+        // SAFETY: `i + lanes` is at most the length of `out`, which all inputs share.
+        unsafe {
+            for (x, input) in xs.iter_mut().zip(&inputs) {
+                *x = ops.load_ptr(input.as_ptr().add(i));
+            }
+            let y = f(ops.load_ptr(out.as_ptr().add(i)), xs);
+            ops.store_ptr(y, out.as_mut_ptr().add(i));
+        }
+        i += lanes;
+    }
+    if i < len {
+        let mask = ops.first_n_mask(len - i);
+        // SAFETY: the mask selects only the `len - i` lanes within the slices.
+        unsafe {
+            for (x, input) in xs.iter_mut().zip(&inputs) {
+                *x = ops.load_ptr_mask(input.as_ptr().add(i), mask);
+            }
+            let y = f(ops.load_ptr_mask(out.as_ptr().add(i), mask), xs);
+            ops.store_ptr_mask(y, out.as_mut_ptr().add(i), mask);
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The threads, and the queue they take batches from.
+
+use super::interpreter::Workspace;
+use super::linear::Gemm;
+use super::{Model, interpreter};
+use crate::batch::Batch;
+use crate::error::RunError;
+use crate::executor::Completion;
+use crate::matrix::Matrix;
+use crate::program::{Output, Plan, Rows};
+use futures::channel::oneshot;
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A batch, and what to do with it.
+pub struct Job {
+    pub batch: Batch,
+    pub work: Work,
+}
+
+/// What a batch is computed for, and where the result goes.
+pub enum Work {
+    /// One output.
+    Run(Output, Completion),
+    /// Every step's value.
+    Trace(oneshot::Sender<Result<Vec<Matrix>, RunError>>),
+    /// Every step's time.
+    Profile(oneshot::Sender<Result<Vec<Duration>, RunError>>),
+}
+
+/// Blocks until a worker answers.
+pub fn wait<T>(receiver: oneshot::Receiver<Result<T, RunError>>) -> Result<T, RunError> {
+    pollster::block_on(receiver).unwrap_or_else(|_| Err(RunError::DeviceLost("the cpu executor stopped".into())))
+}
+
+/// The running threads.
+pub struct Workers {
+    queue: Arc<Queue>,
+    pools: Vec<ThreadPool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+impl Workers {
+    /// Starts `count` threads that run batches of `model`. Each is a rayon pool of its own, because rten-gemm spreads over
+    /// the pool that it is called in, and goes without rayon in a pool of one.
+    pub fn start(count: usize, model: &Arc<Model>) -> Result<Workers, ThreadPoolBuildError> {
+        let mut workers = Workers { queue: Arc::default(), pools: Vec::new(), threads: Vec::new() };
+        for i in 0..count {
+            let threads = &mut workers.threads;
+            let pool = ThreadPoolBuilder::new()
+                .num_threads(1)
+                .spawn_handler(|thread| {
+                    let builder = std::thread::Builder::new().name(format!("lexel-cpu-{i}"));
+                    threads.push(builder.spawn(|| thread.run())?);
+                    Ok(())
+                })
+                .build()?;
+            let (queue, model) = (workers.queue.clone(), model.clone());
+            pool.spawn(move || Worker::new(model).run(&queue));
+            workers.pools.push(pool);
+        }
+        Ok(workers)
+    }
+
+    /// How many there are.
+    pub fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Appends a job to the queue.
+    pub fn push(&self, job: Job) {
+        self.queue.lock().jobs.push_back(job);
+        self.queue.changed.notify_one();
+    }
+}
+
+impl Drop for Workers {
+    /// Waits for the batches that run, at most one a thread; the others are dropped, which tells their callers.
+    fn drop(&mut self) {
+        let abandoned = {
+            let mut state = self.queue.lock();
+            state.closed = true;
+            std::mem::take(&mut state.jobs)
+        };
+        self.queue.changed.notify_all();
+        drop(abandoned);
+        self.pools.clear();
+        for thread in self.threads.drain(..) {
+            // The last handle may be dropped by a caller that a worker itself woke; a thread cannot join itself.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds this lock, and the state is valid after every statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next job; `None` once the executor is dropped.
+    fn pop(&self) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// One thread's own things.
+struct Worker {
+    model: Arc<Model>,
+    gemm: Gemm,
+    plan: Plan,
+    workspace: Workspace,
+}
+
+impl Worker {
+    fn new(model: Arc<Model>) -> Worker {
+        let plan = Plan::reusing(&model.program);
+        Worker { model, gemm: Gemm::new(), plan, workspace: Workspace::default() }
+    }
+
+    fn run(mut self, queue: &Queue) {
+        while let Some(Job { batch, work }) = queue.pop() {
+            // A receiver that is gone gets nothing: an `Err` from `send` is no error.
+            match work {
+                Work::Run(_, completion) if completion.is_canceled() => {}
+                Work::Run(output, completion) => {
+                    let _ = completion.send(self.guarded(|worker| worker.compute(&batch, output)));
+                }
+                Work::Trace(sender) => {
+                    let _ = sender.send(self.guarded(|worker| Ok(worker.trace(&batch))));
+                }
+                Work::Profile(sender) => {
+                    let _ = sender.send(self.guarded(|worker| Ok(worker.profile(&batch))));
+                }
+            }
+        }
+    }
+
+    /// A panic becomes an error of this batch; the thread goes on with a new workspace.
+    fn guarded<T>(&mut self, run: impl FnOnce(&mut Worker) -> Result<T, RunError>) -> Result<T, RunError> {
+        catch_unwind(AssertUnwindSafe(|| run(self))).unwrap_or_else(|panic| {
+            self.workspace = Workspace::default();
+            let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(RunError::DeviceLost(format!("a cpu thread panicked: {text}")))
+        })
+    }
+
+    fn compute(&mut self, batch: &Batch, output: Output) -> Result<Matrix, RunError> {
+        interpreter::run(&self.model, &self.gemm, &self.plan, batch, &mut self.workspace, |_| ());
+        let value = self.model.program.output(output);
+        let shape = self.model.program.shape(value);
+        let rows = shape.rows_in(batch.tokens(), batch.sequences());
+        let data = &self.workspace.buffers[self.plan.buffer_of[value.index()]][..rows * shape.cols];
+        check_finite(data, shape.rows, shape.cols, batch)?;
+        Ok(Matrix::new(rows, shape.cols, data.to_vec()))
+    }
+
+    fn trace(&mut self, batch: &Batch) -> Vec<Matrix> {
+        let plan = Plan::keeping_all(&self.model.program);
+        let mut workspace = Workspace::default();
+        interpreter::run(&self.model, &self.gemm, &plan, batch, &mut workspace, |_| ());
+        let shapes = self.model.program.steps.iter().map(|step| step.shape);
+        let matrix = |(shape, data): (crate::program::Shape, Vec<f32>)| {
+            Matrix::new(shape.rows_in(batch.tokens(), batch.sequences()), shape.cols, data)
+        };
+        shapes.zip(workspace.buffers).map(matrix).collect()
+    }
+
+    fn profile(&mut self, batch: &Batch) -> Vec<Duration> {
+        let mut times = Vec::with_capacity(self.model.program.steps.len());
+        let mut last = Instant::now();
+        interpreter::run(&self.model, &self.gemm, &self.plan, batch, &mut self.workspace, |_| {
+            let now = Instant::now();
+            times.push(now - last);
+            last = now;
+        });
+        times
+    }
+}
+
+/// Names the first sequence with a NaN or an infinity.
+fn check_finite(data: &[f32], rows: Rows, cols: usize, batch: &Batch) -> Result<(), RunError> {
+    match data.iter().position(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(element) => {
+            let row = element / cols;
+            let sequence = match rows {
+                Rows::Sequences => row,
+                Rows::Tokens => batch.starts.partition_point(|&start| start as usize <= row) - 1,
+            };
+            Err(RunError::NotFinite { sequence })
+        }
+    }
+}
