@@ -74,7 +74,10 @@ fn module(module: &Module) -> String {
         ModuleKind::Dense(dense) => {
             format!("Dense ({} to {}, {})", dense.in_features, dense.out_features, dense.activation)
         }
-        kind => kind.name().to_string(),
+        ModuleKind::LayerNorm { dim } => format!("LayerNorm ({dim})"),
+        ModuleKind::Transformer(_) => "Transformer".to_string(),
+        ModuleKind::Normalize => "Normalize".to_string(),
+        ModuleKind::Dropout => "Dropout".to_string(),
     }
 }
 
