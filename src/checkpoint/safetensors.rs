@@ -55,6 +55,11 @@ impl SafetensorsFile {
         Ok(SafetensorsFile { path: path.to_path_buf(), map, tensors })
     }
 
+    /// What its tensors are stored in; the same name comes once a tensor.
+    pub(crate) fn dtypes(&self) -> impl Iterator<Item = &str> {
+        self.tensors.values().map(|tensor| tensor.dtype.as_str())
+    }
+
     /// The shape of a tensor.
     pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|tensor| tensor.shape.as_slice())

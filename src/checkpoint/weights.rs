@@ -65,6 +65,15 @@ impl CheckpointWeights {
         Ok(CheckpointWeights { modules: modules.collect::<Result<_>>()? })
     }
 
+    /// What the tensors are stored in, e.g. `F32`: each name once, sorted.
+    pub fn dtypes(&self) -> Vec<String> {
+        let files = self.modules.iter().flatten().flat_map(|module| &module.files);
+        let mut dtypes: Vec<String> = files.flat_map(|file| file.dtypes()).map(str::to_string).collect();
+        dtypes.sort();
+        dtypes.dedup();
+        dtypes
+    }
+
     /// Whether module `module` has a tensor of that name (without the backbone's prefix).
     pub fn contains(&self, module: usize, name: &str) -> bool {
         self.find(module, name).is_some()

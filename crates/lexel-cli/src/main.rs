@@ -1,2 +1,68 @@
-//! x
-fn main() {}
+//! The program `lexel`: texts in, embeddings out.
+//!
+//! ```text
+//!   args        what the user wrote (clap)
+//!   config      what it means: models, options, files, checked
+//!   commands/   one file a subcommand
+//!   input       texts from .txt and .jsonl, window by window, on a thread of its own
+//!   output      embeddings to .npy (npy) and .jsonl, written aside and renamed
+//!   messages    everything on stderr: log, bars, reports          failure     exit statuses
+//!   interrupt   Ctrl-C                                            process     memory and CPU time of this process
+//! ```
+
+mod args;
+mod commands;
+mod config;
+mod failure;
+mod input;
+mod interrupt;
+mod messages;
+mod npy;
+mod output;
+mod process;
+
+use args::{Cli, Command};
+use clap::Parser;
+use failure::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    process::survive_file_size_limit();
+    let result = match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(error) => usage(&error),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                messages::error(&failure.message);
+            }
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    messages::start(cli.quiet);
+    interrupt::listen();
+    let json = cli.json;
+    match cli.command {
+        Command::Encode(args) => commands::encode::run(*args, json),
+        Command::Similarity(args) => commands::similarity::run(args, json),
+        Command::Devices => commands::devices::run(json),
+        Command::Info(args) => commands::info::run(&args, json),
+        Command::Download(args) => commands::download::run(&args, json),
+        Command::Bench(args) => commands::bench::run(args, json),
+    }
+}
+
+/// `--help` and `--version` go to stdout; everything else that clap has to say is an error in our form.
+fn usage(error: &clap::Error) -> Result<(), Failure> {
+    if !error.use_stderr() {
+        return error.print().map_err(|error| Failure::writing_stdout(&error));
+    }
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    Err(Failure::usage(text.trim_end()))
+}

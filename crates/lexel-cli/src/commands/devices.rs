@@ -1,0 +1,97 @@
+//! `lexel devices`: what there is to compute on, and what `auto` takes.
+
+use crate::failure::Failure;
+use crate::messages;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// A device, for the list.
+struct Entry {
+    name: String,
+    /// What is known of it, as `(key, value)`.
+    facts: Vec<(&'static str, String)>,
+    /// Whether `auto` may take it.
+    real: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(json: bool) -> Result<(), Failure> {
+    let (adapters, cpu) = (adapters(), cpu());
+    let (auto, why) = choice(&adapters);
+    if json {
+        let entry = |entry: &Entry| {
+            let facts = entry.facts.iter().map(|(key, value)| (key.to_string(), Value::from(value.as_str())));
+            let mut object: serde_json::Map<String, Value> = facts.collect();
+            object.insert("name".into(), entry.name.as_str().into());
+            Value::Object(object)
+        };
+        let devices: Vec<Value> = adapters.iter().chain([&cpu]).map(entry).collect();
+        return messages::stdout(&format!("{}\n", json!({"devices": devices, "auto": auto, "why": why})));
+    }
+    let mut out = String::new();
+    for entry in adapters.iter().chain([&cpu]) {
+        let _ = writeln!(out, "{}", entry.name);
+        for (key, value) in &entry.facts {
+            let _ = writeln!(out, "    {key:<18} {value}");
+        }
+    }
+    let _ = writeln!(out, "\nauto: {auto} ({why})");
+    messages::stdout(&out)
+}
+
+/// What `auto` takes, and why.
+fn choice(adapters: &[Entry]) -> (String, String) {
+    if let Ok(name) = std::env::var("LEXEL_DEVICE")
+        && !name.is_empty()
+        && name != "auto"
+    {
+        return (name, "LEXEL_DEVICE says so".to_string());
+    }
+    match adapters.iter().find(|adapter| adapter.real) {
+        Some(adapter) => (adapter.name.clone(), "the first real GPU".to_string()),
+        None if cfg!(not(feature = "gpu")) => ("cpu".to_string(), "this build has no GPU support".to_string()),
+        None if adapters.is_empty() => {
+            ("cpu".to_string(), "there is no adapter for Vulkan, Metal or DX12; is a driver installed?".to_string())
+        }
+        None => ("cpu".to_string(), "there is no real GPU; a software adapter runs only when named".to_string()),
+    }
+}
+
+fn cpu() -> Entry {
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+    let facts =
+        vec![("type", "Cpu (native)".to_string()), ("threads", threads.to_string()), ("dtypes", "f32".to_string())];
+    Entry { name: "cpu".to_string(), facts, real: false }
+}
+
+#[cfg(feature = "gpu")]
+fn adapters() -> Vec<Entry> {
+    let entry = |adapter: lexel::gpu::AdapterDescription| {
+        let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+        let limits = &adapter.limits;
+        let facts = vec![
+            ("backend", format!("{:?}", adapter.backend)),
+            (
+                "type",
+                match adapter.is_software() {
+                    true => "Cpu (software adapter)".to_string(),
+                    false => format!("{:?}", adapter.device_type),
+                },
+            ),
+            ("driver", adapter.driver.clone()),
+            ("features", adapter.features.to_string()),
+            ("dtypes", if adapter.features.f16 { "f32, f16" } else { "f32" }.to_string()),
+            ("largest buffer", mib(limits.max_buffer_size)),
+            ("largest binding", mib(limits.max_storage_buffer_binding_size)),
+            ("workgroup memory", format!("{} KiB", limits.max_compute_workgroup_storage_size >> 10)),
+            ("workgroup size", format!("{} invocations", limits.max_compute_invocations_per_workgroup)),
+        ];
+        Entry { real: !adapter.is_software(), name: adapter.name.clone(), facts }
+    };
+    lexel::gpu::GpuDevice::adapters().into_iter().map(entry).collect()
+}
+
+#[cfg(not(feature = "gpu"))]
+fn adapters() -> Vec<Entry> {
+    Vec::new()
+}

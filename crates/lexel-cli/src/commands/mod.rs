@@ -1,0 +1,9 @@
+//! The subcommands, one file each.
+
+pub mod bench;
+pub mod devices;
+pub mod download;
+pub mod encode;
+pub mod info;
+mod lengths;
+pub mod similarity;

@@ -1,0 +1,40 @@
+//! What the operating system knows about this process.
+
+/// Makes writing beyond a file-size limit (`ulimit -f`) an error that can be reported, instead of a signal that kills.
+pub fn survive_file_size_limit() {
+    #[cfg(unix)]
+    // SAFETY: ignoring a signal installs no handler, and no other thread runs yet.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
+/// The most memory that the process ever held, in MiB, where the system tells.
+pub fn peak_rss_mib() -> Option<f64> {
+    // Not getrusage: its number includes what the process was before exec.
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+/// Seconds of CPU time of all threads so far, where the system tells.
+#[cfg(unix)]
+pub fn cpu_seconds() -> Option<f64> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: getrusage fills the struct when it returns 0, and only then is it read.
+    let usage = unsafe {
+        if libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) != 0 {
+            return None;
+        }
+        usage.assume_init()
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    Some(seconds(usage.ru_utime) + seconds(usage.ru_stime))
+}
+
+/// Seconds of CPU time of all threads so far, where the system tells.
+#[cfg(not(unix))]
+pub fn cpu_seconds() -> Option<f64> {
+    None
+}

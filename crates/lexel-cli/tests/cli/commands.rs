@@ -1,0 +1,95 @@
+//! The other subcommands.
+
+use crate::support::*;
+
+#[test]
+fn help_names_every_subcommand_and_every_status() {
+    let help = succeed(&["--help"]);
+    for name in ["encode", "similarity", "devices", "info", "download", "bench", "66 ", "130 ", "LEXEL_DEVICE"] {
+        assert!(help.text().contains(name), "{name}");
+    }
+    for name in ["encode", "similarity", "devices", "info", "download", "bench"] {
+        assert!(succeed(&[name, "--help"]).text().contains("Usage: lexel"));
+    }
+    assert!(succeed(&["encode", "--help"]).text().contains("an existing file of that name is replaced"));
+    assert!(succeed(&["--version"]).text().starts_with("lexel "));
+}
+
+#[test]
+fn similarity_prints_the_models_own_function_as_a_table_or_json() {
+    let (folder, model) = (Folder::new(), model("similarity-euclidean"));
+    let input = folder.write("in.jsonl", "{\"text\": \"two\"}\n");
+    let common = ["similarity", "-q", "--device", "cpu", "--model", &model, "one", "one", "--input", &input];
+    let run = succeed(&common);
+    let lines: Vec<&str> = run.text().lines().collect();
+    assert_eq!(lines.len(), 4);
+    assert!(lines[1].ends_with("  one") && lines[3].ends_with("  two"), "{run:?}");
+    assert!(lines[1].contains("0.0000"), "{run:?}");
+
+    let json = succeed(&[&common[..], &["--json"]].concat()).json();
+    assert_eq!((&json["similarity"], &json["texts"][2]), (&"euclidean".into(), &"two".into()));
+    let score = |i: usize, j: usize| json["scores"][i][j].as_f64().unwrap();
+    assert!(score(0, 1) == 0.0 && score(0, 2) < 0.0 && (score(0, 2) - score(2, 0)).abs() < 1e-6);
+    fail(2, "required arguments", &["similarity", "--model", &model]);
+}
+
+#[test]
+fn info_tells_what_the_files_say() {
+    let model = model("prompts");
+    let run = succeed(&["info", &model]);
+    for expected in ["architecture", "bert", "Transformer -> Pooling (mean", "prompts", "F32", "model.safetensors: "] {
+        assert!(run.text().contains(expected), "{expected}: {run:?}");
+    }
+    let json = succeed(&["info", &model, "--json"]).json();
+    assert_eq!((&json["similarity"], &json["architecture"]), (&"cosine".into(), &"bert".into()));
+    assert!(json["parameters"].as_u64().unwrap() > 1000 && json["prompts"]["query"].is_string());
+    let program = succeed(&["info", &model, "--program"]);
+    assert!(program.text().starts_with("%0 [tokens, ") && program.text().contains("output: sentences %"));
+}
+
+#[test]
+fn download_of_a_folder_is_the_folder() {
+    let model = model("pool-mean");
+    assert_eq!(succeed(&["download", &model]).text(), format!("{model}\n"));
+    assert_eq!(succeed(&["download", &model, "--json"]).json()["folder"], model.as_str());
+}
+
+#[test]
+fn devices_end_with_the_cpu_and_say_what_auto_takes() {
+    let run = succeed(&["devices"]);
+    assert!(run.text().contains("\ncpu\n") || run.text().starts_with("cpu\n"), "{run:?}");
+    assert!(run.text().lines().last().unwrap().starts_with("auto: "), "{run:?}");
+    let json = succeed(&["devices", "--json"]).json();
+    assert_eq!(json["devices"].as_array().unwrap().last().unwrap()["name"], "cpu");
+    let named = Run::of(command().args(["devices", "--json"]).env("LEXEL_DEVICE", "cpu").output().unwrap());
+    assert_eq!(named.json()["auto"], "cpu");
+}
+
+#[test]
+fn bench_gives_the_named_numbers() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let input = folder.write("in.txt", "one\ntwo\none\n");
+    let run = succeed(&["bench", "--device", "cpu", "-m", &model, "-i", &input, "--repeats", "2", "--json", "-q"]);
+    let json = run.json();
+    for name in ["texts_per_s", "tokens_per_s", "p50_ms", "p95_ms", "load_s", "peak_rss_mib", "cpu_s"] {
+        assert!(json[name].as_f64().unwrap() >= 0.0, "{name}: {json}");
+    }
+    assert_eq!((&json["texts"], &json["unique_texts"], &json["dtype"]), (&3.into(), &2.into(), &"f32".into()));
+    assert!(json["tokens"].as_u64().unwrap() > 2 && json["repeats"].as_array().unwrap().len() == 2);
+    assert!(json["device"].as_str().unwrap().starts_with("cpu"));
+    let table = succeed(&["bench", "--device", "cpu", "-m", &model, "-i", &input, "--texts", "1", "-q"]);
+    assert!(table.text().contains("texts_per_s") && table.text().contains("\ntexts          1\n"), "{table:?}");
+
+    fail(2, "known: all-MiniLM-L6-v2", &["bench", "--preset", "x"]);
+    fail(2, "--lengths tiny", &["bench", "--preset", "bert-base", "--lengths", "tiny"]);
+    fail(2, "--preset", &["bench"]);
+    fail(65, "no texts", &["bench", "-m", &model, "-i", &folder.write("empty.txt", "")]);
+}
+
+/// The smallest preset is a real model's shape: a single short text, once.
+#[test]
+fn bench_runs_a_preset_without_files() {
+    let preset = ["bench", "--preset", "all-MiniLM-L6-v2", "--device", "cpu", "--lengths", "8", "--json", "-q"];
+    let json = succeed(&[&preset[..], &["--texts", "2", "--repeats", "1"]].concat()).json();
+    assert_eq!((&json["texts"], &json["tokens"], &json["lengths"]), (&2.into(), &16.into(), &"8".into()));
+}

@@ -1,0 +1,164 @@
+//! What goes wrong: the exit status, the message, and that nothing is left behind.
+
+use crate::support::*;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Stdio;
+
+/// `encode` with this input and a file for the output, which must not be there afterwards.
+fn encode_fails(status: i32, expected: &str, name: &str, contents: &[u8], options: &[&str]) {
+    let folder = Folder::new();
+    let (input, output) = (folder.write(name, contents), folder.path("out.npy"));
+    let model = model("pool-mean");
+    let device: &[&str] = if options.contains(&"--device") { &[] } else { &["--device", "cpu"] };
+    fail(status, expected, &[&["encode", "--model", &model, "-i", &input, "-o", &output], device, options].concat());
+    assert_eq!(folder.names(), [name], "{expected}");
+}
+
+#[test]
+fn bad_data_is_named_with_its_line() {
+    encode_fails(65, "in.txt, line 2: not valid UTF-8: byte 0xff at column 3", "in.txt", b"one\ntw\xffo\n", &[]);
+    encode_fails(65, "in.jsonl, line 2: not valid JSON", "in.jsonl", b"\"one\"\n{\"text\": tru\n", &[]);
+    encode_fails(
+        65,
+        "line 1: there is no key 'text'; the keys are 'id', 'body'",
+        "in.jsonl",
+        b"{\"id\": 1, \"body\": \"\"}",
+        &[],
+    );
+    encode_fails(
+        65,
+        "line 3: 'text' is null",
+        "in.jsonl",
+        b"\"a\"\n\"b\"\n{\"text\": null}\n\"c\"",
+        &["--window", "1"],
+    );
+}
+
+#[test]
+fn what_is_not_there_is_no_input() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let (input, output) = (folder.write("in.txt", "one"), folder.path("out.npy"));
+    fail(66, "nowhere.txt", &["encode", "--model", &model, "-i", "nowhere.txt", "-o", &output]);
+    std::fs::create_dir(folder.path("sub.txt")).unwrap();
+    fail(66, "is a folder", &["encode", "--model", &model, "-i", &folder.path("sub.txt"), "-o", &output]);
+    for id in ["nobody/nothing", "./nowhere", "nothing"] {
+        fail(66, "not found", &["encode", "--model", id, "-i", &input, "-o", &output]);
+        fail(66, "not found", &["info", id]);
+        fail(66, "not found", &["download", id]);
+    }
+    assert_eq!(folder.names(), ["in.txt", "sub.txt"]);
+}
+
+#[test]
+fn options_that_make_no_sense_are_usage() {
+    encode_fails(2, "unexpected argument '--frobnicate'", "in.txt", b"one", &["--frobnicate"]);
+    encode_fails(2, "must be at least 1", "in.txt", b"one", &["--truncate-dim", "0"]);
+    encode_fails(2, "possible values: f32, f16", "in.txt", b"one", &["--dtype", "f64"]);
+    encode_fails(2, "no prompt named 'nope'; it has: document, query", "in.txt", b"one", &["--prompt-name", "nope"]);
+    encode_fails(2, "cannot be used with", "in.txt", b"one", &["--query", "--document"]);
+    encode_fails(2, "has no columns", "in.txt", b"one", &["--column", "text"]);
+    encode_fails(2, "max_seq_length = 100000", "in.txt", b"one", &["--max-seq-length", "100000"]);
+    encode_fails(2, "need the range of each dimension", "in.txt", b"one", &["--precision", "int8"]);
+    fail(2, "required arguments", &["encode", "--model", "x"]);
+    fail(2, "Usage: lexel", &[]);
+}
+
+#[test]
+fn devices_that_are_not_there() {
+    encode_fails(69, "no-such-adapter", "in.txt", b"one", &["--device", "no-such-adapter"]);
+    encode_fails(69, "the CPU computes in f32", "in.txt", b"one", &["--dtype", "f16"]);
+}
+
+#[test]
+fn checkpoints_that_cannot_be_run() {
+    let folder = Folder::new();
+    let copy = |name: &str| {
+        let target = folder.path(name);
+        std::process::Command::new("cp").args(["-r", &model("pool-mean"), &target]).status().unwrap();
+        target
+    };
+    let similarity = |status, expected: &str, model: &str| {
+        fail(status, expected, &["similarity", "--device", "cpu", "--model", model, "one", "two"]);
+    };
+    let cut = copy("cut");
+    let weights = format!("{cut}/model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() - 5]).unwrap();
+    similarity(65, "model.safetensors", &cut);
+    std::fs::remove_file(&weights).unwrap();
+    similarity(66, "not found", &cut);
+    let unknown = copy("unknown");
+    let config = std::fs::read_to_string(format!("{unknown}/config.json")).unwrap();
+    std::fs::write(format!("{unknown}/config.json"), config.replace("\"bert\"", "\"mamba\"")).unwrap();
+    similarity(65, "mamba", &unknown);
+}
+
+#[test]
+fn outputs_that_cannot_be_written() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let input = folder.write("in.txt", "word\n".repeat(300));
+    let encode = ["encode", "--device", "cpu", "-q", "--model", &model, "-i", &input, "-o"];
+    for format in ["npy", "jsonl"] {
+        fail(74, "/dev/full: No space left", &[&encode[..], &["/dev/full", "--output-format", format]].concat());
+    }
+    fail(74, "nowhere/out.npy", &[&encode[..], &[&folder.path("nowhere/out.npy")]].concat());
+    fail(2, "is a folder", &[&encode[..], &[&folder.path(""), "--output-format", "npy"]].concat());
+
+    // A file-size limit, which kills a process that does not expect it.
+    let program = command();
+    let script = format!(
+        "ulimit -f 4; exec {} {} {}",
+        program.get_program().to_str().unwrap(),
+        encode.join(" "),
+        folder.path("out.npy")
+    );
+    let run = Run::of(std::process::Command::new("sh").args(["-c", &script]).output().unwrap());
+    assert!(run.status == 74 && run.stderr.contains("out.npy: File too large"), "{run:?}");
+    assert_eq!(folder.names(), ["in.txt"]);
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_program_quietly() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let texts: String = (0..3000).map(|i| format!("text {i}\n")).collect();
+    let input = folder.write("in.txt", texts);
+    let mut child = command()
+        .args(["encode", "--device", "cpu", "-q", "--model", &model, "-i", &input, "-o", "-"])
+        .args(["--output-format", "jsonl", "--window", "100"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.starts_with("{\"index\": 0, "));
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn an_interrupted_run_says_so_and_leaves_nothing() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let mut child = command()
+        .args(["encode", "--device", "cpu", "--model", &model, "-i", "-", "--input-format", "txt"])
+        .args(["-o", &folder.path("out.npy"), "--window", "1"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The input stays open: the program waits for more when the signal comes.
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"one\ntwo\n").unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut messages = String::new();
+    stderr.read_line(&mut messages).unwrap();
+    assert!(messages.starts_with("device: "), "{messages}");
+    assert_eq!(folder.names(), [".out.npy.lexel-tmp"]);
+    // SAFETY: a signal to a child that was not waited for yet.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    stderr.read_to_string(&mut messages).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{messages}");
+    assert!(messages.contains("lexel: interrupted"), "{messages}");
+    assert!(folder.names().is_empty(), "{:?}", folder.names());
+    drop(stdin);
+}

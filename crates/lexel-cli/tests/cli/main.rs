@@ -1,0 +1,6 @@
+//! The program as its users run it: the built binary, tiny models, files and pipes.
+
+mod commands;
+mod encode;
+mod failures;
+mod support;
