@@ -195,9 +195,11 @@ impl GpuDevice {
         errors.into_iter().flatten().next().map_or(Ok(value), Err)
     }
 
-    /// Waits until everything submitted so far is done, so that its staging memory is free again.
+    /// Submits the writes that the queue holds, and waits until all is done: their staging memory is free again.
     pub(super) fn wait(&self) -> Result<(), RunError> {
-        flight::poll(&self.device, wgpu::PollType::wait_indefinitely(), &self.health).map(|_| ())
+        let last = self.queue.submit([]);
+        while !flight::poll(&self.device, last.clone(), &self.health)? {}
+        Ok(())
     }
 }
 

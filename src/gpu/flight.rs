@@ -64,8 +64,7 @@ fn wait(
     health: &Health,
 ) -> Result<(), RunError> {
     loop {
-        let wait = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(PATIENCE) };
-        let done = poll(device, wait, health)?;
+        let done = poll(device, submission.clone(), health)?;
         // The callback may be running on another thread, where an application polls the device itself.
         match mapped.recv_timeout(if done { PATIENCE } else { Duration::ZERO }) {
             Ok(Ok(())) => return Ok(()),
@@ -82,10 +81,15 @@ fn wait(
     }
 }
 
-/// Polls the device: `false` if the wait timed out. wgpu 30 panics where the device was lost meanwhile (`Device::poll` in
+/// Waits for a submission, for a while: `false` if it takes longer. wgpu 30 panics where the device was lost meanwhile (`Device::poll` in
 /// backend/wgpu_core.rs: every error but a time-out is fatal there); that becomes the error it is.
-pub(super) fn poll(device: &wgpu::Device, poll: wgpu::PollType, health: &Health) -> Result<bool, RunError> {
+pub(super) fn poll(
+    device: &wgpu::Device,
+    submission: wgpu::SubmissionIndex,
+    health: &Health,
+) -> Result<bool, RunError> {
     health.check()?;
+    let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
     match catch_unwind(AssertUnwindSafe(|| device.poll(poll))) {
         Ok(Ok(_)) => Ok(true),
         Ok(Err(wgpu::PollError::Timeout)) => Ok(false),

@@ -185,7 +185,6 @@ impl Upload<'_> {
 
     /// Until the device has everything.
     fn wait(&mut self) -> Result<()> {
-        self.device.queue.submit([]);
         self.device.wait()?;
         self.unwaited = 0;
         Ok(())
