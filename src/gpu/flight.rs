@@ -6,6 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+/// Takes a batch's bytes over.
+pub(super) type Finish = Box<dyn FnOnce(Result<&[u8], RunError>) + Send>;
+
 /// A submitted batch.
 pub(super) struct Flight {
     pub submission: wgpu::SubmissionIndex,
@@ -16,7 +19,7 @@ pub(super) struct Flight {
     /// Hears when the mapping is done.
     pub mapped: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
     /// Gets the mapped bytes, or the reason why there are none. Called once, on the waiting thread.
-    pub finish: Box<dyn FnOnce(Result<&[u8], RunError>) + Send>,
+    pub finish: Finish,
     /// Where `buffer` goes when it has been read.
     pub pool: Arc<ReadbackPool>,
 }
