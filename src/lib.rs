@@ -2,8 +2,11 @@
 
 pub mod batch;
 pub mod cpu;
+pub mod checkpoint;
 pub mod error;
 pub mod executor;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod matrix;
 pub mod program;
 

@@ -1,0 +1,33 @@
+// A team is the whole workgroup, with TEAM_ROWS of 1: for devices without subgroup operations.
+const TEAM_THREADS: u32 = 64u;
+
+struct TeamInput {
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+}
+
+// Rows first_row, first_row + row_step, ... below end_row; columns lane, lane + lanes, ...
+struct Team { first_row: u32, row_step: u32, end_row: u32, lane: u32, lanes: u32 }
+
+fn team_of(input: TeamInput, rows: u32) -> Team {
+    let first = group_index(input.workgroup, input.workgroups) * TEAM_ROWS;
+    return Team(first, 1u, min(first + TEAM_ROWS, rows), input.lane, TEAM_THREADS);
+}
+
+var<workgroup> team_scratch: array<f32, TEAM_THREADS>;
+
+// The sum over the team's lanes, in every lane. All lanes of the workgroup must call it together.
+fn team_sum(x: f32, lane: u32) -> f32 {
+    team_scratch[lane] = x;
+    for (var half = TEAM_THREADS / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if lane < half {
+            team_scratch[lane] += team_scratch[lane + half];
+        }
+    }
+    workgroupBarrier();
+    let sum = team_scratch[0];
+    workgroupBarrier(); // before the next sum overwrites it
+    return sum;
+}

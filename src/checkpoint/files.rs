@@ -1,0 +1,197 @@
+//! Which files of a repository a model needs, whether they come from the hub, a cache or a folder; and the one way to
+//! join a path that a file or a server names.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::Value;
+
+use super::config::{JsonFile, SETTINGS_FILE};
+use super::modules::{MODULES_FILE, read_entries};
+use super::transformer::OLD_CONFIG_NAMES;
+use crate::error::{Error, Result};
+
+pub(crate) const WEIGHTS_FILE: &str = "model.safetensors";
+pub(crate) const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
+pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
+/// PyTorch's pickled weights: running code to read numbers is no option.
+pub(crate) const PICKLED_WEIGHTS: &str = "pytorch_model.bin";
+
+/// Small files that are read where they exist, in the folder of any module.
+const OPTIONAL_FILES: [&str; 7] = [
+    "config.json",
+    SETTINGS_FILE,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "router_config.json",
+    TOKENIZER_FILE,
+];
+
+/// Joins a path that a file or a server names to `folder`, if it stays inside; else says why not. Both kinds of slash are
+/// looked at on every system, so that a repository is refused everywhere or nowhere.
+pub(crate) fn join_inside(folder: &Path, relative: &str) -> Result<PathBuf, String> {
+    if relative.contains('\\') || relative.contains('\0') {
+        return Err("it contains a backslash or NUL".to_string());
+    }
+    let drive = relative.as_bytes().get(1) == Some(&b':');
+    let plain = |component| matches!(component, Component::Normal(_) | Component::CurDir);
+    if drive || relative.starts_with('/') || !Path::new(relative).components().all(plain) {
+        return Err("it leads outside the model's folder".to_string());
+    }
+    Ok(folder.join(relative))
+}
+
+/// The files that the module folder `module` (empty for the root) needs of a repository with the files `all`, without
+/// the shards that an index lists.
+pub(crate) fn needed_in_module(module: &str, all: &[&str]) -> Vec<String> {
+    let in_module = |name: &str| match module.trim_matches('/') {
+        "" | "." => name.to_string(),
+        folder => format!("{folder}/{name}"),
+    };
+    let exists = |name: &str| all.contains(&in_module(name).as_str());
+    let mut names: Vec<&str> = OPTIONAL_FILES.to_vec();
+    names.extend(OLD_CONFIG_NAMES);
+    if !exists(TOKENIZER_FILE) {
+        names.push("vocab.txt");
+    }
+    names.push(if exists(WEIGHTS_FILE) { WEIGHTS_FILE } else { WEIGHTS_INDEX });
+    names.into_iter().filter(|name| exists(name)).map(in_module).collect()
+}
+
+/// The shard files that the index `path` lists, each once.
+pub(crate) fn shards(path: &Path) -> Result<Vec<String>> {
+    let index = JsonFile::read(path)?;
+    let map = index.object_opt("weight_map")?.ok_or_else(|| index.invalid("weight_map", "an object"))?;
+    let mut files = Vec::new();
+    for tensor in map.keys() {
+        let file = map.str(tensor)?;
+        // The reference knows shards beside their index only.
+        if file.is_empty() || file.starts_with('.') || file.contains(['/', '\\', ':', '\0']) {
+            return Err(map.invalid(tensor, "the name of a file beside the index"));
+        }
+        files.push(file.to_string());
+    }
+    files.sort();
+    files.dedup();
+    match files.is_empty() {
+        true => Err(index.invalid("weight_map", "at least one tensor")),
+        false => Ok(files),
+    }
+}
+
+/// The first file that the model in `folder` lacks, or `None` if it can be loaded.
+pub(crate) fn first_missing(folder: &Path) -> Result<Option<String>> {
+    let root = [("Transformer".to_string(), String::new())];
+    let modules = match read_entries(folder)? {
+        Some(entries) => entries.into_iter().map(|entry| (entry.class, entry.path)).collect(),
+        None => root.to_vec(),
+    };
+    for (class, module) in modules {
+        let path =
+            join_inside(folder, &module).map_err(|detail| Error::invalid_file(folder.join(MODULES_FILE), detail))?;
+        let missing =
+            |name: &str| (!path.join(name).is_file()).then(|| Path::new(&module).join(name).display().to_string());
+        let mut found = match class.as_str() {
+            "Transformer" | "Pooling" | "Dense" | "LayerNorm" => missing("config.json"),
+            _ => None,
+        };
+        if class == "Transformer" && !path.join("vocab.txt").is_file() {
+            found = found.or_else(|| missing(TOKENIZER_FILE));
+        }
+        if matches!(class.as_str(), "Transformer" | "Dense" | "LayerNorm") {
+            if path.join(WEIGHTS_INDEX).is_file() && !path.join(WEIGHTS_FILE).is_file() {
+                let shards = shards(&path.join(WEIGHTS_INDEX))?;
+                found = found.or_else(|| shards.iter().find_map(|shard| missing(shard)));
+            } else if !path.join(PICKLED_WEIGHTS).is_file() {
+                // With pickled weights only, opening them says how to convert.
+                found = found.or_else(|| missing(WEIGHTS_FILE));
+            }
+        }
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// The error for a model that is stored only as a pickle.
+pub(crate) fn pickled_weights_error(place: impl std::fmt::Display) -> Error {
+    Error::unsupported(
+        place.to_string(),
+        "weights",
+        PICKLED_WEIGHTS,
+        "model.safetensors; convert with Python: from sentence_transformers import SentenceTransformer; \
+         SentenceTransformer(MODEL).save(FOLDER), then load FOLDER, or look for a revision of the repository that has it",
+    )
+}
+
+/// Whether a list of values holds anything: for keys that are empty in nearly every file.
+pub(crate) fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(object) => object.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside() {
+        let folder = Path::new("model");
+        assert_eq!(join_inside(folder, "1_Pooling").unwrap(), Path::new("model/1_Pooling"));
+        assert_eq!(join_inside(folder, "").unwrap(), Path::new("model/"));
+        assert_eq!(join_inside(folder, "a/b.json").unwrap(), Path::new("model/a/b.json"));
+        for evil in ["..", "../x", "a/../../x", "/etc", "\\etc", "..\\x", "C:/x", "C:x", "a\0b"] {
+            assert!(join_inside(folder, evil).is_err(), "{evil:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_read_is_needed() {
+        let all = [
+            "README.md",
+            "config.json",
+            "data_config.json",
+            "model.safetensors",
+            "modules.json",
+            "onnx/model.onnx",
+            "pytorch_model.bin",
+            "sentence_bert_config.json",
+            "tokenizer.json",
+            "vocab.txt",
+            "1_Pooling/config.json",
+            "2_Dense/config.json",
+            "2_Dense/model.safetensors",
+            "2_Dense/pytorch_model.bin",
+            "model.safetensors.index.json",
+        ];
+        let mut root = needed_in_module("", &all);
+        root.sort();
+        assert_eq!(root, ["config.json", "model.safetensors", "sentence_bert_config.json", "tokenizer.json"]);
+        assert_eq!(needed_in_module("1_Pooling", &all), ["1_Pooling/config.json"]);
+        assert_eq!(needed_in_module("2_Dense/", &all), ["2_Dense/config.json", "2_Dense/model.safetensors"]);
+        assert!(needed_in_module("3_Normalize", &all).is_empty());
+        assert_eq!(needed_in_module("", &["vocab.txt", WEIGHTS_INDEX]), ["vocab.txt", WEIGHTS_INDEX]);
+    }
+
+    #[test]
+    fn shards_are_names_beside_the_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(WEIGHTS_INDEX);
+        std::fs::write(
+            &path,
+            r#"{"weight_map": {"a": "m-2.safetensors", "b": "m-1.safetensors", "c": "m-1.safetensors"}}"#,
+        )
+        .unwrap();
+        assert_eq!(shards(&path).unwrap(), ["m-1.safetensors", "m-2.safetensors"]);
+        for evil in ["../m", "/m", "a\\\\b", "a/b", "..", ""] {
+            std::fs::write(&path, format!(r#"{{"weight_map": {{"a": "{evil}"}}}}"#)).unwrap();
+            let message = shards(&path).unwrap_err().to_string();
+            assert!(message.contains("weight_map.a"), "{evil:?}: {message}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Where a pretrained model comes from and what its files say.
+//!
+//! ```text
+//!   source        an id or a folder -> a local folder      (hub_cache: what is on disk; hub: what must be fetched)
+//!   files         which files a model needs, and paths that stay inside its folder
+//!   config        JSON with errors that name file, key and value; prompts and settings
+//!   modules       modules.json and each module's configuration   (transformer: the backbone's)
+//!   weights       tensors by the names that programs use         (safetensors: one mapped file)
+//!   tokenizer     texts -> ids
+//! ```
+//!
+//! Everything here is parsed and checked, nothing is computed: the layers above turn a [`Checkpoint`] into a program.
+
+#[cfg(feature = "hub")]
+mod blob;
+pub mod config;
+mod files;
+#[cfg(feature = "hub")]
+mod hub;
+mod hub_cache;
+mod modules;
+mod safetensors;
+mod source;
+mod tokenizer;
+mod transformer;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+pub use config::{JsonFile, Settings};
+pub use modules::{DenseConfig, Module, ModuleKind, PoolingConfig, PoolingMode};
+pub use source::{DownloadProgress, ProgressCallback, SourceOptions, download};
+pub use tokenizer::{Encoding, Tokenizer};
+pub use transformer::TransformerModule;
+pub use weights::CheckpointWeights;
+
+use crate::error::{Error, Result};
+
+/// A model's files: where they are, and what they say.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    name: String,
+    folder: PathBuf,
+    commit: Option<String>,
+    settings: Settings,
+    modules: Vec<Module>,
+}
+
+impl Checkpoint {
+    /// Finds the model `id_or_folder` (downloading it where that is needed and allowed) and reads its configuration.
+    ///
+    /// A folder is used as it is. An id is `organisation/name`, or a short name such as `all-MiniLM-L6-v2`.
+    pub fn open(id_or_folder: &str, options: &SourceOptions) -> Result<Checkpoint> {
+        let source = source::resolve(id_or_folder, options)?;
+        let settings = Settings::read(&source.folder)?;
+        let modules = modules::read_modules(&source.folder)?;
+        Ok(Checkpoint { name: source.name, folder: source.folder, commit: source.commit, settings, modules })
+    }
+
+    /// The repository's id, or the folder as it was given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder with its files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The commit, for a model that came from the hub.
+    pub fn commit(&self) -> Option<&str> {
+        self.commit.as_deref()
+    }
+
+    /// Prompts and other settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The modules, in the order they run.
+    pub fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// The index and the configuration of the transformer among the modules.
+    pub fn transformer(&self) -> Result<(usize, &TransformerModule)> {
+        let found = self.modules.iter().enumerate().find_map(|(i, module)| match &module.kind {
+            ModuleKind::Transformer(transformer) => Some((i, transformer.as_ref())),
+            _ => None,
+        });
+        found.ok_or_else(|| {
+            let file = self.folder.join(modules::MODULES_FILE).display().to_string();
+            Error::unsupported(file, "type", "no Transformer", "a model with a Transformer module")
+        })
+    }
+
+    /// The tokenizer of the transformer, with the model's own maximum length.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let (i, transformer) = self.transformer()?;
+        Tokenizer::load(&self.modules[i].path, transformer.max_seq_length, transformer.do_lower_case)
+    }
+
+    /// The weights of all modules, memory-mapped.
+    pub fn weights(&self) -> Result<CheckpointWeights> {
+        CheckpointWeights::open(&self.modules)
+    }
+}

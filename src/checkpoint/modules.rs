@@ -1,0 +1,400 @@
+//! `modules.json`: the modules of a model in the order they run, and what each one's configuration says.
+//!
+//! sentence-transformers has moved its modules between Python packages and renamed keys over the years. Both are
+//! resolved here: a class is known by the last component of its path, and old key names stand beside the new ones.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::config::{JsonFile, brief, read_json};
+use super::files::join_inside;
+use super::transformer::TransformerModule;
+use crate::error::{Error, Result};
+
+/// One module of a model.
+#[derive(Debug, Clone)]
+pub struct Module {
+    /// Its name in `modules.json`, usually its index.
+    pub name: String,
+    /// The folder with its configuration and weights.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: ModuleKind,
+}
+
+/// What a module is, with what its configuration says.
+#[derive(Debug, Clone)]
+pub enum ModuleKind {
+    /// A transformer with its tokenizer: texts to token embeddings.
+    Transformer(Box<TransformerModule>),
+    /// Token embeddings to one sentence embedding.
+    Pooling(PoolingConfig),
+    /// The embedding divided by its L2 norm.
+    Normalize,
+    /// A linear layer on the embedding.
+    Dense(DenseConfig),
+    /// Layer normalisation of the embedding.
+    LayerNorm {
+        /// Width of the embedding.
+        dim: usize,
+    },
+    /// Does nothing outside training.
+    Dropout,
+}
+
+/// How token embeddings become one sentence embedding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolingConfig {
+    /// Width of the token embeddings.
+    pub dim: usize,
+    /// The results of these modes are concatenated, in this order. At least one.
+    pub modes: Vec<PoolingMode>,
+    /// Whether the prompt's tokens take part.
+    pub include_prompt: bool,
+}
+
+/// One way to pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PoolingMode {
+    /// The first token.
+    Cls,
+    /// The maximum of each component.
+    Max,
+    /// The mean.
+    Mean,
+    /// The sum divided by the square root of the number of tokens.
+    MeanSqrtLenTokens,
+    /// The mean weighted by position: 1, 2, 3, ...
+    WeightedMean,
+    /// The last token.
+    LastToken,
+}
+
+impl PoolingMode {
+    /// Every mode with its name and its old boolean key, in the order in which old configurations concatenate.
+    const ALL: [(PoolingMode, &'static str, &'static str); 6] = [
+        (PoolingMode::Cls, "cls", "pooling_mode_cls_token"),
+        (PoolingMode::Max, "max", "pooling_mode_max_tokens"),
+        (PoolingMode::Mean, "mean", "pooling_mode_mean_tokens"),
+        (PoolingMode::MeanSqrtLenTokens, "mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens"),
+        (PoolingMode::WeightedMean, "weightedmean", "pooling_mode_weightedmean_tokens"),
+        (PoolingMode::LastToken, "lasttoken", "pooling_mode_lasttoken"),
+    ];
+
+    /// Its name in configurations.
+    pub fn name(self) -> &'static str {
+        PoolingMode::ALL.iter().find(|(mode, ..)| *mode == self).map_or("", |(_, name, _)| name)
+    }
+
+    fn from_name(name: &str) -> Option<PoolingMode> {
+        PoolingMode::ALL.iter().find(|(_, known, _)| *known == name).map(|(mode, ..)| *mode)
+    }
+}
+
+/// A linear layer: `activation(W x + b)`, plus `x` (or its projection, where the widths differ) with `residual`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DenseConfig {
+    /// Width of its input.
+    pub in_features: usize,
+    /// Width of its output.
+    pub out_features: usize,
+    /// Whether there is a bias.
+    pub bias: bool,
+    /// The last component of the stored class path, e.g. `Tanh`.
+    pub activation: String,
+    /// Whether the input is added to the result.
+    pub residual: bool,
+}
+
+/// The file that lists the modules.
+pub(crate) const MODULES_FILE: &str = "modules.json";
+
+const SUPPORTED_CLASSES: &str = "Transformer, Pooling, Normalize, Dense, LayerNorm, Dropout";
+
+/// An entry of `modules.json`, not yet interpreted.
+#[derive(Debug, Clone)]
+pub(crate) struct ModuleEntry {
+    pub name: String,
+    /// Folder inside the repository: empty for the root.
+    pub path: String,
+    /// The last component of the class path.
+    pub class: String,
+    class_path: String,
+}
+
+/// The entries of `modules.json` in `folder`; `None` without that file.
+pub(crate) fn read_entries(folder: &Path) -> Result<Option<Vec<ModuleEntry>>> {
+    let path = folder.join(MODULES_FILE);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let Value::Array(list) = read_json(&path)? else {
+        return Err(Error::invalid_file(path, "expected a list of modules"));
+    };
+    let mut entries = Vec::new();
+    for (i, value) in list.into_iter().enumerate() {
+        let Value::Object(object) = value else {
+            return Err(Error::invalid_file(path, format!("module {i}: expected an object, found {}", brief(&value))));
+        };
+        let entry = JsonFile::from_object(&path, object);
+        let class_path = entry.str("type")?.to_string();
+        let module_path = entry.str_or("path", "")?.to_string();
+        join_inside(folder, &module_path).map_err(|detail| {
+            Error::invalid_file(&path, format!("module {i}: path {module_path:?} is refused: {detail}"))
+        })?;
+        entries.push(ModuleEntry {
+            name: entry.str_opt("name")?.map_or_else(|| i.to_string(), str::to_string),
+            path: module_path,
+            class: class_path.rsplit('.').next().unwrap_or_default().to_string(),
+            class_path,
+        });
+    }
+    if entries.is_empty() {
+        return Err(Error::invalid_file(path, "the list of modules is empty"));
+    }
+    Ok(Some(entries))
+}
+
+/// The modules of the model in `folder`, in the order they run.
+pub(crate) fn read_modules(folder: &Path) -> Result<Vec<Module>> {
+    let Some(entries) = read_entries(folder)? else {
+        return default_modules(folder);
+    };
+    entries
+        .into_iter()
+        .map(|entry| {
+            let path = join_inside(folder, &entry.path).map_err(|detail| Error::invalid_file(folder, detail))?;
+            let kind = match entry.class.as_str() {
+                "Transformer" => ModuleKind::Transformer(Box::new(TransformerModule::read(&path)?)),
+                "Pooling" => ModuleKind::Pooling(read_pooling(&path)?),
+                "Normalize" => read_normalize(&path)?,
+                "Dense" => ModuleKind::Dense(read_dense(&path)?),
+                "LayerNorm" => ModuleKind::LayerNorm { dim: read_config(&path)?.usize("dimension")? },
+                "Dropout" => ModuleKind::Dropout,
+                _ => {
+                    let file = folder.join(MODULES_FILE).display().to_string();
+                    return Err(Error::unsupported(file, "type", entry.class_path, SUPPORTED_CLASSES));
+                }
+            };
+            Ok(Module { name: entry.name, path, kind })
+        })
+        .collect()
+}
+
+/// What the reference builds for a repository without `modules.json`: the transformer and mean pooling, or the last token
+/// for a causal language model.
+fn default_modules(folder: &Path) -> Result<Vec<Module>> {
+    let transformer = TransformerModule::read_without_modules(folder)?;
+    let config = &transformer.config;
+    let architectures = config.strings_opt("architectures")?.unwrap_or_default();
+    let is_causal_lm = architectures.first().is_some_and(|name| name.ends_with("ForCausalLM"));
+    let mode = match is_causal_lm && config.bool_or("is_causal", true)? {
+        true => PoolingMode::LastToken,
+        false => PoolingMode::Mean,
+    };
+    log::warn!("{}: no {MODULES_FILE}; using {} pooling over the transformer", folder.display(), mode.name());
+    // DistilBERT calls its width `dim`, T5 `d_model`.
+    let width = ["hidden_size", "dim", "d_model"].into_iter().find(|key| config.get(key).is_some());
+    let dim = config.usize(width.unwrap_or("hidden_size"))?;
+    let pooling = PoolingConfig { dim, modes: vec![mode], include_prompt: true };
+    Ok(vec![
+        Module { name: "0".into(), path: folder.to_path_buf(), kind: ModuleKind::Transformer(Box::new(transformer)) },
+        Module { name: "1".into(), path: folder.join("1_Pooling"), kind: ModuleKind::Pooling(pooling) },
+    ])
+}
+
+fn read_config(module: &Path) -> Result<JsonFile> {
+    JsonFile::read(&module.join("config.json"))
+}
+
+fn read_pooling(module: &Path) -> Result<PoolingConfig> {
+    let config = read_config(module)?;
+    let supported = PoolingMode::ALL.map(|(_, name, _)| name).join(", ");
+    let mode_named =
+        |name: &str| PoolingMode::from_name(name).ok_or_else(|| config.unsupported("pooling_mode", supported.clone()));
+    let modes = match config.get("pooling_mode") {
+        Some(Value::String(name)) => vec![mode_named(name)?],
+        Some(_) => {
+            let names = config.strings_opt("pooling_mode")?.unwrap_or_default();
+            names.into_iter().map(mode_named).collect::<Result<Vec<_>>>()?
+        }
+        None => {
+            let mut modes = Vec::new();
+            for (mode, _, old_key) in PoolingMode::ALL {
+                if config.bool_or(old_key, false)? {
+                    modes.push(mode);
+                }
+            }
+            if modes.is_empty() { vec![PoolingMode::Mean] } else { modes }
+        }
+    };
+    if modes.is_empty() {
+        return Err(config.unsupported("pooling_mode", supported));
+    }
+    // A boolean key for a mode that is not in the table would otherwise be dropped in silence.
+    let is_known = |key: &str| PoolingMode::ALL.iter().any(|(_, _, old_key)| *old_key == key);
+    if let Some(key) = config.keys().find(|key| key.starts_with("pooling_mode_") && !is_known(key))
+        && config.get(key) != Some(&Value::Bool(false))
+    {
+        return Err(config.unsupported(key, supported));
+    }
+    let dim = config.usize_opt("embedding_dimension")?;
+    let dim = dim.map_or_else(|| config.usize("word_embedding_dimension"), Ok)?;
+    Ok(PoolingConfig { dim, modes, include_prompt: config.bool_or("include_prompt", true)? })
+}
+
+fn read_normalize(module: &Path) -> Result<ModuleKind> {
+    // Versions before 5 store nothing for this module, not even its folder.
+    if let Some(config) = JsonFile::read_if_present(&module.join("config.json"))? {
+        check_works_on_sentences(&config)?;
+    }
+    Ok(ModuleKind::Normalize)
+}
+
+fn read_dense(module: &Path) -> Result<DenseConfig> {
+    let config = read_config(module)?;
+    check_works_on_sentences(&config)?;
+    let activation = config.str_or("activation_function", "torch.nn.modules.activation.Tanh")?;
+    if !activation.starts_with("torch.") {
+        return Err(config.unsupported("activation_function", "the activation classes of torch.nn"));
+    }
+    Ok(DenseConfig {
+        in_features: config.usize("in_features")?,
+        out_features: config.usize("out_features")?,
+        bias: config.bool_or("bias", true)?,
+        activation: activation.rsplit('.').next().unwrap_or_default().to_string(),
+        residual: config.bool_or("use_residual", false)?,
+    })
+}
+
+/// Late-interaction models apply Dense and Normalize to every token, which is another computation.
+fn check_works_on_sentences(config: &JsonFile) -> Result<()> {
+    for key in ["module_input_name", "module_output_name"] {
+        if config.str_or(key, "sentence_embedding")? != "sentence_embedding" {
+            return Err(config.unsupported(key, "sentence_embedding"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder with these files, by path inside it.
+    fn model(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    const BERT: (&str, &str) = ("config.json", r#"{"model_type": "bert", "hidden_size": 8}"#);
+
+    #[test]
+    fn old_and_new_class_paths_and_folders() {
+        let old = r#"[{"idx": 0, "name": "0", "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"},
+                      {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+                      {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}]"#;
+        let new = r#"[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
+                      {"idx": 1, "name": "1", "path": "1_Pooling",
+                       "type": "sentence_transformers.sentence_transformer.modules.pooling.Pooling"},
+                      {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.base.modules.dense.Dense"},
+                      {"idx": 3, "name": "3", "path": "3_LayerNorm", "type": "x.LayerNorm"},
+                      {"idx": 4, "name": "4", "path": "4_Dropout", "type": "x.Dropout"}]"#;
+        let old = model(&[
+            ("modules.json", old),
+            ("0_Transformer/config.json", BERT.1),
+            ("0_Transformer/sentence_roberta_config.json", r#"{"max_seq_length": 128, "do_lower_case": true}"#),
+            (
+                "1_Pooling/config.json",
+                r#"{"word_embedding_dimension": 8, "pooling_mode_max_tokens": true,
+                "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#,
+            ),
+        ]);
+        let modules = read_modules(old.path()).unwrap();
+        let ModuleKind::Transformer(transformer) = &modules[0].kind else { panic!("{modules:?}") };
+        assert_eq!((transformer.max_seq_length, transformer.do_lower_case), (Some(128), true));
+        assert_eq!(modules[0].path, old.path().join("0_Transformer"));
+        let ModuleKind::Pooling(pooling) = &modules[1].kind else { panic!("{modules:?}") };
+        assert_eq!(pooling.modes, [PoolingMode::Cls, PoolingMode::Max]);
+        assert!(matches!(modules[2].kind, ModuleKind::Normalize));
+
+        let dense = r#"{"in_features": 8, "out_features": 4, "bias": false, "use_residual": true, "novel_key": 1,
+            "activation_function": "torch.nn.modules.linear.Identity", "module_input_name": "sentence_embedding"}"#;
+        let new = model(&[
+            ("modules.json", new),
+            BERT,
+            (
+                "1_Pooling/config.json",
+                r#"{"embedding_dimension": 8, "pooling_mode": ["lasttoken", "mean"],
+                "include_prompt": false}"#,
+            ),
+            ("2_Dense/config.json", dense),
+            ("3_LayerNorm/config.json", r#"{"dimension": 4}"#),
+        ]);
+        let modules = read_modules(new.path()).unwrap();
+        let ModuleKind::Pooling(pooling) = &modules[1].kind else { panic!("{modules:?}") };
+        assert_eq!(pooling.modes, [PoolingMode::LastToken, PoolingMode::Mean]);
+        assert!(!pooling.include_prompt);
+        let ModuleKind::Dense(dense) = &modules[2].kind else { panic!("{modules:?}") };
+        assert_eq!(dense.activation, "Identity");
+        assert!(!dense.bias && dense.residual);
+        assert!(matches!(modules[3].kind, ModuleKind::LayerNorm { dim: 4 }));
+        assert!(matches!(modules[4].kind, ModuleKind::Dropout));
+    }
+
+    #[test]
+    fn without_modules_json() {
+        for (config, mode) in [
+            (BERT.1, PoolingMode::Mean),
+            (r#"{"hidden_size": 8, "architectures": ["Qwen3ForCausalLM"]}"#, PoolingMode::LastToken),
+            (r#"{"hidden_size": 8, "architectures": ["Qwen3ForCausalLM"], "is_causal": false}"#, PoolingMode::Mean),
+            (r#"{"dim": 8, "model_type": "distilbert"}"#, PoolingMode::Mean),
+        ] {
+            let folder = model(&[("config.json", config)]);
+            let modules = read_modules(folder.path()).unwrap();
+            let ModuleKind::Pooling(pooling) = &modules[1].kind else { panic!("{modules:?}") };
+            assert_eq!((pooling.dim, pooling.modes[0], modules.len()), (8, mode, 2), "{config}");
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_file_the_key_and_the_value() {
+        let refusal = |modules: &str, pooling: &str| {
+            let folder = model(&[("modules.json", modules), BERT, ("1/config.json", pooling)]);
+            read_modules(folder.path()).unwrap_err().to_string()
+        };
+        let message = refusal(r#"[{"type": "custom_st.MyModule", "path": ""}]"#, "{}");
+        assert!(message.contains("modules.json: type = custom_st.MyModule is not supported"), "{message}");
+        assert!(message.contains(SUPPORTED_CLASSES), "{message}");
+        for path in ["../x", "/etc", "a\\\\b", "C:/x"] {
+            let message = refusal(&format!(r#"[{{"type": "models.Pooling", "path": "{path}"}}]"#), "{}");
+            assert!(message.contains("modules.json: module 0: path"), "{message}");
+        }
+        for modules in ["[]", "{}", "[1]", r#"[{"path": ""}]"#] {
+            assert!(refusal(modules, "{}").contains("modules.json"));
+        }
+        let pooling = r#"[{"type": "models.Pooling", "path": "1"}]"#;
+        for (config, named) in [
+            (r#"{"word_embedding_dimension": 8, "pooling_mode": "median"}"#, r#"pooling_mode = "median""#),
+            (r#"{"word_embedding_dimension": 8, "pooling_mode": []}"#, "pooling_mode = []"),
+            (r#"{"word_embedding_dimension": 8, "pooling_mode_novel": true}"#, "pooling_mode_novel = true"),
+            (r#"{"word_embedding_dimension": 8, "pooling_mode_cls_token": "yes"}"#, r#"found "yes""#),
+            (r#"{"pooling_mode": "cls"}"#, "word_embedding_dimension is missing"),
+        ] {
+            let message = refusal(pooling, config);
+            assert!(message.contains(named) && message.contains("config.json"), "{message}");
+        }
+        let late = r#"[{"type": "models.Dense", "path": "1"}]"#;
+        let message =
+            refusal(late, r#"{"in_features": 1, "out_features": 1, "module_input_name": "token_embeddings"}"#);
+        assert!(message.contains("module_input_name"), "{message}");
+        let message = refusal(late, r#"{"in_features": 1, "out_features": 1, "activation_function": "evil.run"}"#);
+        assert!(message.contains("evil.run"), "{message}");
+    }
+}

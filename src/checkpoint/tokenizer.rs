@@ -1,0 +1,384 @@
+//! Texts to token ids, as the reference's tokenizers do it, without padding.
+//!
+//! Everything is driven by `tokenizer.json`. Padding and truncation that are stored there are dropped: a batch has no
+//! padding, and truncation is done here. The crate's own truncation keeps what it cuts off as further encodings, for a
+//! pair of long texts as many as the product of their pieces.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::normalizers::{BertNormalizer, Lowercase, NormalizerWrapper, Sequence};
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::processors::bert::BertProcessing;
+use tokenizers::{AddedToken, PostProcessor, TruncationDirection};
+
+use super::config::JsonFile;
+use super::files::TOKENIZER_FILE;
+use crate::error::{Error, Result};
+
+/// The token ids of one text or pair.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Encoding {
+    /// Token ids, special tokens included.
+    pub ids: Vec<u32>,
+    /// Segment ids: 0, or 1 for the second text of a pair where the model makes that difference.
+    pub types: Vec<u32>,
+    /// Whether something was cut off.
+    pub truncated: bool,
+}
+
+/// A tokenizer with a maximum length. Cheap to share between threads, not to clone.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    max_seq_length: Option<usize>,
+    truncation: TruncationDirection,
+    path: PathBuf,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer in `folder`. Texts are cut to `max_seq_length` tokens, special tokens included. With
+    /// `do_lower_case`, texts are lowercased first, unless the tokenizer has a normaliser for that.
+    pub fn load(folder: &Path, max_seq_length: Option<usize>, do_lower_case: bool) -> Result<Tokenizer> {
+        let config_path = folder.join("tokenizer_config.json");
+        let config = JsonFile::read_if_present(&config_path)?
+            .unwrap_or_else(|| JsonFile::from_object(config_path, Default::default()));
+        let path = folder.join(TOKENIZER_FILE);
+        let mut inner = match path.is_file() {
+            true => tokenizers::Tokenizer::from_file(&path)
+                .map_err(|error| Error::invalid_file(&path, format!("not a tokenizer that is understood: {error}")))?,
+            false => from_vocabulary(folder, &config)?,
+        };
+        inner.with_padding(None);
+        // Without parameters there is nothing that could be refused.
+        let _ = inner.with_truncation(None);
+        if do_lower_case {
+            prepend_lowercase(&mut inner).map_err(|error| Error::invalid_file(&path, error))?;
+        }
+        let truncation = match config.str_or("truncation_side", "right")? {
+            "right" => TruncationDirection::Right,
+            "left" => TruncationDirection::Left,
+            _ => return Err(config.unsupported("truncation_side", "right, left")),
+        };
+        let mut tokenizer = Tokenizer { inner, max_seq_length, truncation, path };
+        tokenizer.set_max_seq_length(max_seq_length)?;
+        Ok(tokenizer)
+    }
+
+    /// The most tokens that an encoding has, special tokens included.
+    pub fn max_seq_length(&self) -> Option<usize> {
+        self.max_seq_length
+    }
+
+    /// Sets the most tokens that an encoding has, special tokens included.
+    pub fn set_max_seq_length(&mut self, length: Option<usize>) -> Result<()> {
+        let added = self.added_tokens(false);
+        if length.is_some_and(|length| length <= added) {
+            let length = length.unwrap_or_default();
+            return Err(Error::InvalidInput(format!(
+                "a maximum length of {length} leaves no room for text: the tokenizer adds {added} special tokens"
+            )));
+        }
+        self.max_seq_length = length;
+        Ok(())
+    }
+
+    /// How many different ids there can be: the largest id plus one.
+    pub fn vocab_size(&self) -> usize {
+        // Ids of added tokens need not follow the vocabulary without gaps.
+        let largest = self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+        largest.max(self.inner.get_vocab_size(true))
+    }
+
+    /// The id of a token, e.g. `[PAD]`.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token of an id.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Encodes one text.
+    pub fn encode(&self, text: &str) -> Result<Encoding> {
+        let mut encoding = self.content(text)?;
+        let mut truncated = false;
+        if let Some(length) = self.max_seq_length {
+            truncated = self.cut(&mut encoding, length.saturating_sub(self.added_tokens(false)));
+        }
+        self.finish(encoding, None, truncated)
+    }
+
+    /// Encodes many texts on all cores; results are in the order of the texts.
+    pub fn encode_batch<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Vec<Encoding>> {
+        texts.par_iter().map(|text| self.encode(text.as_ref())).collect()
+    }
+
+    /// Encodes a pair. The longer text is cut first, as the reference's `longest_first` does.
+    pub fn encode_pair(&self, first: &str, second: &str) -> Result<Encoding> {
+        let (mut first, mut second) = (self.content(first)?, self.content(second)?);
+        let mut truncated = false;
+        if let Some(length) = self.max_seq_length {
+            let budget = length.checked_sub(self.added_tokens(true)).ok_or_else(|| {
+                let added = self.added_tokens(true);
+                Error::InvalidInput(format!(
+                    "a maximum length of {length} has no room for the {added} tokens of a pair"
+                ))
+            })?;
+            let (first_length, second_length) = longest_first(first.len(), second.len(), budget);
+            truncated = self.cut(&mut first, first_length) | self.cut(&mut second, second_length);
+        }
+        self.finish(first, Some(second), truncated)
+    }
+
+    /// Encodes many pairs on all cores; results are in the order of the pairs.
+    pub fn encode_pairs<A, B>(&self, pairs: &[(A, B)]) -> Result<Vec<Encoding>>
+    where
+        A: AsRef<str> + Sync,
+        B: AsRef<str> + Sync,
+    {
+        pairs.par_iter().map(|(first, second)| self.encode_pair(first.as_ref(), second.as_ref())).collect()
+    }
+
+    /// How many leading tokens of a text with this prompt belong to the prompt: its tokens alone, without a special token
+    /// at their end. A special token at their beginning counts.
+    pub fn prompt_tokens(&self, prompt: &str) -> Result<usize> {
+        let encoding = self.encode(prompt)?;
+        let special = self.inner.get_added_tokens_decoder();
+        let is_special = |id: &u32| {
+            special.get(id).is_some_and(|token| token.special)
+                || self.id_to_token(*id).is_some_and(|token| self.is_template_token(&token))
+        };
+        Ok(encoding.ids.len() - usize::from(encoding.ids.last().is_some_and(is_special)))
+    }
+
+    /// Whether the post-processor adds this token: some vocabularies do not mark such tokens as special.
+    fn is_template_token(&self, token: &str) -> bool {
+        let Ok(empty) = self.inner.encode_fast("", true) else { return false };
+        empty.get_tokens().iter().any(|added| added == token)
+    }
+
+    /// The tokens of a text without special ones, however long.
+    fn content(&self, text: &str) -> Result<tokenizers::Encoding> {
+        self.inner.encode_fast(text, false).map_err(|error| self.failed(error))
+    }
+
+    fn added_tokens(&self, is_pair: bool) -> usize {
+        self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(is_pair))
+    }
+
+    /// Cuts to `length` tokens; says whether something was cut off.
+    fn cut(&self, encoding: &mut tokenizers::Encoding, length: usize) -> bool {
+        let is_longer = encoding.len() > length;
+        if is_longer {
+            encoding.truncate(length, 0, self.truncation);
+            encoding.take_overflowing();
+        }
+        is_longer
+    }
+
+    fn finish(
+        &self,
+        first: tokenizers::Encoding,
+        second: Option<tokenizers::Encoding>,
+        truncated: bool,
+    ) -> Result<Encoding> {
+        let encoding = self.inner.post_process(first, second, true).map_err(|error| self.failed(error))?;
+        Ok(Encoding { ids: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec(), truncated })
+    }
+
+    fn failed(&self, error: tokenizers::Error) -> Error {
+        Error::invalid_file(&self.path, format!("the tokenizer failed: {error}"))
+    }
+}
+
+/// The lengths of a pair's texts within `budget` tokens: the rule of the reference's fast tokenizers. The shorter text is
+/// cut only if it exceeds half the budget.
+fn longest_first(first: usize, second: usize, budget: usize) -> (usize, usize) {
+    if first + second <= budget {
+        return (first, second);
+    }
+    let is_swapped = first > second;
+    let mut short = first.min(second);
+    let mut long = if short > budget { short } else { short.max(budget - short) };
+    if short + long > budget {
+        short = budget / 2;
+        long = short + budget % 2;
+    }
+    if is_swapped { (long, short) } else { (short, long) }
+}
+
+/// Python's rule: only a Lowercase of its own, alone or in a sequence, counts as present.
+fn prepend_lowercase(tokenizer: &mut tokenizers::Tokenizer) -> tokenizers::Result<()> {
+    let mut normalizers: Vec<NormalizerWrapper> = match tokenizer.get_normalizer() {
+        None => Vec::new(),
+        Some(NormalizerWrapper::Sequence(sequence)) => sequence.as_ref().to_vec(),
+        Some(other) => vec![other.clone()],
+    };
+    if !normalizers.iter().any(|normalizer| matches!(normalizer, NormalizerWrapper::Lowercase(_))) {
+        normalizers.insert(0, Lowercase.into());
+        tokenizer.with_normalizer(Some(Sequence::new(normalizers)))?;
+    }
+    Ok(())
+}
+
+/// A BERT tokenizer from its vocabulary alone: what repositories from before `tokenizer.json` have.
+fn from_vocabulary(folder: &Path, config: &JsonFile) -> Result<tokenizers::Tokenizer> {
+    let path = folder.join("vocab.txt");
+    let class = config.str_or("tokenizer_class", "BertTokenizer")?;
+    let is_bert = [
+        "BertTokenizer",
+        "BertTokenizerFast",
+        "DistilBertTokenizer",
+        "DistilBertTokenizerFast",
+        "ElectraTokenizer",
+        "ElectraTokenizerFast",
+    ];
+    if !path.is_file() || !is_bert.contains(&class) {
+        return Err(Error::NotFound {
+            what: format!("{TOKENIZER_FILE} in {}", folder.display()),
+            detail: format!(
+                "a {class} cannot be built without it; convert with Python: from transformers import AutoTokenizer; \
+                 AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"
+            ),
+        });
+    }
+    let invalid = |error: String| Error::invalid_file(&path, error);
+    let special = |key: &str, default: &str| -> Result<String> {
+        Ok(match config.get(key) {
+            // Either a string, or an object that describes the token.
+            Some(serde_json::Value::Object(token)) => {
+                token.get("content").and_then(serde_json::Value::as_str).unwrap_or(default).to_string()
+            }
+            _ => config.str_or(key, default)?.to_string(),
+        })
+    };
+    let unknown = special("unk_token", "[UNK]")?;
+    let text = path.to_str().ok_or_else(|| invalid("the path is not valid UTF-8".to_string()))?;
+    let model =
+        WordPiece::from_file(text).unk_token(unknown.clone()).build().map_err(|error| invalid(error.to_string()))?;
+    let mut tokenizer = tokenizers::Tokenizer::new(model);
+    let normalizer = BertNormalizer::new(
+        true,
+        config.bool_or("tokenize_chinese_chars", true)?,
+        config.bool_opt("strip_accents")?,
+        config.bool_or("do_lower_case", true)?,
+    );
+    tokenizer.with_normalizer(Some(normalizer)).map_err(|error| invalid(error.to_string()))?;
+    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
+    let (separator, first) = (special("sep_token", "[SEP]")?, special("cls_token", "[CLS]")?);
+    let tokens =
+        [unknown, separator.clone(), special("pad_token", "[PAD]")?, first.clone(), special("mask_token", "[MASK]")?];
+    let present: Vec<AddedToken> = tokens
+        .into_iter()
+        .filter(|token| tokenizer.token_to_id(token).is_some())
+        .map(|token| AddedToken::from(token, true))
+        .collect();
+    tokenizer.add_special_tokens(present).map_err(|error| invalid(error.to_string()))?;
+    let with_id = |token: String| match tokenizer.token_to_id(&token) {
+        Some(id) => Ok((token, id)),
+        None => Err(invalid(format!("the special token {token} is not in the vocabulary"))),
+    };
+    let processor = BertProcessing::new(with_id(separator)?, with_id(first)?);
+    tokenizer.with_post_processor(Some(processor));
+    Ok(tokenizer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VOCABULARY: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\nworld\n##s\n,\na\nb\nc\nd\ne\n";
+
+    fn tokenizer(max_seq_length: Option<usize>) -> Tokenizer {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("vocab.txt"), VOCABULARY).unwrap();
+        Tokenizer::load(folder.path(), max_seq_length, false).unwrap()
+    }
+
+    #[test]
+    fn a_vocabulary_alone_makes_a_bert_tokenizer() {
+        let tokenizer = tokenizer(None);
+        assert_eq!(tokenizer.vocab_size(), 14);
+        assert_eq!(tokenizer.encode("Hello, WORLDs xyz").unwrap().ids, [2, 5, 8, 6, 7, 1, 3]);
+        assert_eq!(tokenizer.encode("").unwrap().ids, [2, 3]);
+        assert_eq!(tokenizer.encode("a [SEP] b").unwrap().ids, [2, 9, 3, 10, 3]);
+        let pair = tokenizer.encode_pair("a b", "c").unwrap();
+        assert_eq!((pair.ids, pair.types), (vec![2, 9, 10, 3, 11, 3], vec![0, 0, 0, 0, 1, 1]));
+        assert_eq!(tokenizer.prompt_tokens("hello , ").unwrap(), 3);
+        assert_eq!(tokenizer.prompt_tokens("").unwrap(), 1);
+    }
+
+    #[test]
+    fn truncation_counts_special_tokens() {
+        let tokenizer = tokenizer(Some(5));
+        let encoding = tokenizer.encode("a b c d").unwrap();
+        assert_eq!((encoding.ids, encoding.truncated), (vec![2, 9, 10, 11, 3], true));
+        assert!(!tokenizer.encode("a b c").unwrap().truncated);
+        let pair = tokenizer.encode_pair("a b c d", "e").unwrap();
+        assert_eq!((pair.ids, pair.truncated), (vec![2, 9, 3, 13, 3], true));
+        let texts = ["a b c d", "", "e"];
+        let batch = tokenizer.encode_batch(&texts).unwrap();
+        assert_eq!(batch.iter().map(|encoding| encoding.ids.len()).collect::<Vec<_>>(), [5, 2, 3]);
+        let mut short = tokenizer;
+        assert!(short.set_max_seq_length(Some(2)).is_err());
+        assert_eq!(short.max_seq_length(), Some(5));
+    }
+
+    #[test]
+    fn longest_first_is_that_of_the_tokenizers_crate() {
+        use tokenizers::{TruncationParams, TruncationStrategy};
+        let mut tokenizer = tokenizer(None);
+        let text = |letter: &str, count: usize| vec![letter; count].join(" ");
+        for budget in 0..8 {
+            let params = TruncationParams {
+                max_length: budget + 3,
+                strategy: TruncationStrategy::LongestFirst,
+                ..Default::default()
+            };
+            let mut theirs = tokenizer.inner.clone();
+            theirs.with_truncation(Some(params)).unwrap();
+            tokenizer.max_seq_length = Some(budget + 3);
+            for first in 0..10 {
+                for second in 0..10 {
+                    let pair = (text("a", first), text("b", second));
+                    let expected = theirs.encode(pair.clone(), true).unwrap();
+                    let found = tokenizer.encode_pair(&pair.0, &pair.1).unwrap();
+                    assert_eq!(found.ids, expected.get_ids(), "{first} and {second} within {budget}");
+                    assert_eq!(found.types, expected.get_type_ids());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_tokenizer_json_stores_about_lengths_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut stored = tokenizer(None).inner;
+        stored.with_truncation(Some(tokenizers::TruncationParams { max_length: 4, ..Default::default() })).unwrap();
+        let strategy = tokenizers::PaddingStrategy::Fixed(12);
+        stored.with_padding(Some(tokenizers::PaddingParams { strategy, ..Default::default() }));
+        stored.with_normalizer(None::<NormalizerWrapper>).unwrap();
+        stored.save(folder.path().join(TOKENIZER_FILE), false).unwrap();
+        let plain = Tokenizer::load(folder.path(), None, false).unwrap();
+        assert_eq!(plain.encode("a b c d Hello").unwrap().ids, [2, 9, 10, 11, 12, 1, 3]);
+        let lower = Tokenizer::load(folder.path(), None, true).unwrap();
+        assert_eq!(lower.encode("a b c d Hello").unwrap().ids, [2, 9, 10, 11, 12, 5, 3]);
+
+        std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"truncation_side": "left"}"#).unwrap();
+        let left = Tokenizer::load(folder.path(), Some(4), false).unwrap();
+        assert_eq!(left.encode("a b c d").unwrap().ids, [2, 11, 12, 3]);
+    }
+
+    #[test]
+    fn what_cannot_be_built_says_how_to_convert() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = Tokenizer::load(folder.path(), None, false).unwrap_err().to_string();
+        assert!(message.contains("tokenizer.json") && message.contains("save_pretrained"), "{message}");
+        std::fs::write(folder.path().join(TOKENIZER_FILE), "{}").unwrap();
+        let message = Tokenizer::load(folder.path(), None, false).unwrap_err().to_string();
+        assert!(message.contains("tokenizer.json"), "{message}");
+    }
+}

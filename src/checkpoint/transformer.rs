@@ -1,0 +1,239 @@
+//! The transformer module: the backbone's `config.json`, the module's own file, and the maximum length they settle on.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::config::JsonFile;
+use super::files::is_empty;
+use crate::error::{Error, Result};
+
+/// What a transformer module's files say.
+#[derive(Debug, Clone)]
+pub struct TransformerModule {
+    /// The backbone's `config.json`, with stored overrides applied.
+    pub config: JsonFile,
+    /// What the backbone is loaded as: `feature-extraction` for embeddings, `sequence-classification` for a cross-encoder.
+    pub task: String,
+    /// Longer texts are truncated to this many tokens, special tokens included. `None`: no limit is stored anywhere.
+    pub max_seq_length: Option<usize>,
+    /// Whether texts are lowercased before the tokenizer's own normalisation.
+    pub do_lower_case: bool,
+}
+
+/// Where the module's own configuration may stand: the first is today's name, the others are those of version 1.
+pub(crate) const OLD_CONFIG_NAMES: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
+
+/// Keyword arguments of the backbone that change nothing here: lexel has its own dtype, devices and attention.
+const HARMLESS_MODEL_ARGS: [&str; 9] = [
+    "torch_dtype",
+    "dtype",
+    "attn_implementation",
+    "add_pooling_layer",
+    "trust_remote_code",
+    "use_safetensors",
+    "low_cpu_mem_usage",
+    "device_map",
+    "revision",
+];
+
+/// Families whose position ids begin behind the padding id, so that part of the position table is never used.
+const OFFSET_POSITIONS: [&str; 6] =
+    ["roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "mpnet"];
+
+/// Families with a table of positions, beyond which the reference fails.
+const TABLE_POSITIONS: [&str; 4] = ["bert", "distilbert", "albert", "electra"];
+
+/// What tokenizers store for "no limit" is 1e30; nothing real comes near this.
+const UNSET_LENGTH: f64 = 1e9;
+
+impl TransformerModule {
+    /// Reads the module in `folder`, which `modules.json` names.
+    pub(crate) fn read(folder: &Path) -> Result<TransformerModule> {
+        for name in OLD_CONFIG_NAMES {
+            if let Some(module) = JsonFile::read_if_present(&folder.join(name))? {
+                return TransformerModule::new(folder, module);
+            }
+        }
+        TransformerModule::read_without_modules(folder)
+    }
+
+    /// Reads the backbone in `folder` of a repository without `modules.json`: the module's own file is not looked at.
+    pub(crate) fn read_without_modules(folder: &Path) -> Result<TransformerModule> {
+        TransformerModule::new(folder, JsonFile::from_object(folder.join(OLD_CONFIG_NAMES[0]), Default::default()))
+    }
+
+    fn new(folder: &Path, module: JsonFile) -> Result<TransformerModule> {
+        let mut config = JsonFile::read(&folder.join("config.json"))?;
+        for key in ["config_kwargs", "config_args"] {
+            if let Some(overrides) = module.object_opt(key)? {
+                for name in overrides.keys().filter(|name| *name != "trust_remote_code") {
+                    config.set(name, overrides.get(name).cloned().unwrap_or(Value::Null));
+                }
+            }
+        }
+        let task = module.str_or("transformer_task", "feature-extraction")?.to_string();
+        check_module(&module, &task)?;
+        let max_seq_length = max_seq_length(&module, &tokenizer_config(folder)?, &config)?;
+        let do_lower_case = module.bool_or("do_lower_case", false)?;
+        Ok(TransformerModule { config, task, max_seq_length, do_lower_case })
+    }
+}
+
+fn tokenizer_config(folder: &Path) -> Result<JsonFile> {
+    let path = folder.join("tokenizer_config.json");
+    Ok(JsonFile::read_if_present(&path)?.unwrap_or_else(|| JsonFile::from_object(path, Default::default())))
+}
+
+/// Refuses what would change the numbers: another output of the backbone, lengths by task, arguments to the model.
+fn check_module(module: &JsonFile, task: &str) -> Result<()> {
+    let (method_output, module_output) = match task {
+        "feature-extraction" => ("last_hidden_state", "token_embeddings"),
+        "sequence-classification" => ("logits", "scores"),
+        _ => return Err(module.unsupported("transformer_task", "feature-extraction, sequence-classification")),
+    };
+    if module.str_or("module_output_name", module_output)? != module_output {
+        return Err(module.unsupported("module_output_name", module_output));
+    }
+    if let Some(modalities) = module.object_opt("modality_config")? {
+        let text = modalities.object_opt("text")?.ok_or_else(|| modalities.unsupported("text", "a model for text"))?;
+        for (key, supported) in [("method", "forward"), ("method_output_name", method_output)] {
+            if text.str_or(key, supported)? != supported {
+                return Err(text.unsupported(key, supported));
+            }
+        }
+    }
+    for key in ["query_length", "document_length", "query_expansion"] {
+        if module.get(key).is_some_and(|value| *value != Value::Bool(false)) {
+            return Err(module.unsupported(key, "absent or null (one maximum length for every text)"));
+        }
+    }
+    if module.get("processing_kwargs").is_some_and(|value| !is_empty(value)) {
+        return Err(module.unsupported("processing_kwargs", "an empty object"));
+    }
+    for key in ["model_kwargs", "model_args"] {
+        if let Some(arguments) = module.object_opt(key)?
+            && let Some(name) = arguments.keys().find(|name| !HARMLESS_MODEL_ARGS.contains(name))
+        {
+            return Err(arguments.unsupported(name, HARMLESS_MODEL_ARGS.join(", ")));
+        }
+    }
+    Ok(())
+}
+
+/// The rule of the reference: a stored length replaces the tokenizer's limit, even above `max_position_embeddings`; only
+/// without it is the tokenizer's limit lowered to that. On top of it, positions that the backbone's table does not have
+/// are never used: there the reference fails with an index out of range.
+fn max_seq_length(module: &JsonFile, tokenizer: &JsonFile, config: &JsonFile) -> Result<Option<usize>> {
+    let mut stored = module.usize_opt("max_seq_length")?;
+    for key in ["processor_kwargs", "tokenizer_kwargs", "tokenizer_args"] {
+        if let Some(arguments) = module.object_opt(key)? {
+            stored = arguments.usize_opt("model_max_length")?.or(stored);
+        }
+    }
+    let family = config.str_or("model_type", "")?;
+    let mut positions = None;
+    if let Some(value) = config.get("max_position_embeddings").filter(|value| value.as_i64() != Some(-1)) {
+        let _ = value; // XLNet's -1 means that there is no table.
+        positions = config.usize_opt("max_position_embeddings")?;
+    }
+    let offset = OFFSET_POSITIONS.contains(&family);
+    if let Some(size) = positions
+        && offset
+    {
+        // MPNet fixes its padding index at 1 whatever the configuration says.
+        let padding = if family == "mpnet" { 1 } else { config.usize_or("pad_token_id", 1)? };
+        positions = Some(size.saturating_sub(padding + 1));
+    }
+    let has_table = offset
+        || TABLE_POSITIONS.contains(&family) && config.str_or("position_embedding_type", "absolute")? == "absolute";
+    let limit = match stored {
+        Some(length) if has_table => Some(length.min(positions.unwrap_or(length))),
+        Some(length) => Some(length),
+        None => {
+            let length =
+                tokenizer.get("model_max_length").and_then(Value::as_f64).filter(|&length| length < UNSET_LENGTH);
+            let length = length.map(|_| tokenizer.usize("model_max_length")).transpose()?;
+            length.into_iter().chain(positions).min()
+        }
+    };
+    match limit {
+        Some(0) => {
+            let file = if stored.is_some() { module } else { tokenizer };
+            Err(Error::invalid_file(file.path(), "the maximum length is 0: no text has a token"))
+        }
+        _ => Ok(limit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> JsonFile {
+        let Ok(Value::Object(object)) = serde_json::from_str(text) else { panic!("the test's JSON is an object") };
+        JsonFile::from_object("x.json", object)
+    }
+
+    #[test]
+    fn the_length_of_each_kind_of_model() {
+        let bert = r#"{"model_type": "bert", "max_position_embeddings": 512}"#;
+        let roberta = r#"{"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}"#;
+        let mpnet = r#"{"model_type": "mpnet", "max_position_embeddings": 514, "pad_token_id": 0}"#;
+        let modern = r#"{"model_type": "modernbert", "max_position_embeddings": 8192}"#;
+        let jina = r#"{"model_type": "bert", "max_position_embeddings": 512, "position_embedding_type": "alibi"}"#;
+        let xlnet = r#"{"model_type": "xlnet", "max_position_embeddings": -1}"#;
+        let huge = r#"{"model_max_length": 1000000000000000019884624838656}"#;
+        let cases = [
+            (r#"{"max_seq_length": 256}"#, r#"{"model_max_length": 512}"#, bert, Some(256)),
+            ("{}", r#"{"model_max_length": 128}"#, bert, Some(128)),
+            ("{}", r#"{"model_max_length": 1024}"#, bert, Some(512)),
+            ("{}", huge, bert, Some(512)),
+            ("{}", "{}", roberta, Some(512)),
+            (r#"{"max_seq_length": 514}"#, "{}", roberta, Some(512)),
+            ("{}", r#"{"model_max_length": 512}"#, mpnet, Some(512)),
+            (r#"{"max_seq_length": null}"#, huge, mpnet, Some(512)),
+            (r#"{"max_seq_length": 600}"#, "{}", bert, Some(512)),
+            (r#"{"max_seq_length": 10000}"#, "{}", modern, Some(10000)),
+            (r#"{"max_seq_length": 8192}"#, "{}", jina, Some(8192)),
+            (r#"{"max_seq_length": 64, "tokenizer_args": {"model_max_length": 32}}"#, "{}", bert, Some(32)),
+            ("{}", huge, xlnet, None),
+            ("{}", r#"{"model_max_length": 300}"#, xlnet, Some(300)),
+        ];
+        for (module, tokenizer, config, expected) in cases {
+            let found = max_seq_length(&json(module), &json(tokenizer), &json(config)).unwrap();
+            assert_eq!(found, expected, "{module} {tokenizer} {config}");
+        }
+        assert!(max_seq_length(&json(r#"{"max_seq_length": 0}"#), &json("{}"), &json(bert)).is_err());
+        assert!(max_seq_length(&json(r#"{"max_seq_length": "long"}"#), &json("{}"), &json(bert)).is_err());
+    }
+
+    #[test]
+    fn what_changes_the_numbers_is_refused() {
+        let version_6 = r#"{"transformer_task": "feature-extraction", "module_output_name": "token_embeddings",
+            "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+            "unpad_inputs": null, "query_length": null, "query_expansion": false, "processing_kwargs": {},
+            "model_args": {"torch_dtype": "float16"}}"#;
+        check_module(&json(version_6), "feature-extraction").unwrap();
+        for (module, named) in [
+            (r#"{"module_output_name": "sentence_embedding"}"#, "module_output_name"),
+            (r#"{"modality_config": {"text": {"method": "get_text_features"}}}"#, "modality_config.text.method"),
+            (r#"{"modality_config": {"image": {"method": "forward"}}}"#, "modality_config.text"),
+            (r#"{"query_length": 32}"#, "query_length"),
+            (r#"{"model_args": {"num_labels": 3}}"#, "model_args.num_labels"),
+            (r#"{"processing_kwargs": {"text": {"padding": "max_length"}}}"#, "processing_kwargs"),
+        ] {
+            let message = check_module(&json(module), "feature-extraction").unwrap_err().to_string();
+            assert!(message.contains(named), "{message}");
+        }
+        assert!(check_module(&json(r#"{"transformer_task": "fill-mask"}"#), "fill-mask").is_err());
+    }
+}

@@ -1,0 +1,253 @@
+//! The weights of a checkpoint, by the names that programs use. Every prefix and old name is resolved here and nowhere
+//! else.
+//!
+//! The same backbone is stored bare (`embeddings...`) or under the name of a task model (`bert.embeddings...`), heads
+//! always bare. So one prefix is found by a tensor that every backbone has, and a name is looked for with the prefix
+//! first, then without. Old checkpoints call a norm's `weight` and `bias` `gamma` and `beta`.
+
+use std::ops::Range;
+use std::path::Path;
+
+use super::config::JsonFile;
+use super::files::{PICKLED_WEIGHTS, WEIGHTS_FILE, WEIGHTS_INDEX, pickled_weights_error, shards};
+use super::modules::{Module, ModuleKind};
+use super::safetensors::SafetensorsFile;
+use crate::error::{Error, Result};
+use crate::program::{TensorSpec, WeightSource};
+
+/// What a backbone may be stored under.
+const PREFIXES: [&str; 13] = [
+    "",
+    "bert.",
+    "roberta.",
+    "xlm-roberta.",
+    "camembert.",
+    "distilbert.",
+    "mpnet.",
+    "albert.",
+    "electra.",
+    "deberta.",
+    "model.",
+    "new.",
+    "transformer.",
+];
+
+/// The table of tokens, as the families name it: BERT and its kin, ModernBERT, decoders, T5, GPT-2.
+const SENTINELS: [&str; 5] = [
+    "embeddings.word_embeddings.weight",
+    "embeddings.tok_embeddings.weight",
+    "embed_tokens.weight",
+    "shared.weight",
+    "wte.weight",
+];
+
+/// The weights of every module of a checkpoint, memory-mapped.
+pub struct CheckpointWeights {
+    /// In the order of `modules.json`; `None` for a module without weights.
+    modules: Vec<Option<ModuleWeights>>,
+}
+
+/// The files of one module.
+struct ModuleWeights {
+    files: Vec<SafetensorsFile>,
+    prefix: &'static str,
+}
+
+impl CheckpointWeights {
+    /// Opens the weight files of `modules` and checks their headers. Numbers are read later, tensor by tensor.
+    pub(crate) fn open(modules: &[Module]) -> Result<CheckpointWeights> {
+        let modules = modules.iter().map(|module| match module.kind {
+            ModuleKind::Transformer(_) | ModuleKind::Dense(_) | ModuleKind::LayerNorm { .. } => {
+                ModuleWeights::open(&module.path).map(Some)
+            }
+            ModuleKind::Pooling(_) | ModuleKind::Normalize | ModuleKind::Dropout => Ok(None),
+        });
+        Ok(CheckpointWeights { modules: modules.collect::<Result<_>>()? })
+    }
+
+    /// Whether module `module` has a tensor of that name (without the backbone's prefix).
+    pub fn contains(&self, module: usize, name: &str) -> bool {
+        self.find(module, name).is_some()
+    }
+
+    /// The shape of a tensor, if there is one of that name.
+    pub fn shape(&self, module: usize, name: &str) -> Option<&[usize]> {
+        self.find(module, name).and_then(|(file, stored)| file.shape(&stored))
+    }
+
+    /// The file and the stored name of a tensor.
+    fn find(&self, module: usize, name: &str) -> Option<(&SafetensorsFile, String)> {
+        let module = self.modules.get(module)?.as_ref()?;
+        let old = if let Some(stem) = name.strip_suffix(".weight") {
+            Some(format!("{stem}.gamma"))
+        } else {
+            name.strip_suffix(".bias").map(|stem| format!("{stem}.beta"))
+        };
+        for name in [Some(name), old.as_deref()].into_iter().flatten() {
+            for stored in [format!("{}{name}", module.prefix), name.to_string()] {
+                if let Some(file) = module.files.iter().find(|file| file.shape(&stored).is_some()) {
+                    return Some((file, stored));
+                }
+            }
+        }
+        None
+    }
+}
+
+impl WeightSource for CheckpointWeights {
+    fn read(&self, tensor: &TensorSpec, rows: Range<usize>) -> Result<Vec<f32>> {
+        let Some((file, stored)) = self.find(tensor.module, &tensor.name) else {
+            let found = match self.modules.get(tensor.module).and_then(Option::as_ref) {
+                None => format!("no weights in module {}", tensor.module),
+                Some(module) if module.prefix.is_empty() => "no such tensor".to_string(),
+                Some(module) => format!("no such tensor, with or without the prefix '{}'", module.prefix),
+            };
+            return Err(Error::Weight { name: tensor.name.clone(), expected: format!("{:?}", tensor.shape), found });
+        };
+        let found = file.shape(&stored).unwrap_or_default();
+        if found != tensor.shape {
+            let (expected, found) = (format!("{:?}", tensor.shape), format!("{found:?}"));
+            return Err(Error::Weight { name: stored, expected, found });
+        }
+        file.read(&stored, rows)
+    }
+}
+
+impl ModuleWeights {
+    fn open(folder: &Path) -> Result<ModuleWeights> {
+        let (single, index) = (folder.join(WEIGHTS_FILE), folder.join(WEIGHTS_INDEX));
+        let files = if single.is_file() {
+            vec![SafetensorsFile::open(&single)?]
+        } else if index.is_file() {
+            open_shards(folder, &index)?
+        } else if folder.join(PICKLED_WEIGHTS).is_file() {
+            return Err(pickled_weights_error(folder.display()));
+        } else {
+            return Err(Error::NotFound {
+                what: format!("weights in {}", folder.display()),
+                detail: format!("neither {WEIGHTS_FILE} nor {WEIGHTS_INDEX} is there"),
+            });
+        };
+        let has = |prefix: &str| {
+            let stored = SENTINELS.map(|sentinel| format!("{prefix}{sentinel}"));
+            stored.iter().any(|name| files.iter().any(|file| file.shape(name).is_some()))
+        };
+        let prefix = PREFIXES.into_iter().find(|prefix| has(prefix)).unwrap_or("");
+        Ok(ModuleWeights { files, prefix })
+    }
+}
+
+/// Opens the shards that `index` lists, and checks that each tensor lies in the shard that the index says.
+fn open_shards(folder: &Path, index: &Path) -> Result<Vec<SafetensorsFile>> {
+    let names = shards(index)?;
+    let mut files = Vec::new();
+    for name in &names {
+        let path = folder.join(name);
+        if !path.is_file() {
+            let what = format!("shard {}", path.display());
+            return Err(Error::NotFound { what, detail: format!("{} lists it; get it again", index.display()) });
+        }
+        files.push(SafetensorsFile::open(&path)?);
+    }
+    let listed = JsonFile::read(index)?.object_opt("weight_map")?;
+    for tensor in listed.iter().flat_map(|map| map.keys()) {
+        let shard = listed.as_ref().map_or(Ok(""), |map| map.str(tensor))?;
+        let file = names.iter().position(|name| name == shard).map(|i| &files[i]);
+        if file.is_none_or(|file| file.shape(tensor).is_none()) {
+            let found = format!("no such tensor in {}", folder.join(shard).display());
+            return Err(Error::Weight {
+                name: tensor.to_string(),
+                expected: format!("in {shard}, as the index says"),
+                found,
+            });
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::safetensors::{Dtype, serialize_to_file, tensor::TensorView};
+
+    fn write(path: &Path, tensors: &[(&str, &[usize])]) {
+        let bytes: Vec<Vec<u8>> = tensors
+            .iter()
+            .map(|(_, shape)| (0..shape.iter().product::<usize>()).flat_map(|x| (x as f32).to_le_bytes()).collect())
+            .collect();
+        let views = tensors.iter().zip(&bytes).map(|((name, shape), bytes)| {
+            (name.to_string(), TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap())
+        });
+        serialize_to_file(views, None, path).unwrap();
+    }
+
+    fn weights(folder: &Path) -> Result<CheckpointWeights> {
+        Ok(CheckpointWeights { modules: vec![Some(ModuleWeights::open(folder)?), None] })
+    }
+
+    fn spec(name: &str, shape: &[usize]) -> TensorSpec {
+        TensorSpec { module: 0, name: name.to_string(), shape: shape.to_vec() }
+    }
+
+    const TABLE: &str = "embeddings.word_embeddings.weight";
+
+    #[test]
+    fn every_prefix_and_the_old_norm_names() {
+        for prefix in PREFIXES {
+            let folder = tempfile::tempdir().unwrap();
+            let names =
+                [TABLE, "embeddings.LayerNorm.gamma", "embeddings.LayerNorm.beta"].map(|n| format!("{prefix}{n}"));
+            let shapes: [&[usize]; 3] = [&[3, 2], &[2], &[2]];
+            let mut tensors: Vec<(&str, &[usize])> = names.iter().map(String::as_str).zip(shapes).collect();
+            tensors.push(("classifier.weight", &[1, 2]));
+            write(&folder.path().join(WEIGHTS_FILE), &tensors);
+            let weights = weights(folder.path()).unwrap();
+            assert_eq!(weights.read(&spec(TABLE, &[3, 2]), 1..3).unwrap(), [2.0, 3.0, 4.0, 5.0], "{prefix}");
+            assert_eq!(weights.read(&spec("embeddings.LayerNorm.weight", &[2]), 1..2).unwrap(), [1.0]);
+            assert!(weights.contains(0, "embeddings.LayerNorm.bias") && weights.contains(0, "classifier.weight"));
+            assert!(!weights.contains(0, "pooler.dense.weight") && !weights.contains(1, TABLE));
+            assert_eq!(weights.shape(0, TABLE), Some(&[3, 2][..]));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join(WEIGHTS_FILE), &[("bert.embeddings.word_embeddings.weight", &[3, 2])]);
+        let weights = weights(folder.path()).unwrap();
+        let message = weights.read(&spec(TABLE, &[3, 4]), 0..3).unwrap_err().to_string();
+        assert_eq!(message, "weight 'bert.embeddings.word_embeddings.weight': expected [3, 4], found [3, 2]");
+        let message = weights.read(&spec("pooler.weight", &[3, 4]), 0..3).unwrap_err().to_string();
+        assert!(message.contains("'pooler.weight': expected [3, 4], found no such tensor"), "{message}");
+        assert!(weights.read(&TensorSpec { module: 9, ..spec(TABLE, &[3, 2]) }, 0..1).is_err());
+    }
+
+    #[test]
+    fn shards() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("a.safetensors"), &[(TABLE, &[3, 2])]);
+        write(&folder.path().join("b.safetensors"), &[("x", &[2])]);
+        let index = |x: &str| {
+            let text = format!(r#"{{"metadata": {{}}, "weight_map": {{"{TABLE}": "a.safetensors", "x": "{x}"}}}}"#);
+            std::fs::write(folder.path().join(WEIGHTS_INDEX), text).unwrap();
+        };
+        index("b.safetensors");
+        assert_eq!(weights(folder.path()).unwrap().read(&spec("x", &[2]), 0..2).unwrap(), [0.0, 1.0]);
+        for (shard, complaint) in
+            [("a.safetensors", "'x'"), ("c.safetensors", "c.safetensors"), ("../b", "weight_map.x")]
+        {
+            index(shard);
+            let message = weights(folder.path()).err().expect("refused").to_string();
+            assert!(message.contains(complaint), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_pickle_is_refused_with_how_to_convert() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(weights(folder.path()), Err(Error::NotFound { .. })));
+        std::fs::write(folder.path().join(PICKLED_WEIGHTS), "").unwrap();
+        let message = weights(folder.path()).err().expect("refused").to_string();
+        assert!(message.contains("pytorch_model.bin") && message.contains("convert"), "{message}");
+    }
+}

@@ -1,0 +1,150 @@
+//! A program becomes a list of launches: plain data that names values, weights and grids, made without a device.
+
+use super::kernel::{Kernel, Prelude, Target};
+use super::kernels;
+use super::weights::WeightUse;
+use crate::error::Result;
+use crate::program::{Op, Program, Rows, Shape, Value, WeightId, WeightSpec};
+
+/// One dispatch.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The kernel.
+    pub kernel: &'static Kernel,
+    /// What is constant for its pipeline.
+    pub prelude: Prelude,
+    /// The contents of its [`Binding::Params`](super::kernel::Binding::Params), laid out as WGSL's uniform address space
+    /// demands; empty without one.
+    pub params: Vec<u8>,
+    /// Its storage buffers, in order of the kernel's `Read` and `Write` bindings.
+    pub slots: Vec<Slot>,
+    /// How many workgroups.
+    pub grid: Grid,
+}
+
+/// What a storage binding is bound to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Slot {
+    /// A value of the program: `array<Elem4>`, rows of `stride4(cols)`.
+    Value(Value),
+    /// A packed weight.
+    Weight(WeightUse),
+    /// Nothing: a few zeros stand in, and the prelude tells the kernel not to look.
+    Unused,
+}
+
+/// `ceil(count / per_group)` workgroups along the folded x and y axes, times `columns` along z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    /// What the workgroups are counted by.
+    pub count: Count,
+    /// How many of those one workgroup takes.
+    pub per_group: u32,
+    /// Workgroups along z: blocks of columns, or heads.
+    pub columns: u32,
+}
+
+/// A run-time number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// Tokens of the batch.
+    Tokens,
+    /// Sequences of the batch.
+    Sequences,
+    /// Query tiles of the batch: see [`Compiled::query_tile`].
+    QueryTiles,
+}
+
+impl From<Rows> for Count {
+    fn from(rows: Rows) -> Count {
+        match rows {
+            Rows::Tokens => Count::Tokens,
+            Rows::Sequences => Count::Sequences,
+        }
+    }
+}
+
+impl Grid {
+    /// The dispatch for so many items: x and y share what one axis cannot hold.
+    pub fn workgroups(&self, items: u32, per_axis: u32) -> [u32; 3] {
+        let groups = items.div_ceil(self.per_group);
+        let y = groups.div_ceil(per_axis);
+        [if y == 0 { 0 } else { groups.div_ceil(y) }, y, self.columns]
+    }
+}
+
+/// A program for a target.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The launches of each step.
+    pub steps: Vec<Vec<Launch>>,
+    /// Rows of a query tile of attention: the host cuts each sequence into tiles of at most so many queries.
+    pub query_tile: u32,
+}
+
+/// What a kernel sees of the step that it makes launches for.
+pub struct Context<'a> {
+    /// The program.
+    pub program: &'a Program,
+    /// The device.
+    pub target: &'a Target,
+    /// The value that the step writes.
+    pub out: Value,
+}
+
+impl Context<'_> {
+    /// The shape of a value.
+    pub fn shape(&self, value: Value) -> Shape {
+        self.program.shape(value)
+    }
+
+    /// The shape of the value that the step writes.
+    pub fn out_shape(&self) -> Shape {
+        self.program.shape(self.out)
+    }
+
+    /// A weight's description.
+    pub fn weight(&self, id: WeightId) -> &WeightSpec {
+        self.program.weight(id)
+    }
+
+    /// A prelude with the target's dtype.
+    pub fn prelude(&self) -> Prelude {
+        Prelude::new(self.target.dtype)
+    }
+}
+
+/// Chooses the launches of every step.
+///
+/// # Errors
+/// [`Error::Device`](crate::Error::Device) if a step cannot run within the device's limits.
+pub fn compile(program: &Program, target: &Target) -> Result<Compiled> {
+    let steps = program.steps.iter().enumerate().map(|(i, step)| {
+        let context = Context { program, target, out: Value(i as u32) };
+        match &step.op {
+            Op::Embed(op) => kernels::embed::launches(op, &context),
+            Op::Linear(op) => kernels::linear::launches(op, &context),
+            Op::Norm(op) => kernels::norm::launches(op, &context),
+            Op::Attention(op) => kernels::attention::launches(op, &context),
+            Op::Pool(op) => kernels::pool::launches(op, &context),
+            Op::Normalize(op) => kernels::normalize::launches(op, &context),
+        }
+    });
+    Ok(Compiled { steps: steps.collect::<Result<_>>()?, query_tile: kernels::attention::query_tile(target) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_grid_is_folded_and_covers_every_item() {
+        for (items, per_group) in [(0, 4), (1, 1), (65_535, 1), (65_536, 1), (200_001, 2), (10_000_000, 1)] {
+            let [x, y, z] = Grid { count: Count::Tokens, per_group, columns: 3 }.workgroups(items, 65_535);
+            assert!(x <= 65_535 && y <= 65_535 && z == 3);
+            let groups = u64::from(items.div_ceil(per_group));
+            assert!(u64::from(x) * u64::from(y) >= groups);
+            assert!(u64::from(x) * u64::from(y) < groups + u64::from(y.max(1)), "at most one idle workgroup a row");
+        }
+    }
+}

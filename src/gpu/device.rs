@@ -1,0 +1,269 @@
+//! A GPU: the adapter that was chosen, wgpu's device and queue, and what is known about its health.
+
+use super::flight::{self, Flight};
+use super::options::Features;
+use super::pipeline::PipelineCache;
+use crate::error::{Error, Result, RunError};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+
+/// Which adapter to open.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AdapterSelector {
+    /// The best real GPU: discrete before integrated before virtual. Never a software adapter.
+    #[default]
+    Auto,
+    /// As `Auto`, and a software adapter where there is no GPU.
+    Any,
+    /// The first adapter whose name contains this text, in any case; a software adapter too.
+    Name(String),
+    /// wgpu's `noop` backend, which checks every call and computes nothing. Only where wgpu was built with that feature.
+    Noop,
+}
+
+/// An adapter of this machine.
+#[derive(Debug, Clone)]
+pub struct AdapterDescription {
+    /// As its driver names it.
+    pub name: String,
+    /// Vulkan, Metal, Dx12.
+    pub backend: wgpu::Backend,
+    /// Discrete, integrated, virtual; `Cpu` is a software adapter.
+    pub device_type: wgpu::DeviceType,
+    /// The driver and its version.
+    pub driver: String,
+    /// What kernels may use.
+    pub features: Features,
+    /// What wgpu reports.
+    pub limits: wgpu::Limits,
+}
+
+impl AdapterDescription {
+    fn of(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: wgpu::Limits) -> AdapterDescription {
+        let subgroups = features.contains(wgpu::Features::SUBGROUP);
+        let fixed = subgroups && info.subgroup_min_size == info.subgroup_max_size;
+        AdapterDescription {
+            name: info.name.clone(),
+            backend: info.backend,
+            device_type: info.device_type,
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+            features: Features {
+                f16: features.contains(wgpu::Features::SHADER_F16),
+                subgroups,
+                subgroup_size: fixed.then_some(info.subgroup_min_size),
+            },
+            limits,
+        }
+    }
+
+    /// Computes on the CPU.
+    pub fn is_software(&self) -> bool {
+        self.device_type == wgpu::DeviceType::Cpu
+    }
+}
+
+/// `llvmpipe (LLVM 15.0.6, 256 bits), Vulkan, Cpu`
+impl std::fmt::Display for AdapterDescription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, {:?}, {:?}", self.name, self.backend, self.device_type)
+    }
+}
+
+/// An open GPU. Executors share it; it outlives the batches in flight.
+#[derive(Debug)]
+pub struct GpuDevice {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) pipelines: PipelineCache,
+    pub(super) health: Arc<Health>,
+    description: AdapterDescription,
+    flights: Mutex<mpsc::Sender<Flight>>,
+}
+
+/// Whether the device still works. Once lost, it stays lost.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    lost: OnceLock<String>,
+}
+
+impl Health {
+    /// Every batch from now on fails with this reason; the first reason stays.
+    pub fn fail(&self, reason: impl Into<String>) -> RunError {
+        let reason = self.lost.get_or_init(|| {
+            let reason = reason.into();
+            log::error!("GPU device lost: {reason}");
+            reason
+        });
+        RunError::DeviceLost(reason.clone())
+    }
+
+    /// The reason, if the device is lost.
+    pub fn check(&self) -> Result<(), RunError> {
+        self.lost.get().map_or(Ok(()), |reason| Err(RunError::DeviceLost(reason.clone())))
+    }
+}
+
+impl GpuDevice {
+    /// The adapters of this machine, best first.
+    pub fn adapters() -> Vec<AdapterDescription> {
+        enumerate().iter().map(describe).collect()
+    }
+
+    /// Opens an adapter with all features and limits that it has.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no such adapter, naming those that there are, or if it refuses.
+    pub fn open(selector: &AdapterSelector) -> Result<Arc<GpuDevice>> {
+        let adapter = select(selector)?;
+        let description = describe(&adapter);
+        let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::SUBGROUP_BARRIER;
+        let mut limits = adapter.limits();
+        // DX12 sets aside memory for this many descriptors: its default of a million costs too much on a small GPU.
+        limits.max_non_sampler_bindings = limits.max_non_sampler_bindings.min(100_000);
+        let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("lexel"),
+            required_features: adapter.features() & wanted,
+            required_limits: limits,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        }));
+        let (device, queue) = opened.map_err(|error| Error::Device(format!("{description}: {error}")))?;
+
+        let health = Arc::new(Health::default());
+        let lost = health.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            lost.fail(format!("{reason:?}: {message}"));
+        });
+        // wgpu's own handler panics. An error that nobody expected is a mistake of ours, or a broken driver.
+        let failed = health.clone();
+        device.on_uncaptured_error(Arc::new(move |error| {
+            failed.fail(error.to_string());
+        }));
+        log::info!("GPU: {description}, driver {}, {}", description.driver, description.features);
+        Ok(GpuDevice::start(device, queue, description, health))
+    }
+
+    /// A device that an application has already opened and goes on using. Its handlers for lost devices and uncaptured
+    /// errors stay as they are; the features and limits that it was requested with are used.
+    pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Arc<GpuDevice>> {
+        let description = AdapterDescription::of(&adapter.get_info(), device.features(), device.limits());
+        Ok(GpuDevice::start(device, queue, description, Arc::new(Health::default())))
+    }
+
+    fn start(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        description: AdapterDescription,
+        health: Arc<Health>,
+    ) -> Arc<GpuDevice> {
+        let flights = flight::start_thread(device.clone(), health.clone());
+        let pipelines = PipelineCache::new(&device);
+        Arc::new(GpuDevice { device, queue, pipelines, health, description, flights: Mutex::new(flights) })
+    }
+
+    /// The adapter, with the features and limits that the device was opened with.
+    pub fn description(&self) -> &AdapterDescription {
+        &self.description
+    }
+
+    /// wgpu's device.
+    pub fn wgpu_device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// wgpu's queue.
+    pub fn wgpu_queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+
+    /// Hands a submitted batch to the thread that waits for the device.
+    pub(super) fn launch(&self, flight: Flight) -> Result<(), RunError> {
+        let sender = self.flights.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        sender.send(flight).map_err(|_| self.health.fail("the thread that waits for the device ended"))
+    }
+
+    /// Runs calls to wgpu, and returns the error that they raised instead of handing it to the device's handler.
+    pub(super) fn scoped<T>(&self, work: impl FnOnce() -> T) -> Result<T, wgpu::Error> {
+        let scopes = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory]
+            .map(|filter| self.device.push_error_scope(filter));
+        let value = work();
+        // Last in, first out. On native targets the future is ready at once.
+        let errors: Vec<_> = scopes.into_iter().rev().map(|scope| pollster::block_on(scope.pop())).collect();
+        errors.into_iter().flatten().next().map_or(Ok(value), Err)
+    }
+
+    /// Waits until everything submitted so far is done, so that its staging memory is free again.
+    pub(super) fn wait(&self) -> Result<(), RunError> {
+        flight::poll(&self.device, wgpu::PollType::wait_indefinitely(), &self.health).map(|_| ())
+    }
+}
+
+fn describe(adapter: &wgpu::Adapter) -> AdapterDescription {
+    AdapterDescription::of(&adapter.get_info(), adapter.features(), adapter.limits())
+}
+
+/// Adapters of the backends that have compute shaders worth the name, best first.
+fn enumerate() -> Vec<wgpu::Adapter> {
+    // One instance for the process: making one loads drivers.
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    let instance = INSTANCE.get_or_init(|| {
+        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = wgpu::Backends::PRIMARY;
+        descriptor.flags = wgpu::InstanceFlags::empty().with_env();
+        wgpu::Instance::new(descriptor)
+    });
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
+    adapters
+        .retain(|adapter| adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
+    adapters.sort_by_key(|adapter| {
+        let info = adapter.get_info();
+        let device_type = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Other => 3,
+            wgpu::DeviceType::Cpu => 4,
+        };
+        // The same GPU may be there twice on Windows; its Vulkan driver has more features.
+        let backend = match info.backend {
+            wgpu::Backend::Vulkan | wgpu::Backend::Metal => 0,
+            _ => 1,
+        };
+        (device_type, backend)
+    });
+    adapters
+}
+
+fn select(selector: &AdapterSelector) -> Result<wgpu::Adapter> {
+    if *selector == AdapterSelector::Noop {
+        return noop();
+    }
+    let adapters = enumerate();
+    let found: Vec<String> = adapters.iter().map(|adapter| describe(adapter).to_string()).collect();
+    let matching = adapters.into_iter().find(|adapter| {
+        let info = adapter.get_info();
+        match selector {
+            AdapterSelector::Auto => info.device_type != wgpu::DeviceType::Cpu,
+            AdapterSelector::Any => true,
+            AdapterSelector::Name(name) => info.name.to_lowercase().contains(&name.to_lowercase()),
+            AdapterSelector::Noop => false,
+        }
+    });
+    matching.ok_or_else(|| {
+        let wanted = match selector {
+            AdapterSelector::Auto => "no GPU".to_string(),
+            AdapterSelector::Name(name) => format!("no adapter named '{name}'"),
+            AdapterSelector::Any | AdapterSelector::Noop => "no adapter".to_string(),
+        };
+        let found = if found.is_empty() { "none; is a driver installed?".to_string() } else { found.join("; ") };
+        Error::Device(format!("{wanted}; adapters of this machine: {found}"))
+    })
+}
+
+fn noop() -> Result<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::NOOP;
+    descriptor.backend_options.noop = wgpu::NoopBackendOptions::enabled();
+    let instance = wgpu::Instance::new(descriptor);
+    pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()))
+        .map_err(|error| Error::Device(format!("the noop backend: {error}")))
+}

@@ -1,0 +1,136 @@
+//! Batches in flight: a thread for each device waits for them in order, reads their results back and completes them.
+
+use super::device::Health;
+use crate::error::RunError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+/// A submitted batch.
+pub(super) struct Flight {
+    pub submission: wgpu::SubmissionIndex,
+    /// Being mapped for reading.
+    pub buffer: wgpu::Buffer,
+    /// Bytes of `buffer` that are mapped.
+    pub bytes: u64,
+    /// Hears when the mapping is done.
+    pub mapped: mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    /// Gets the mapped bytes, or the reason why there are none. Called once, on the waiting thread.
+    pub finish: Box<dyn FnOnce(Result<&[u8], RunError>) + Send>,
+    /// Where `buffer` goes when it has been read.
+    pub pool: Arc<ReadbackPool>,
+}
+
+/// How long one wait for the device lasts before its health is looked at again.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Starts the thread that waits. It ends when the sender is dropped and the last batch is done.
+pub(super) fn start_thread(device: wgpu::Device, health: Arc<Health>) -> mpsc::Sender<Flight> {
+    let (sender, receiver) = mpsc::channel::<Flight>();
+    let thread = std::thread::Builder::new().name("lexel-gpu".into()).spawn(move || {
+        for flight in receiver {
+            land(flight, &device, &health);
+        }
+    });
+    if let Err(error) = thread {
+        // The receiver is gone with the closure, so every launch fails with this reason.
+        log::error!("no thread to wait for the GPU: {error}");
+    }
+    sender
+}
+
+fn land(flight: Flight, device: &wgpu::Device, health: &Health) {
+    let Flight { submission, buffer, bytes, mapped, finish, pool } = flight;
+    if let Err(error) = wait(submission, &mapped, device, health) {
+        finish(Err(error));
+        return;
+    }
+    match buffer.get_mapped_range(..bytes) {
+        Ok(view) => {
+            finish(Ok(&view));
+            drop(view);
+            buffer.unmap();
+            pool.give_back(buffer);
+        }
+        Err(error) => finish(Err(health.fail(format!("reading results back: {error}")))),
+    }
+}
+
+/// Until the batch is computed and its buffer mapped, or the device lost.
+fn wait(
+    submission: wgpu::SubmissionIndex,
+    mapped: &mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    device: &wgpu::Device,
+    health: &Health,
+) -> Result<(), RunError> {
+    loop {
+        let wait = wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(PATIENCE) };
+        let done = poll(device, wait, health)?;
+        // The callback may be running on another thread, where an application polls the device itself.
+        match mapped.recv_timeout(if done { PATIENCE } else { Duration::ZERO }) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => {
+                health.check()?;
+                return Err(health.fail(format!("the device did not hand over a result: {error}")));
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => health.check()?,
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                health.check()?;
+                return Err(health.fail("the device dropped a batch"));
+            }
+        }
+    }
+}
+
+/// Polls the device: `false` if the wait timed out. wgpu 30 panics where the device was lost meanwhile (`Device::poll` in
+/// backend/wgpu_core.rs: every error but a time-out is fatal there); that becomes the error it is.
+pub(super) fn poll(device: &wgpu::Device, poll: wgpu::PollType, health: &Health) -> Result<bool, RunError> {
+    health.check()?;
+    match catch_unwind(AssertUnwindSafe(|| device.poll(poll))) {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(wgpu::PollError::Timeout)) => Ok(false),
+        Ok(Err(error)) => Err(health.fail(error.to_string())),
+        Err(panic) => {
+            let message = panic.downcast_ref::<String>().map_or("the driver reported an error", String::as_str);
+            Err(health.fail(message))
+        }
+    }
+}
+
+/// Buffers that results are read back through: a few, reused.
+#[derive(Debug, Default)]
+pub(super) struct ReadbackPool {
+    free: Mutex<Vec<wgpu::Buffer>>,
+}
+
+/// Buffers that are kept for later.
+const KEPT: usize = 4;
+
+impl ReadbackPool {
+    /// A buffer of at least so many bytes.
+    pub fn take(&self, bytes: u64, device: &wgpu::Device) -> wgpu::Buffer {
+        let mut free = self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(at) = free.iter().position(|buffer| buffer.size() >= bytes) {
+            return free.swap_remove(at);
+        }
+        free.pop(); // too small, and it would only stand in the way
+        device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read-back"),
+            size: bytes
+                .max(4096)
+                .checked_next_power_of_two()
+                .unwrap_or(bytes)
+                .min(device.limits().max_buffer_size)
+                .max(bytes),
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        })
+    }
+
+    fn give_back(&self, buffer: wgpu::Buffer) {
+        let mut free = self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if free.len() < KEPT {
+            free.push(buffer);
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! The GPU executor. A program is compiled once for a device ([`compile`]: kernels, constants, grids as plain data; then
+//! pipelines and packed weights); a batch is then a few small uploads, one compute pass and one read-back.
+//!
+//! To add a kernel: `shaders/x.wgsl` and `kernels/x.rs` (the conventions are in [`kernel`]), and its arm in
+//! [`compile::compile`].
+
+pub mod compile;
+mod device;
+mod flight;
+pub mod kernel;
+pub mod kernels;
+mod options;
+mod pipeline;
+mod upload;
+pub mod weights;
+mod workspace;
+
+pub use device::{AdapterDescription, AdapterSelector, GpuDevice};
+pub use options::{Dtype, Features, GpuOptions};
+
+use crate::batch::Batch;
+use crate::error::{Error, Result, RunError};
+use crate::executor::{Executor, Pending};
+use crate::matrix::Matrix;
+use crate::program::{Output, Plan, Program, Rows, Value, WeightSource};
+use compile::{Compiled, Count, Slot};
+use flight::{Flight, ReadbackPool};
+use futures::channel::oneshot;
+use kernel::{Binding, Target, stride4};
+use pipeline::Pipeline;
+use rayon::prelude::*;
+use std::sync::{Arc, Mutex, mpsc};
+use upload::BatchData;
+use weights::Weights;
+use workspace::{Allocated, Fixed, Workspace};
+
+/// Batches in flight: one computes, one waits behind it, one is being read back or prepared.
+const IN_FLIGHT: usize = 3;
+/// Tokens that fill a GPU well without running into a driver's time limit. To be measured on real ones.
+const GPU_BATCH_TOKENS: usize = 16_384;
+/// On a software adapter, what fits the CPU's caches better.
+const SOFTWARE_BATCH_TOKENS: usize = 2_048;
+
+/// A program compiled for a GPU, with its weights there.
+#[derive(Debug)]
+pub struct GpuExecutor {
+    device: Arc<GpuDevice>,
+    fixed: Fixed,
+    dtype: Dtype,
+    features: Features,
+    /// For each output, the steps that it needs.
+    needed: [Vec<bool>; 2],
+    /// Recording and submitting is one thing at a time: the queue's order keeps batches apart that share these buffers.
+    workspace: Mutex<Workspace>,
+    /// Every value in its own buffer. Made by the first trace.
+    tracing: Mutex<Option<Workspace>>,
+    readback: Arc<ReadbackPool>,
+}
+
+impl GpuExecutor {
+    /// Compiles a program and uploads its weights.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device lacks what the options ask for, or is too small for the weights; those of the
+    /// weights' source.
+    pub fn load(
+        program: Arc<Program>,
+        weights: &dyn WeightSource,
+        device: &Arc<GpuDevice>,
+        options: &GpuOptions,
+    ) -> Result<GpuExecutor> {
+        device.health.check()?;
+        let description = device.description();
+        let features = description.features.masked(options.features);
+        if options.dtype == Dtype::F16 && !features.f16 {
+            return Err(Error::Device(format!("{description} has no 16-bit floats in shaders; use dtype f32")));
+        }
+        let target = Target {
+            dtype: options.dtype,
+            features,
+            limits: description.limits.clone(),
+            software: description.is_software(),
+        };
+        let compiled = compile::compile(&program, &target)?;
+        check_limits(&compiled, &target, description)?;
+
+        let pipelines: Result<Vec<Vec<Arc<Pipeline>>>> = compiled
+            .steps
+            .par_iter()
+            .map(|launches| launches.iter().map(|l| device.pipelines.get(l, options.checked, device)).collect())
+            .collect();
+        let uses = compiled.steps.iter().flatten().flat_map(|launch| &launch.slots).filter_map(|slot| match slot {
+            Slot::Weight(weight) => Some(weight),
+            Slot::Value(_) | Slot::Unused => None,
+        });
+        let weights = Weights::upload(uses, &program, weights, options.dtype, device)?;
+        log::debug!("weights: {} bytes", weights.bytes());
+        let (params, params_at) = upload_params(&compiled, device)?;
+        let unused = create(device, "unused", 64, wgpu::BufferUsages::STORAGE)?;
+
+        let needed = [Output::Sentences, Output::Tokens].map(|output| needed(&program, program.output(output)));
+        let workspace = Mutex::new(Workspace::new(Plan::reusing(&program)));
+        let fixed = Fixed {
+            program,
+            compiled,
+            pipelines: pipelines?,
+            weights,
+            params,
+            params_at,
+            unused,
+            elem_size: options.dtype.size() as u64,
+            memory_budget: options.memory_budget,
+        };
+        let (device, readback) = (device.clone(), Arc::default());
+        Ok(GpuExecutor {
+            device,
+            fixed,
+            dtype: options.dtype,
+            features,
+            needed,
+            workspace,
+            tracing: Mutex::default(),
+            readback,
+        })
+    }
+
+    /// The device that it runs on.
+    pub fn device(&self) -> &Arc<GpuDevice> {
+        &self.device
+    }
+
+    /// Records and submits a batch: the steps in `needed`, then a copy of `outputs`. `finish` gets these as matrices.
+    fn start(
+        &self,
+        batch: &Batch,
+        workspace: &mut Workspace,
+        needed: &[bool],
+        outputs: &[Value],
+        finish: impl FnOnce(Result<Vec<Matrix>, RunError>) + Send + 'static,
+    ) -> Result<(), RunError> {
+        let data = BatchData::new(batch, self.fixed.compiled.query_tile);
+        workspace.reserve(batch.tokens(), batch.sequences(), &self.fixed, &self.device)?;
+        let Some(allocated) = workspace.allocated() else {
+            return Err(self.device.health.fail("no workspace"));
+        };
+
+        let program = &self.fixed.program;
+        let parts: Vec<Part> = outputs
+            .iter()
+            .scan(0, |offset, &value| {
+                let shape = program.shape(value);
+                let (rows, stride) = (shape.rows_in(batch.tokens(), batch.sequences()), stride4(shape.cols) * 4);
+                let part = Part { offset: *offset, rows, cols: shape.cols, stride, dtype: self.dtype };
+                *offset += part.bytes() as u64;
+                Some(part)
+            })
+            .collect();
+        let bytes: u64 = parts.iter().map(|part| part.bytes() as u64).sum();
+        let limit = self.device.description().limits.max_buffer_size;
+        if bytes > limit {
+            return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: bytes, granted: limit });
+        }
+
+        let (mapping, mapped) = mpsc::channel();
+        let submitted = self.device.scoped(|| {
+            let buffer = self.readback.take(bytes, &self.device.device);
+            let mut encoder = self.device.device.create_command_encoder(&Default::default());
+            self.record(&data, allocated, needed, &mut encoder);
+            for (part, &value) in parts.iter().zip(outputs).filter(|(part, _)| part.rows > 0) {
+                let source = workspace.buffer(allocated, value);
+                encoder.copy_buffer_to_buffer(source, 0, &buffer, part.offset, part.bytes() as u64);
+            }
+            encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
+                let _ = mapping.send(result); // nobody listens once the batch has failed
+            });
+            let batch = [
+                bytemuck::bytes_of(&data.sizes),
+                bytemuck::cast_slice(&data.tokens),
+                bytemuck::cast_slice(&data.sequences),
+                bytemuck::cast_slice(&data.query_tiles),
+            ];
+            for (buffer, bytes) in allocated.batch.iter().zip(batch).filter(|(_, bytes)| !bytes.is_empty()) {
+                self.device.queue.write_buffer(buffer, 0, bytes);
+            }
+            (self.device.queue.submit([encoder.finish()]), buffer)
+        });
+        let (submission, buffer) = match submitted {
+            Ok(submitted) => submitted,
+            Err(wgpu::Error::OutOfMemory { .. }) => {
+                return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: bytes, granted: 0 });
+            }
+            Err(error) => return Err(self.device.health.fail(error.to_string())),
+        };
+        let finish = Box::new(move |bytes: Result<&[u8], RunError>| {
+            finish(bytes.map(|bytes| parts.iter().map(|part| part.read(bytes)).collect()));
+        });
+        self.device.launch(Flight { submission, buffer, bytes, mapped, finish, pool: self.readback.clone() })
+    }
+
+    fn record(&self, data: &BatchData, allocated: &Allocated, needed: &[bool], encoder: &mut wgpu::CommandEncoder) {
+        let [tokens, sequences, query_tiles, _] = data.sizes;
+        let per_axis = self.device.description().limits.max_compute_workgroups_per_dimension;
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_bind_group(0, &allocated.batch_group, &[]);
+        let steps = self.fixed.compiled.steps.iter().zip(&self.fixed.pipelines).zip(&allocated.groups);
+        for (((launches, pipelines), groups), _) in steps.zip(needed).filter(|(_, needed)| **needed) {
+            for ((launch, pipeline), group) in launches.iter().zip(pipelines).zip(groups) {
+                let items = match launch.grid.count {
+                    Count::Tokens => tokens,
+                    Count::Sequences => sequences,
+                    Count::QueryTiles => query_tiles,
+                };
+                let [x, y, z] = launch.grid.workgroups(items, per_axis);
+                if x > 0 {
+                    pass.set_pipeline(&pipeline.pipeline);
+                    pass.set_bind_group(1, group, &[]);
+                    pass.dispatch_workgroups(x, y, z);
+                }
+            }
+        }
+    }
+}
+
+impl Executor for GpuExecutor {
+    fn submit(&self, batch: Batch, output: Output) -> Result<Pending, RunError> {
+        self.device.health.check()?;
+        self.fixed.program.check(&batch)?;
+        let value = self.fixed.program.output(output);
+        let shape = self.fixed.program.shape(value);
+        let (completion, pending) = Pending::new();
+        if shape.rows_in(batch.tokens(), batch.sequences()) == 0 {
+            let _ = completion.send(Ok(Matrix::zeros(0, shape.cols))); // its other end is `pending`
+            return Ok(pending);
+        }
+        let needed = &self.needed[output as usize];
+        let starts = batch.starts.clone();
+        let mut workspace = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.start(&batch, &mut workspace, needed, &[value], move |result| {
+            let result = result.and_then(|mut matrices| {
+                let matrix = matrices.pop().unwrap_or_else(|| Matrix::zeros(0, 0));
+                check_finite(&matrix, shape.rows, &starts).map(|()| matrix)
+            });
+            let _ = completion.send(result); // the caller may have lost interest
+        })?;
+        Ok(pending)
+    }
+
+    fn trace(&self, batch: &Batch) -> Result<Vec<Matrix>, RunError> {
+        self.device.health.check()?;
+        self.fixed.program.check(batch)?;
+        let program = &self.fixed.program;
+        let values: Vec<Value> = (0..program.steps.len()).map(|i| Value(i as u32)).collect();
+        if batch.sequences() == 0 {
+            return Ok(values.iter().map(|&value| Matrix::zeros(0, program.shape(value).cols)).collect());
+        }
+        let (completion, result) = oneshot::channel();
+        let mut tracing = self.tracing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let workspace = tracing.get_or_insert_with(|| Workspace::new(Plan::keeping_all(program)));
+        self.start(batch, workspace, &vec![true; values.len()], &values, move |result| {
+            let _ = completion.send(result); // its other end waits below
+        })?;
+        pollster::block_on(result).unwrap_or_else(|_| Err(self.device.health.fail("the device dropped a batch")))
+    }
+
+    fn in_flight(&self) -> usize {
+        IN_FLIGHT
+    }
+
+    fn batch_tokens(&self) -> usize {
+        if self.device.description().is_software() { SOFTWARE_BATCH_TOKENS } else { GPU_BATCH_TOKENS }
+    }
+
+    fn describe(&self) -> String {
+        let description = self.device.description();
+        format!("{} ({:?}, {}, {})", description.name, description.backend, self.dtype.name(), self.features)
+    }
+}
+
+/// A value in a read-back buffer.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    offset: u64,
+    rows: usize,
+    cols: usize,
+    /// Elements from row to row.
+    stride: usize,
+    dtype: Dtype,
+}
+
+impl Part {
+    fn bytes(&self) -> usize {
+        self.rows * self.stride * self.dtype.size()
+    }
+
+    /// As f32, without the padding.
+    fn read(&self, bytes: &[u8]) -> Matrix {
+        let bytes = &bytes[self.offset as usize..][..self.bytes()];
+        let mut data = Vec::with_capacity(self.rows * self.cols);
+        for row in bytes.chunks_exact(self.stride * self.dtype.size()) {
+            match self.dtype {
+                Dtype::F32 => data.extend(bytemuck::cast_slice::<u8, f32>(row)[..self.cols].iter()),
+                Dtype::F16 => {
+                    data.extend(bytemuck::cast_slice::<u8, half::f16>(row)[..self.cols].iter().map(|x| x.to_f32()))
+                }
+            }
+        }
+        Matrix::new(self.rows, self.cols, data)
+    }
+}
+
+/// The first sequence with a number that is none.
+fn check_finite(matrix: &Matrix, rows: Rows, starts: &[u32]) -> Result<(), RunError> {
+    let Some(at) = matrix.data.iter().position(|x| !x.is_finite()) else {
+        return Ok(());
+    };
+    let row = at / matrix.cols;
+    let sequence = match rows {
+        Rows::Sequences => row,
+        Rows::Tokens => starts.partition_point(|&start| start as usize <= row) - 1,
+    };
+    Err(RunError::NotFinite { sequence })
+}
+
+/// Which steps a value needs.
+fn needed(program: &Program, value: Value) -> Vec<bool> {
+    let mut needed = vec![false; program.steps.len()];
+    needed[value.index()] = true;
+    for i in (0..=value.index()).rev() {
+        if needed[i] {
+            for input in program.steps[i].op.inputs() {
+                needed[input.index()] = true;
+            }
+        }
+    }
+    needed
+}
+
+/// Grids along z are not folded, and a stage binds so many buffers.
+fn check_limits(compiled: &Compiled, target: &Target, description: &AdapterDescription) -> Result<()> {
+    let limits = &target.limits;
+    for launch in compiled.steps.iter().flatten() {
+        let storage = launch.kernel.bindings.iter().filter(|binding| **binding != Binding::Params).count() as u32;
+        let (buffers, columns) = (storage + kernel::BATCH_STORAGE_BUFFERS, launch.grid.columns);
+        let (most_buffers, most_columns) =
+            (limits.max_storage_buffers_per_shader_stage, limits.max_compute_workgroups_per_dimension);
+        if buffers > most_buffers || columns > most_columns {
+            return Err(Error::Device(format!(
+                "{description}: kernel {} needs {buffers} storage buffers and {columns} workgroups along z; the device \
+                 has {most_buffers} and {most_columns}",
+                launch.kernel.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The params of all launches in one buffer, and where each step's launches have theirs.
+fn upload_params(compiled: &Compiled, device: &GpuDevice) -> Result<(wgpu::Buffer, Vec<Vec<u64>>)> {
+    let alignment = device.description().limits.min_uniform_buffer_offset_alignment as usize;
+    let mut bytes = Vec::new();
+    let mut place = |params: &[u8]| {
+        let at = bytes.len() as u64;
+        bytes.extend_from_slice(params);
+        bytes.resize(bytes.len().next_multiple_of(alignment), 0);
+        at
+    };
+    let at =
+        compiled.steps.iter().map(|launches| launches.iter().map(|launch| place(&launch.params)).collect()).collect();
+    let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+    let buffer = create(device, "params", bytes.len().max(16) as u64, usage)?;
+    device.queue.write_buffer(&buffer, 0, &bytes);
+    Ok((buffer, at))
+}
+
+fn create(device: &GpuDevice, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+    let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+    let created = device.scoped(|| device.device.create_buffer(&descriptor));
+    created.map_err(|error| Error::Device(format!("{}: {label} of {size} bytes: {error}", device.description())))
+}

@@ -1,0 +1,60 @@
+//! A batch as the shaders see it: `shaders/common/batch.wgsl`.
+
+use crate::batch::Batch;
+
+/// The contents of the four buffers of `@group(0)`.
+#[derive(Debug, PartialEq)]
+pub(super) struct BatchData {
+    /// tokens, sequences, query tiles, 0
+    pub sizes: [u32; 4],
+    /// `[tokens]` id, position, type, sequence
+    pub tokens: Vec<[u32; 4]>,
+    /// `[sequences]` first token, token behind the last, leading tokens that pooling leaves out, 0
+    pub sequences: Vec<[u32; 4]>,
+    /// `[query_tiles]` first query, queries, first token of the sequence, token behind its last
+    pub query_tiles: Vec<[u32; 4]>,
+}
+
+impl BatchData {
+    /// Tiles of at most `query_tile` queries, those of the longest sequence first: they take longest, and what starts last
+    /// should end soon.
+    pub fn new(batch: &Batch, query_tile: u32) -> BatchData {
+        let (starts, sequences) = (&batch.starts, batch.sequences());
+        let mut tokens = Vec::with_capacity(batch.tokens());
+        for s in 0..sequences {
+            tokens.extend(batch.range(s).map(|t| [batch.ids[t], batch.positions[t], batch.types[t], s as u32]));
+        }
+        let mut by_length: Vec<usize> = (0..sequences).collect();
+        by_length.sort_by_key(|&s| std::cmp::Reverse(batch.range(s).len()));
+        let mut query_tiles = Vec::new();
+        for s in by_length {
+            let (start, end) = (starts[s], starts[s + 1]);
+            let firsts = (start..end).step_by(query_tile as usize);
+            query_tiles.extend(firsts.map(|first| [first, query_tile.min(end - first), start, end]));
+        }
+        BatchData {
+            sizes: [batch.tokens() as u32, sequences as u32, query_tiles.len() as u32, 0],
+            tokens,
+            sequences: (0..sequences).map(|s| [starts[s], starts[s + 1], batch.skip[s], 0]).collect(),
+            query_tiles,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_every_query_once_and_the_longest_sequence_comes_first() {
+        let mut batch = Batch::new();
+        for length in [3, 0, 9, 4] {
+            batch.push(&vec![7; length], &vec![0; length], 1);
+        }
+        let data = BatchData::new(&batch, 4);
+        assert_eq!(data.sizes, [16, 4, 5, 0]);
+        assert_eq!(data.query_tiles, [[3, 4, 3, 12], [7, 4, 3, 12], [11, 1, 3, 12], [12, 4, 12, 16], [0, 3, 0, 3]]);
+        assert_eq!(data.sequences[2], [3, 12, 1, 0]);
+        assert_eq!(data.tokens[4], [7, 1, 0, 2]);
+    }
+}

@@ -1,0 +1,226 @@
+//! Weights on the device: packed as their kernel wants them, a piece at a time, so that the host never holds more than a
+//! piece.
+
+use super::device::GpuDevice;
+use super::options::Dtype;
+use crate::error::{Error, Result};
+use crate::program::{Program, WeightId, WeightSource, WeightSpec};
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
+
+/// How a matrix lies in device memory: panels of some rows, one behind the other. A kernel defines its own.
+#[derive(Debug)]
+pub struct Packing {
+    /// Tells packings apart: unique.
+    pub name: &'static str,
+    /// Rows of a panel.
+    pub panel_rows: usize,
+    /// Bytes of a panel of a matrix of so many columns: a multiple of 4.
+    pub panel_bytes: fn(cols: usize, dtype: Dtype) -> usize,
+    /// Appends one panel. `values` holds its rows, row-major; fewer than `panel_rows` at the end of the matrix.
+    pub pack_panel: fn(values: &[f32], cols: usize, dtype: Dtype, out: &mut Vec<u8>),
+}
+
+/// Row by row, each padded with zeros to a whole `Elem4`: `[rows, stride4(cols)]` of `Elem4`.
+pub static ROWS: Packing = Packing {
+    name: "rows",
+    panel_rows: 1,
+    panel_bytes: |cols, dtype| cols.next_multiple_of(4) * dtype.size(),
+    pack_panel: |values, cols, dtype, out| push_row(values, cols.next_multiple_of(4), dtype, out),
+};
+
+/// A vector (`cols` is 1), always in f32, padded with zeros: `[stride4(n)]` of `vec4<f32>`.
+pub static VECTOR: Packing = Packing {
+    name: "vector",
+    panel_rows: 4,
+    panel_bytes: |cols, _| 4 * cols * 4,
+    pack_panel: |values, cols, _, out| push_row(values, 4 * cols, Dtype::F32, out),
+};
+
+/// Appends `values` in `dtype`, and zeros up to `length` numbers.
+pub fn push_row(values: &[f32], length: usize, dtype: Dtype, out: &mut Vec<u8>) {
+    let padded = values.iter().copied().chain(std::iter::repeat(0.0)).take(length);
+    match dtype {
+        Dtype::F32 => padded.for_each(|value| out.extend_from_slice(&value.to_le_bytes())),
+        Dtype::F16 => padded.for_each(|value| out.extend_from_slice(&half::f16::from_f32(value).to_le_bytes())),
+    }
+}
+
+impl Packing {
+    /// Bytes of a matrix.
+    pub fn bytes(&self, rows: usize, cols: usize, dtype: Dtype) -> u64 {
+        rows.div_ceil(self.panel_rows) as u64 * (self.panel_bytes)(cols, dtype) as u64
+    }
+}
+
+/// Rows of a weight in a packing: one buffer on the device, however many launches use it.
+#[derive(Debug, Clone)]
+pub struct WeightUse {
+    /// The weight.
+    pub weight: WeightId,
+    /// Which of its rows.
+    pub rows: Range<usize>,
+    /// How they lie.
+    pub packing: &'static Packing,
+}
+
+impl WeightUse {
+    /// All rows of a weight.
+    pub fn whole(weight: WeightId, spec: &WeightSpec, packing: &'static Packing) -> WeightUse {
+        WeightUse { weight, rows: 0..spec.rows, packing }
+    }
+}
+
+impl PartialEq for WeightUse {
+    fn eq(&self, other: &WeightUse) -> bool {
+        (self.weight, &self.rows, self.packing.name) == (other.weight, &other.rows, other.packing.name)
+    }
+}
+
+impl Eq for WeightUse {}
+
+impl Hash for WeightUse {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.weight, &self.rows, self.packing.name).hash(state);
+    }
+}
+
+/// Bytes that are read, packed and handed to the queue at once.
+const PIECE: usize = 8 << 20;
+
+/// Bytes after which the upload waits for the device, so that the queue's staging memory stays bounded.
+const UNWAITED: u64 = 32 << 20;
+
+/// The packed weights of a program, on the device.
+#[derive(Debug)]
+pub(super) struct Weights {
+    buffers: HashMap<WeightUse, wgpu::Buffer>,
+}
+
+impl Weights {
+    /// Reads, packs and uploads every weight that is used.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if one is larger than the device's limits or its memory; those of the source.
+    pub fn upload<'a>(
+        uses: impl Iterator<Item = &'a WeightUse>,
+        program: &Program,
+        source: &dyn WeightSource,
+        dtype: Dtype,
+        device: &GpuDevice,
+    ) -> Result<Weights> {
+        let mut upload = Upload { device, dtype, unwaited: 0 };
+        let mut buffers = HashMap::new();
+        for weight in uses {
+            if !buffers.contains_key(weight) {
+                buffers.insert(weight.clone(), upload.weight(weight, program.weight(weight.weight), source)?);
+            }
+        }
+        upload.wait()?;
+        Ok(Weights { buffers })
+    }
+
+    /// The buffer of a use.
+    pub fn buffer(&self, weight: &WeightUse) -> &wgpu::Buffer {
+        &self.buffers[weight]
+    }
+
+    /// Bytes of all weights.
+    pub fn bytes(&self) -> u64 {
+        self.buffers.values().map(wgpu::Buffer::size).sum()
+    }
+}
+
+struct Upload<'a> {
+    device: &'a GpuDevice,
+    dtype: Dtype,
+    unwaited: u64,
+}
+
+impl Upload<'_> {
+    fn weight(&mut self, part: &WeightUse, spec: &WeightSpec, source: &dyn WeightSource) -> Result<wgpu::Buffer> {
+        let packing = part.packing;
+        let size = packing.bytes(part.rows.len(), spec.cols, self.dtype).max(16);
+        let limits = &self.device.description().limits;
+        let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let refuse = |why: String| {
+            let (name, rows, cols) = (spec.name(), part.rows.len(), spec.cols);
+            let description = self.device.description();
+            Error::Device(format!("{description}: weight '{name}' [{rows}, {cols}] takes {size} bytes: {why}"))
+        };
+        if size > largest {
+            return Err(refuse(format!("the device binds at most {largest}")));
+        }
+        let created = self.device.scoped(|| {
+            self.device.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(&spec.name()),
+                size,
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            })
+        });
+        let buffer = created.map_err(|error| refuse(error.to_string()))?;
+
+        let panel_bytes = (packing.panel_bytes)(spec.cols, self.dtype);
+        let piece_rows = (PIECE / panel_bytes.max(1)).max(1) * packing.panel_rows;
+        let mut packed = Vec::new();
+        let mut offset = 0;
+        for first in part.rows.clone().step_by(piece_rows) {
+            let values = spec.read(source, first..(first + piece_rows).min(part.rows.end))?;
+            packed.clear();
+            for panel in values.chunks(packing.panel_rows * spec.cols) {
+                (packing.pack_panel)(panel, spec.cols, self.dtype, &mut packed);
+            }
+            let written = self.device.scoped(|| self.device.queue.write_buffer(&buffer, offset, &packed));
+            written.map_err(|error| refuse(error.to_string()))?;
+            offset += packed.len() as u64;
+            self.unwaited += packed.len() as u64;
+            if self.unwaited >= UNWAITED {
+                self.wait()?;
+            }
+        }
+        Ok(buffer)
+    }
+
+    /// Until the device has everything.
+    fn wait(&mut self) -> Result<()> {
+        self.device.queue.submit([]);
+        self.device.wait()?;
+        self.unwaited = 0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn floats(bytes: &[u8]) -> Vec<f32> {
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    #[test]
+    fn rows_are_padded_to_four_columns_with_zeros() {
+        let mut out = Vec::new();
+        (ROWS.pack_panel)(&[1.0, 2.0, 3.0, 4.0, 5.0], 5, Dtype::F32, &mut out);
+        assert_eq!(floats(&out), [1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 0.0, 0.0]);
+        assert_eq!((out.len(), ROWS.bytes(1, 5, Dtype::F32)), (32, 32));
+
+        out.clear();
+        (ROWS.pack_panel)(&[1.5], 1, Dtype::F16, &mut out);
+        assert_eq!(out, [0, 0x3e, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_vector_is_f32_in_every_dtype() {
+        for dtype in [Dtype::F32, Dtype::F16] {
+            let mut out = Vec::new();
+            for panel in [1.0f32, 2.0, 3.0, 4.0, 5.0].chunks(VECTOR.panel_rows) {
+                (VECTOR.pack_panel)(panel, 1, dtype, &mut out);
+            }
+            assert_eq!(floats(&out), [1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 0.0, 0.0]);
+            assert_eq!(out.len() as u64, VECTOR.bytes(5, 1, dtype));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The activation buffers of a plan, one for each planned slot, with the bind groups over them. Growing in steps, so that
+//! batches of like size allocate nothing; bounded by the caller's budget and the device's limits.
+
+use super::compile::{Compiled, Launch, Slot};
+use super::device::GpuDevice;
+use super::kernel::{Binding, stride4};
+use super::pipeline::Pipeline;
+use super::weights::Weights;
+use crate::error::RunError;
+use crate::program::{Plan, Program, Rows, Value};
+use std::sync::Arc;
+
+/// Capacities are multiples of these.
+const TOKENS_STEP: usize = 1024;
+const SEQUENCES_STEP: usize = 64;
+
+/// What every launch needs on the device and no batch changes.
+#[derive(Debug)]
+pub(super) struct Fixed {
+    pub program: Arc<Program>,
+    pub compiled: Compiled,
+    /// The pipeline of each launch of each step.
+    pub pipelines: Vec<Vec<Arc<Pipeline>>>,
+    pub weights: Weights,
+    /// The params of all launches, and where each step's launches have theirs.
+    pub params: wgpu::Buffer,
+    pub params_at: Vec<Vec<u64>>,
+    /// Zeros, for [`Slot::Unused`].
+    pub unused: wgpu::Buffer,
+    pub elem_size: u64,
+    pub memory_budget: Option<u64>,
+}
+
+/// The buffers of a plan.
+#[derive(Debug)]
+pub(super) struct Workspace {
+    plan: Plan,
+    tokens: usize,
+    sequences: usize,
+    allocated: Option<Allocated>,
+}
+
+/// What a workspace of some capacity holds.
+#[derive(Debug)]
+pub(super) struct Allocated {
+    /// For each planned slot.
+    values: Vec<wgpu::Buffer>,
+    /// `@group(0)`, in order of its bindings: sizes, tokens, sequences, query tiles.
+    pub batch: [wgpu::Buffer; 4],
+    pub batch_group: wgpu::BindGroup,
+    /// `@group(1)` of each launch of each step.
+    pub groups: Vec<Vec<wgpu::BindGroup>>,
+    bytes: u64,
+}
+
+impl Workspace {
+    /// Without memory yet.
+    pub fn new(plan: Plan) -> Workspace {
+        Workspace { plan, tokens: 0, sequences: 0, allocated: None }
+    }
+
+    /// The buffer that a value lives in.
+    pub fn buffer<'a>(&self, allocated: &'a Allocated, value: Value) -> &'a wgpu::Buffer {
+        &allocated.values[self.plan.buffer_of[value.index()]]
+    }
+
+    /// Makes room for a batch.
+    ///
+    /// # Errors
+    /// [`RunError::OutOfMemory`] if the budget, the device's limits or its memory do not allow it.
+    pub fn reserve(
+        &mut self,
+        tokens: usize,
+        sequences: usize,
+        fixed: &Fixed,
+        device: &GpuDevice,
+    ) -> Result<(), RunError> {
+        if self.allocated.is_some() && tokens <= self.tokens && sequences <= self.sequences {
+            return Ok(());
+        }
+        // In steps if they fit, else exactly, else not at all.
+        let grown = (
+            tokens.next_multiple_of(TOKENS_STEP).max(self.tokens),
+            sequences.next_multiple_of(SEQUENCES_STEP).max(self.sequences),
+        );
+        self.fits(grown.0, grown.1, tokens, fixed, device)
+            .and_then(|()| self.allocate(grown.0, grown.1, tokens, fixed, device))
+            .or_else(|error| match error {
+                RunError::OutOfMemory { .. } if grown != (tokens, sequences) => self
+                    .fits(tokens, sequences, tokens, fixed, device)
+                    .and_then(|()| self.allocate(tokens, sequences, tokens, fixed, device)),
+                other => Err(other),
+            })
+    }
+
+    /// What is allocated: after [`Workspace::reserve`], something.
+    pub fn allocated(&self) -> Option<&Allocated> {
+        self.allocated.as_ref()
+    }
+
+    /// Bytes of each planned slot.
+    fn sizes(&self, tokens: usize, sequences: usize, fixed: &Fixed) -> Vec<u64> {
+        let size = |shape: &crate::program::Shape| {
+            let rows = shape.rows_in(tokens, sequences).max(1) as u64;
+            rows * stride4(shape.cols) as u64 * 4 * fixed.elem_size
+        };
+        self.plan.buffers.iter().map(|shape| size(shape).next_multiple_of(16)).collect()
+    }
+
+    /// Whether capacities lie within budget and limits. `wanted` is the batch's tokens, for the message.
+    fn fits(
+        &self,
+        tokens: usize,
+        sequences: usize,
+        wanted: usize,
+        fixed: &Fixed,
+        device: &GpuDevice,
+    ) -> Result<(), RunError> {
+        let sizes = self.sizes(tokens, sequences, fixed);
+        let limits = &device.description().limits;
+        let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let total = sizes.iter().sum();
+        let widest = sizes.into_iter().max().unwrap_or(0);
+        match fixed.memory_budget {
+            Some(budget) if total > budget => {
+                Err(RunError::OutOfMemory { tokens: wanted, needed: total, granted: budget })
+            }
+            _ if widest > largest => Err(RunError::OutOfMemory { tokens: wanted, needed: widest, granted: largest }),
+            _ => Ok(()),
+        }
+    }
+
+    fn allocate(
+        &mut self,
+        tokens: usize,
+        sequences: usize,
+        wanted: usize,
+        fixed: &Fixed,
+        device: &GpuDevice,
+    ) -> Result<(), RunError> {
+        // The old buffers go first; batches in flight keep theirs alive.
+        let granted = self.allocated.take().map_or(0, |allocated| allocated.bytes);
+        (self.tokens, self.sequences) = (0, 0);
+        let sizes = self.sizes(tokens, sequences, fixed);
+        let created = device.scoped(|| self.create(&sizes, tokens, sequences, fixed, device));
+        match created {
+            Ok(allocated) => {
+                log::debug!("workspace: {tokens} tokens, {sequences} sequences, {} bytes", allocated.bytes);
+                self.allocated = Some(allocated);
+                (self.tokens, self.sequences) = (tokens, sequences);
+                Ok(())
+            }
+            Err(wgpu::Error::OutOfMemory { .. }) => {
+                Err(RunError::OutOfMemory { tokens: wanted, needed: sizes.iter().sum(), granted })
+            }
+            Err(error) => Err(device.health.fail(error.to_string())),
+        }
+    }
+
+    fn create(&self, sizes: &[u64], tokens: usize, sequences: usize, fixed: &Fixed, device: &GpuDevice) -> Allocated {
+        let buffer = |label: &str, size: u64, usage| {
+            device.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
+        let storage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+        let values: Vec<_> = self
+            .plan
+            .buffers
+            .iter()
+            .zip(sizes)
+            .map(|(shape, &size)| {
+                let rows = match shape.rows {
+                    Rows::Tokens => "tokens",
+                    Rows::Sequences => "sequences",
+                };
+                buffer(&format!("[{rows}, {}]", shape.cols), size, storage | wgpu::BufferUsages::COPY_SRC)
+            })
+            .collect();
+
+        let tiles = sequences + tokens / fixed.compiled.query_tile as usize;
+        let quads = |rows: usize| rows.max(1) as u64 * 16; // vec4<u32>
+        let batch = [
+            buffer("batch", 16, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST),
+            buffer("tokens", quads(tokens), storage),
+            buffer("sequences", quads(sequences), storage),
+            buffer("query tiles", quads(tiles), storage),
+        ];
+        let batch_group =
+            group(device, "batch", &device.pipelines.batch_layout, batch.iter().map(|b| b.as_entire_binding()));
+
+        let groups = fixed.compiled.steps.iter().zip(&fixed.pipelines).zip(&fixed.params_at);
+        let groups = groups.map(|((launches, pipelines), params_at)| {
+            let launches = launches.iter().zip(pipelines).zip(params_at);
+            launches.map(|((launch, pipeline), &at)| self.group(launch, pipeline, at, &values, fixed, device)).collect()
+        });
+        Allocated { groups: groups.collect(), values, batch, batch_group, bytes: sizes.iter().sum() }
+    }
+
+    fn group(
+        &self,
+        launch: &Launch,
+        pipeline: &Pipeline,
+        params_at: u64,
+        values: &[wgpu::Buffer],
+        fixed: &Fixed,
+        device: &GpuDevice,
+    ) -> wgpu::BindGroup {
+        let mut slots = launch.slots.iter();
+        let resources = launch.kernel.bindings.iter().map(|binding| match binding {
+            Binding::Params => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: &fixed.params,
+                offset: params_at,
+                size: wgpu::BufferSize::new(launch.params.len() as u64),
+            }),
+            Binding::Read | Binding::Write => match slots.next() {
+                Some(Slot::Value(value)) => values[self.plan.buffer_of[value.index()]].as_entire_binding(),
+                Some(Slot::Weight(weight)) => fixed.weights.buffer(weight).as_entire_binding(),
+                Some(Slot::Unused) | None => fixed.unused.as_entire_binding(),
+            },
+        });
+        group(device, launch.kernel.name, &pipeline.layout, resources)
+    }
+}
+
+fn group<'a>(
+    device: &GpuDevice,
+    label: &str,
+    layout: &wgpu::BindGroupLayout,
+    resources: impl Iterator<Item = wgpu::BindingResource<'a>>,
+) -> wgpu::BindGroup {
+    let entries: Vec<_> =
+        (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
+    device.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(label), layout, entries: &entries })
+}

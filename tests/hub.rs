@@ -1,0 +1,369 @@
+//! Downloads, from a hub on this machine that keeps to the protocol or breaks it.
+#![cfg(feature = "hub")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use lexel::Error;
+use lexel::checkpoint::{Checkpoint, SourceOptions, download};
+use support::{Fault, Server, git_sha1, sha256};
+
+const REPO: &str = "sentence-transformers/tiny";
+
+/// A model whose weights are long enough to arrive in several pieces.
+fn weights() -> Vec<u8> {
+    let header = r#"{"embeddings.word_embeddings.weight":{"dtype":"F32","shape":[1000,64],"data_offsets":[0,256000]}}"#;
+    let data = (0..64_000).flat_map(|x| (x as f32).to_le_bytes());
+    (header.len() as u64).to_le_bytes().into_iter().chain(header.bytes()).chain(data).collect()
+}
+
+const MODULES: &[u8] = br#"[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}]"#;
+const CONFIG: &[u8] = br#"{"model_type": "bert", "hidden_size": 64, "max_position_embeddings": 32}"#;
+const POOLING: &[u8] = br#"{"word_embedding_dimension": 64, "pooling_mode_cls_token": true}"#;
+
+/// Everything that is needed, and things that are not.
+fn repository(weights: &[u8]) -> Vec<(&str, &[u8])> {
+    vec![
+        ("modules.json", MODULES),
+        ("config.json", CONFIG),
+        ("config_sentence_transformers.json", b"{}"),
+        ("tokenizer.json", b"{}"),
+        ("1_Pooling/config.json", POOLING),
+        ("model.safetensors", weights),
+        ("README.md", b"# hello"),
+        ("pytorch_model.bin", b"pickle"),
+        ("onnx/model.onnx", b"onnx"),
+        ("data_config.json", b"{}"),
+    ]
+}
+
+const NEEDED: [&str; 6] = [
+    "1_Pooling/config.json",
+    "config.json",
+    "config_sentence_transformers.json",
+    "model.safetensors",
+    "modules.json",
+    "tokenizer.json",
+];
+
+/// A server, and a cache folder inside another folder that must stay empty else.
+struct Scene {
+    server: Server,
+    outside: tempfile::TempDir,
+    options: SourceOptions,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let server = Server::start(REPO, &repository(&weights()));
+        let outside = tempfile::tempdir().unwrap();
+        let options = SourceOptions {
+            endpoint: Some(server.url.clone()),
+            cache_dir: Some(outside.path().join("a/b/cache")),
+            token: Some("hf_test".to_string()),
+            ..SourceOptions::default()
+        };
+        Scene { server, outside, options }
+    }
+
+    fn repo_folder(&self) -> PathBuf {
+        self.outside.path().join("a/b/cache/models--sentence-transformers--tiny")
+    }
+
+    /// Every file below the folder that holds the cache, by path inside it.
+    fn all_files(&self) -> Vec<String> {
+        files_below(self.outside.path())
+    }
+
+    fn with_fault(fault: Fault) -> Scene {
+        let scene = Scene::new();
+        scene.server.set_fault(fault);
+        scene
+    }
+
+    /// Loads, expecting an error; checks that nothing wrong is left and that the next load succeeds once the server is
+    /// honest.
+    fn refusal(&self) -> String {
+        let message = download("tiny", &self.options).expect_err("the load must fail").to_string();
+        assert!(message.contains(REPO), "{message}");
+        for file in self.all_files() {
+            assert!(file.starts_with("a/b/cache/"), "{file} lies outside the cache");
+            assert!(!file.contains("/refs/"), "a failed download is what main stands for");
+            assert!(!file.ends_with("model.safetensors"), "{file} is kept");
+        }
+        self.server.set_fault(Fault::None);
+        let folder = download("tiny", &self.options).unwrap();
+        assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), weights());
+        message
+    }
+}
+
+fn files_below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut stack = vec![folder.to_path_buf()];
+    while let Some(next) = stack.pop() {
+        for entry in std::fs::read_dir(next).unwrap().flatten() {
+            match entry.file_type().unwrap().is_dir() {
+                true => stack.push(entry.path()),
+                false => found.push(entry.path().strip_prefix(folder).unwrap().to_str().unwrap().to_string()),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn only_what_is_needed_and_only_once() {
+    let mut scene = Scene::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    scene.options.progress = Some(Arc::new(move |progress| log.lock().unwrap().push(progress.clone())));
+    let checkpoint = Checkpoint::open("tiny", &scene.options).unwrap();
+    assert_eq!(checkpoint.name(), REPO);
+    assert_eq!(checkpoint.modules().len(), 3);
+    assert_eq!(checkpoint.transformer().unwrap().1.max_seq_length, Some(32));
+    assert_eq!(files_below(checkpoint.folder()), NEEDED);
+
+    // Python's layout: a ref, snapshots that link to blobs named by their hash, markers for what does not exist.
+    let commit = checkpoint.commit().unwrap();
+    let repo = scene.repo_folder();
+    assert_eq!(std::fs::read_to_string(repo.join("refs/main")).unwrap(), commit);
+    assert_eq!(checkpoint.folder(), repo.join("snapshots").join(commit));
+    let link = std::fs::read_link(checkpoint.folder().join("1_Pooling/config.json")).unwrap();
+    assert_eq!(link, Path::new("../../../blobs").join(git_sha1(POOLING)));
+    assert_eq!(std::fs::read(repo.join("blobs").join(sha256(&weights()))).unwrap(), weights());
+    assert!(repo.join(".no_exist").join(commit).join("sentence_bert_config.json").is_file());
+
+    let requests = scene.server.take_requests();
+    assert!(requests.iter().all(|request| request.authorization.as_deref() == Some("Bearer hf_test")));
+    assert!(!requests.iter().any(|request| request.path.contains("pytorch") || request.path.contains("README")));
+    let seen = seen.lock().unwrap();
+    let last = seen.last().unwrap();
+    assert_eq!((last.file.as_str(), last.file_done, last.done), ("model.safetensors", 256_105, last.total), "{last:?}");
+    assert!(seen.windows(2).all(|pair| pair[0].done <= pair[1].done));
+
+    // Again: one question for the branch's commit, none for a commit that is there.
+    download("tiny", &scene.options).unwrap();
+    assert_eq!(scene.server.take_requests().len(), 1);
+    scene.options.revision = Some(commit.to_string());
+    download("tiny", &scene.options).unwrap();
+    scene.options.offline = true;
+    scene.options.revision = None;
+    assert_eq!(download("tiny", &scene.options).unwrap(), checkpoint.folder());
+    assert_eq!(scene.server.take_requests(), []);
+}
+
+#[test]
+fn revisions() {
+    let mut scene = Scene::new();
+    let weights = weights();
+    let mut other = repository(&weights);
+    other[4].1 = br#"{"word_embedding_dimension": 64, "pooling_mode_max_tokens": true}"#;
+    let commit = scene.server.add_revision("refs/pr/7", &other);
+    for revision in ["refs/pr/7", commit.as_str()] {
+        scene.options.revision = Some(revision.to_string());
+        let checkpoint = Checkpoint::open(REPO, &scene.options).unwrap();
+        assert_eq!(checkpoint.commit(), Some(commit.as_str()));
+    }
+    let pr = std::fs::read_to_string(scene.repo_folder().join("refs/refs/pr/7")).unwrap();
+    assert_eq!(pr, commit);
+    // The weights are the same blob: `main` needs only the other pooling.
+    scene.options.revision = None;
+    scene.server.take_requests();
+    download("tiny", &scene.options).unwrap();
+    assert!(!scene.server.take_requests().iter().any(|request| request.path.contains("safetensors")));
+    // A branch that moves on.
+    let moved = scene.server.add_revision("main", &other[..8]);
+    assert_eq!(Checkpoint::open("tiny", &scene.options).unwrap().commit(), Some(moved.as_str()));
+
+    scene.options.revision = Some("nowhere".to_string());
+    let error = download("tiny", &scene.options).unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }) && error.to_string().contains("nowhere"), "{error}");
+    scene.options.revision = Some("../../x".to_string());
+    assert!(matches!(download("tiny", &scene.options), Err(Error::InvalidInput(_))));
+}
+
+#[test]
+fn a_body_that_is_cut_short_goes_on_later() {
+    let scene = Scene::with_fault(Fault::ShortBody);
+    let message = scene.refusal();
+    assert!(message.contains("128052 of 256105 bytes are kept"), "{message}");
+    let ranges: Vec<_> = scene.server.take_requests().into_iter().filter_map(|request| request.range).collect();
+    assert!(ranges.contains(&"bytes=128052-256104".to_string()), "{ranges:?}");
+}
+
+#[test]
+fn a_size_that_lies() {
+    let message = Scene::with_fault(Fault::LyingSize).refusal();
+    assert!(message.contains("expected 1000000 bytes, got 256105"), "{message}");
+    let message = Scene::with_fault(Fault::LongBody).refusal();
+    assert!(message.contains("expected 256105 bytes, the server sends more"), "{message}");
+}
+
+#[test]
+fn contents_that_are_not_what_their_hash_says() {
+    let message = Scene::with_fault(Fault::WrongContents).refusal();
+    assert!(message.contains("model.safetensors: expected contents with the checksum"), "{message}");
+}
+
+#[test]
+fn names_that_lead_out_of_the_cache() {
+    for evil in ["../../../../evil", "/tmp/evil", "a/b", "..", "", "a\\b", ".hidden"] {
+        let message = Scene::with_fault(Fault::EvilEtag(evil)).refusal();
+        assert!(message.contains("hash (ETag) of config.json"), "{message}");
+        let message = Scene::with_fault(Fault::EvilCommit(evil)).refusal();
+        assert!(message.contains("as the commit of revision main"), "{message}");
+    }
+    for evil in ["../evil", "/tmp/evil", "a/../../evil", "a\\b", "C:/evil"] {
+        let message = Scene::with_fault(Fault::EvilFile(evil)).refusal();
+        assert!(message.contains("the server lists a file"), "{message}");
+    }
+}
+
+#[test]
+fn a_commit_that_is_another() {
+    let mut scene = Scene::with_fault(Fault::EvilCommit("0123456789012345678901234567890123456789"));
+    scene.options.revision = Some(scene.server.add_revision("v1", &repository(&weights())));
+    assert!(download("tiny", &scene.options).unwrap_err().to_string().contains("refused"));
+}
+
+#[test]
+fn statuses_say_what_to_do() {
+    for (status, advice) in
+        [(401, "HF_TOKEN"), (403, "accept the model's conditions"), (404, "check its name"), (500, "500")]
+    {
+        let message = Scene::with_fault(Fault::Status(status)).refusal();
+        assert!(message.contains(advice), "{status}: {message}");
+    }
+}
+
+#[test]
+fn a_server_that_is_down() {
+    let mut scene = Scene::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nowhere = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let there = std::mem::replace(&mut scene.options.endpoint, Some(nowhere.clone()));
+    let message = download("tiny", &scene.options).unwrap_err().to_string();
+    assert!(message.contains(&nowhere) && message.contains("refused"), "{message}");
+    scene.options.endpoint = there;
+    let folder = download("tiny", &scene.options).unwrap();
+    scene.options.endpoint = Some(nowhere);
+    assert_eq!(download("tiny", &scene.options).unwrap(), folder);
+    scene.options.endpoint = Some(scene.server.url.clone());
+    scene.server.set_fault(Fault::Status(503));
+    assert_eq!(download("tiny", &scene.options).unwrap(), folder);
+}
+
+#[test]
+fn many_at_once_download_once() {
+    let scene = Scene::with_fault(Fault::Slow);
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(|| Checkpoint::open("tiny", &scene.options).unwrap())).collect();
+        for checkpoint in all {
+            assert_eq!(files_below(checkpoint.join().unwrap().folder()), NEEDED);
+        }
+    });
+    let requests = scene.server.take_requests();
+    let bodies = requests.iter().filter(|r| r.method == "GET" && r.path.starts_with("/cdn/")).count();
+    assert_eq!(bodies, 1);
+}
+
+#[test]
+fn a_mirror_without_trees() {
+    let scene = Scene::with_fault(Fault::NoTree);
+    let checkpoint = Checkpoint::open("tiny", &scene.options).unwrap();
+    assert_eq!(files_below(checkpoint.folder()), NEEDED);
+}
+
+#[test]
+fn xet_writes_nothing_outside() {
+    Scene::with_fault(Fault::Xet).refusal();
+}
+
+#[test]
+fn a_snapshot_that_another_program_began_is_completed() {
+    let scene = Scene::new();
+    let folder = download("tiny", &scene.options).unwrap();
+    // What the transformers library alone would have fetched: without modules.json this would be another model.
+    std::fs::remove_file(folder.join("modules.json")).unwrap();
+    std::fs::remove_dir_all(folder.join("1_Pooling")).unwrap();
+    assert_eq!(Checkpoint::open("tiny", &scene.options).unwrap().modules().len(), 3);
+    assert_eq!(files_below(&folder), NEEDED);
+}
+
+#[test]
+fn models_that_cannot_be_loaded_are_refused_before_their_weights() {
+    let scene = Scene::new();
+    let custom = br#"[{"idx": 0, "name": "0", "path": "", "type": "custom_st.MyModule"}]"#;
+    let weights = weights();
+    let mut files = repository(&weights);
+    files[0].1 = custom;
+    scene.server.add_revision("main", &files);
+    let message = download("tiny", &scene.options).unwrap_err().to_string();
+    assert!(message.contains("custom_st.MyModule"), "{message}");
+    let pickled: Vec<_> = repository(&weights).into_iter().filter(|(name, _)| *name != "model.safetensors").collect();
+    scene.server.add_revision("main", &pickled);
+    let message = download("tiny", &scene.options).unwrap_err().to_string();
+    assert!(message.contains("pytorch_model.bin") && message.contains("convert"), "{message}");
+    assert!(!scene.server.take_requests().iter().any(|request| request.path.starts_with("/cdn/")));
+}
+
+#[test]
+fn shards() {
+    let scene = Scene::new();
+    let weights = weights();
+    let index = br#"{"weight_map": {"embeddings.word_embeddings.weight": "model-00001-of-00001.safetensors"}}"#;
+    let mut files = repository(&weights);
+    files[5].0 = "model-00001-of-00001.safetensors";
+    files.push(("model.safetensors.index.json", index));
+    scene.server.add_revision("main", &files);
+    let checkpoint = Checkpoint::open("tiny", &scene.options).unwrap();
+    assert!(checkpoint.weights().unwrap().contains(0, "embeddings.word_embeddings.weight"));
+    files.last_mut().unwrap().1 = br#"{"weight_map": {"a": "../../evil.safetensors"}}"#;
+    scene.server.add_revision("main", &files);
+    assert!(download("tiny", &scene.options).unwrap_err().to_string().contains("evil.safetensors"));
+}
+
+/// Environment variables belong to a process: each case is this test binary again, as a child.
+#[test]
+fn the_environment() {
+    let scene = Scene::new();
+    let cache = scene.options.cache_dir.clone().unwrap();
+    let child = |variables: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["child", "--exact", "--ignored", "--nocapture"]);
+        for name in
+            ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HF_TOKEN_PATH", "SENTENCE_TRANSFORMERS_HOME"]
+        {
+            command.env_remove(name);
+        }
+        command.env("HF_ENDPOINT", &scene.server.url).env("HF_HUB_CACHE", &cache).env("HF_HOME", scene.outside.path());
+        command.envs(variables.iter().copied());
+        command.output().unwrap().status.success()
+    };
+    assert!(!child(&[("HF_HUB_OFFLINE", "1")]), "nothing is cached yet");
+    assert_eq!(scene.server.take_requests(), []);
+    assert!(child(&[("HF_TOKEN", "hf_env")]));
+    let requests = scene.server.take_requests();
+    assert!(requests.len() > 5 && requests.iter().all(|r| r.authorization.as_deref() == Some("Bearer hf_env")));
+    for offline in ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
+        assert!(child(&[(offline, "true")]));
+        assert_eq!(scene.server.take_requests(), []);
+    }
+    let token_file = scene.outside.path().join("my-token");
+    std::fs::write(&token_file, "hf_file\n").unwrap();
+    assert!(child(&[("HF_TOKEN_PATH", token_file.to_str().unwrap()), ("HF_HUB_OFFLINE", "0")]));
+    assert_eq!(scene.server.take_requests()[0].authorization.as_deref(), Some("Bearer hf_file"));
+}
+
+#[test]
+#[ignore = "the child process of the_environment"]
+fn child() {
+    download("tiny", &SourceOptions::default()).unwrap();
+}
