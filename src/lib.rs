@@ -1,8 +1,8 @@
 //! Sentence embeddings on any GPU, and without one (crate documentation follows with the public face).
 
 pub mod batch;
-pub mod cpu;
 pub mod checkpoint;
+pub mod cpu;
 pub mod error;
 pub mod executor;
 #[cfg(feature = "gpu")]
