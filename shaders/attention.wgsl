@@ -1,9 +1,56 @@
-// softmax(SCALE * q k^T) v within each sequence, for each head, by the online softmax (Milakov, Gimelshein 2018).
-// A workgroup takes one query tile and one head; each thread one query row.
-@group(1) @binding(0) var<storage, read> qkv: array<Elem>;       // [tokens, QKV_STRIDE]: all of q, all of k, all of v
+// softmax(scale * q k^T) v within each sequence, for each head, by the online softmax (Milakov, Gimelshein 2018).
+// A workgroup takes one query tile and one head, SPLIT threads a query row, each a part of the head's columns: q and sums
+// stay in registers, and the sequence's keys and values pass through workgroup memory, KEYS at a time.
+@group(1) @binding(0) var<storage, read> qkv: array<Elem4>;      // [tokens, QKV_STRIDE4]: all of q, all of k, all of v
 @group(1) @binding(1) var<storage, read_write> out: array<Elem>; // [tokens, OUT_STRIDE]
 
-@compute @workgroup_size(QUERY_TILE)
+// Vectors of a head; the last is filled up with zeros.
+const HEAD4: u32 = (HEAD_DIM + 3u) / 4u;
+const BLOCK: u32 = 4u; // keys between two corrections of the sums
+const PART4: u32 = (HEAD4 + SPLIT - 1u) / SPLIT; // of a thread
+const STRIDE4: u32 = PART4 * SPLIT;
+const THREADS: u32 = QUERY_TILE * SPLIT;
+const BLOCKS: u32 = KEYS / BLOCK;
+const PARTIAL_SCORES: u32 = 1u + (THREADS * BLOCKS - 1u) * min(SPLIT - 1u, 1u);
+const_assert KEYS % BLOCK == 0u && 2u * KEYS * STRIDE4 * 16u + PARTIAL_SCORES * 16u <= 16384u;
+var<workgroup> keys: array<vec4<f32>, KEYS * STRIDE4>;
+var<workgroup> values: array<vec4<f32>, KEYS * STRIDE4>;
+// Of each thread's part of the columns.
+var<workgroup> partial_scores: array<vec4<f32>, PARTIAL_SCORES>;
+
+// Columns 4 i to 4 i + 3 of a head: part 0 is q, 1 is k, 2 is v.
+fn load(token: u32, part: u32, head: u32, i: u32) -> vec4<f32> {
+    if i >= HEAD4 {
+        return vec4<f32>();
+    }
+    let first = (part * HEADS + head) * HEAD_DIM + i * 4u;
+    let row = token * QKV_STRIDE4;
+    if HEAD_DIM % 4u == 0u {
+        return vec4<f32>(qkv[row + first / 4u]);
+    }
+    var x = vec4<f32>();
+    for (var c = 0u; c < min(4u, HEAD_DIM - i * 4u); c++) {
+        x[c] = f32(qkv[row + (first + c) / 4u][(first + c) % 4u]);
+    }
+    return x;
+}
+
+// The scores of BLOCK keys, as far as the columns at `at` and behind go.
+fn score(q: ptr<function, array<vec4<f32>, PART4>>, at: u32) -> vec4<f32> {
+    var scores = vec4<f32>();
+    for (var i = 0u; i < PART4; i++) {
+        let q4 = (*q)[i];
+        scores += vec4<f32>(
+            dot(q4, keys[at + i]),
+            dot(q4, keys[at + STRIDE4 + i]),
+            dot(q4, keys[at + 2u * STRIDE4 + i]),
+            dot(q4, keys[at + 3u * STRIDE4 + i]),
+        );
+    }
+    return scores;
+}
+
+@compute @workgroup_size(THREADS)
 fn attention(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -11,46 +58,82 @@ fn attention(
 ) {
     let index = group_index(workgroup, workgroups);
     if index >= batch.query_tiles {
-        return;
+        return; // the whole workgroup
     }
     let tile = query_tiles[index];
-    if lane >= tile.y {
-        return;
-    }
-    let query = tile.x + lane;
     let head = workgroup.z;
-    let at = query * QKV_STRIDE + head * HEAD_DIM;
+    let row = lane / SPLIT;
+    let part = lane % SPLIT * PART4;
+    // Threads behind the tile's last query repeat it, and do not write.
+    let query = tile.x + min(row, tile.y - 1u);
 
-    var q: array<f32, HEAD_DIM>;
-    var o: array<f32, HEAD_DIM>;
-    for (var i = 0u; i < HEAD_DIM; i++) {
-        q[i] = f32(qkv[at + i]) * SCALE;
-        o[i] = 0.0;
+    // Scores are powers of two: exp(x) = exp2(x * log2(e)).
+    var q: array<vec4<f32>, PART4>;
+    var sums: array<vec4<f32>, PART4>;
+    for (var i = 0u; i < PART4; i++) {
+        q[i] = load(query, 0u, head, part + i) * SCALE_LOG2;
     }
     var largest = -3.4028234e38;
-    var sum = 0.0;
-    for (var key = tile.z; key < tile.w; key++) {
-        let k = key * QKV_STRIDE + (HEADS + head) * HEAD_DIM;
-        let v = k + HEADS * HEAD_DIM;
-        var score = 0.0;
-        for (var i = 0u; i < HEAD_DIM; i++) {
-            score += q[i] * f32(qkv[k + i]);
+    var total = 0.0;
+    for (var first = tile.z; first < tile.w; first += KEYS) {
+        for (var i = lane; i < KEYS * STRIDE4; i += THREADS) {
+            let key = first + i / STRIDE4;
+            var k = vec4<f32>();
+            var v = vec4<f32>();
+            if key < tile.w {
+                k = load(key, 1u, head, i % STRIDE4);
+                v = load(key, 2u, head, i % STRIDE4);
+            }
+            keys[i] = k;
+            values[i] = v;
         }
-        let new_largest = max(largest, score);
-        let keep = exp(largest - new_largest);
-        let p = exp(score - new_largest);
-        largest = new_largest;
-        sum = sum * keep + p;
-        for (var i = 0u; i < HEAD_DIM; i++) {
-            o[i] = o[i] * keep + p * f32(qkv[v + i]);
+        workgroupBarrier();
+        let count = min(KEYS, tile.w - first);
+        if SPLIT > 1u {
+            for (var block = 0u; block < BLOCKS; block++) {
+                partial_scores[block * THREADS + lane] = score(&q, block * BLOCK * STRIDE4 + part);
+            }
+            workgroupBarrier();
         }
+        for (var key = 0u; key < count; key += BLOCK) {
+            let at = key * STRIDE4 + part;
+            var scores = vec4<f32>();
+            if SPLIT > 1u {
+                for (var i = 0u; i < SPLIT; i++) {
+                    scores += partial_scores[key / BLOCK * THREADS + row * SPLIT + i];
+                }
+            } else {
+                scores = score(&q, at);
+            }
+            let behind = key + vec4<u32>(0u, 1u, 2u, 3u) >= vec4<u32>(count);
+            scores = select(scores, vec4<f32>(-3.4028234e38), behind);
+            let highest = max(max(largest, max(scores.x, scores.y)), max(scores.z, scores.w));
+            let keep = exp2(largest - highest);
+            let p = exp2(scores - highest);
+            largest = highest;
+            total = total * keep + (p.x + p.y + p.z + p.w);
+            for (var i = 0u; i < PART4; i++) {
+                sums[i] = sums[i] * keep + p.x * values[at + i] + p.y * values[at + STRIDE4 + i]
+                    + p.z * values[at + 2u * STRIDE4 + i] + p.w * values[at + 3u * STRIDE4 + i];
+            }
+        }
+        workgroupBarrier();
     }
-    let scale = 1.0 / sum;
-    for (var i = 0u; i < HEAD_DIM; i++) {
-        out[query * OUT_STRIDE + head * HEAD_DIM + i] = Elem(o[i] * scale);
+    if row >= tile.y {
+        return;
+    }
+    let scale = 1.0 / total;
+    for (var i = 0u; i < PART4; i++) {
+        let y = sums[i] * scale;
+        let column = (part + i) * 4u;
+        let at = query * OUT_STRIDE + head * HEAD_DIM + column;
+        if column < HEAD_DIM { out[at] = Elem(y.x); }
+        if column + 1u < HEAD_DIM { out[at + 1u] = Elem(y.y); }
+        if column + 2u < HEAD_DIM { out[at + 2u] = Elem(y.z); }
+        if column + 3u < HEAD_DIM { out[at + 3u] = Elem(y.w); }
     }
     // Padding behind the last head stays finite.
-    if head == HEADS - 1u {
+    if head == HEADS - 1u && part == 0u {
         for (var i = HEADS * HEAD_DIM; i < OUT_STRIDE; i++) {
             out[query * OUT_STRIDE + i] = Elem(0.0);
         }

@@ -1,52 +1,77 @@
 // y = activation(x * weight^T + bias) + residual.
-// A workgroup of 8 x 8 threads computes 32 rows by 32 columns, each thread 4 rows by 4 columns straight from the caches.
+// A workgroup of 16 x 16 threads computes TILE_ROWS rows by 64 columns, each thread TILE_ROWS / 16 rows by 4 columns. It
+// goes through K in steps of 16: x and weight are staged in workgroup memory in f32, x row by row so that one read gives
+// four steps of a row.
 @group(1) @binding(0) var<storage, read> x: array<Elem4>;         // [rows, IN4]
-@group(1) @binding(1) var<storage, read> weight: array<Elem4>;    // [OUT4, 4, IN4]: panels of four output columns
+@group(1) @binding(1) var<storage, read> weight: array<Elem4>;    // [ceil(out / 64), 4 * IN4, 16]
 @group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;  // [OUT4]; if BIAS
 @group(1) @binding(3) var<storage, read> residual: array<Elem4>;  // [rows, OUT4]; if RESIDUAL
 @group(1) @binding(4) var<storage, read_write> out: array<Elem4>; // [rows, OUT4]
 
-@compute @workgroup_size(8, 8)
+const COLUMNS4: u32 = 16u;
+const STEP4: u32 = 4u;
+const X_STRIDE: u32 = STEP4 + 1u; // an odd number of vec4s: rows lie in different banks
+const_assert TILE_ROWS % 16u == 0u;
+const ROWS_A_THREAD: u32 = TILE_ROWS / 16u;
+// 12.5 KiB for 128 rows
+var<workgroup> x_tile: array<vec4<f32>, TILE_ROWS * X_STRIDE>;
+var<workgroup> w_tile: array<vec4<f32>, 4 * STEP4 * COLUMNS4>;
+
+@compute @workgroup_size(16, 16)
 fn linear(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_id) thread: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
 ) {
     let rows = row_count(ROWS_ARE_TOKENS);
-    let first = group_index(workgroup, workgroups) * 32u + thread.y * 4u;
-    let column = workgroup.z * 8u + thread.x;
-    if first >= rows || column >= OUT4 {
-        return;
+    let first = group_index(workgroup, workgroups) * TILE_ROWS;
+    if first >= rows {
+        return; // the whole workgroup
     }
-    // Rows behind the last are computed from the last, and not written.
-    let last = rows - 1u;
-    let x0 = min(first, last) * IN4;
-    let x1 = min(first + 1u, last) * IN4;
-    let x2 = min(first + 2u, last) * IN4;
-    let x3 = min(first + 3u, last) * IN4;
-    var sums: array<vec4<f32>, 4>;
-    for (var k = 0u; k < IN4; k++) {
-        let w = column * 4u * IN4 + k;
-        // Columns of w are the output columns: v * w is four dot products.
-        let w4 = mat4x4<f32>(
-            vec4<f32>(weight[w]),
-            vec4<f32>(weight[w + IN4]),
-            vec4<f32>(weight[w + 2u * IN4]),
-            vec4<f32>(weight[w + 3u * IN4]),
-        );
-        sums[0] += vec4<f32>(x[x0 + k]) * w4;
-        sums[1] += vec4<f32>(x[x1 + k]) * w4;
-        sums[2] += vec4<f32>(x[x2 + k]) * w4;
-        sums[3] += vec4<f32>(x[x3 + k]) * w4;
+    let panel = workgroup.z * IN4 * 4u * COLUMNS4;
+    let x_row = thread.y * ROWS_A_THREAD * X_STRIDE;
+    var sums: array<vec4<f32>, ROWS_A_THREAD>;
+    for (var k4 = 0u; k4 < IN4; k4 += STEP4) {
+        for (var i = index; i < TILE_ROWS * STEP4; i += 256u) {
+            let row = i / STEP4;
+            let k = k4 + i % STEP4;
+            // Rows behind the last are computed from the last, and not written. Behind the last column there are zeros.
+            var value = vec4<f32>();
+            if k < IN4 {
+                value = vec4<f32>(x[min(first + row, rows - 1u) * IN4 + k]);
+            }
+            x_tile[row * X_STRIDE + i % STEP4] = value;
+        }
+        // thread.y is the step within the tile
+        var w = vec4<f32>();
+        if k4 * 4u + thread.y < IN4 * 4u {
+            w = vec4<f32>(weight[panel + (k4 * 4u + thread.y) * COLUMNS4 + thread.x]);
+        }
+        w_tile[index] = w;
+        workgroupBarrier();
+        for (var k = 0u; k < STEP4; k++) {
+            let w0 = w_tile[(k * 4u) * COLUMNS4 + thread.x];
+            let w1 = w_tile[(k * 4u + 1u) * COLUMNS4 + thread.x];
+            let w2 = w_tile[(k * 4u + 2u) * COLUMNS4 + thread.x];
+            let w3 = w_tile[(k * 4u + 3u) * COLUMNS4 + thread.x];
+            for (var i = 0u; i < ROWS_A_THREAD; i++) {
+                let a = x_tile[x_row + i * X_STRIDE + k];
+                sums[i] = fma(vec4<f32>(a.w), w3, fma(vec4<f32>(a.z), w2, fma(vec4<f32>(a.y), w1, fma(vec4<f32>(a.x), w0, sums[i]))));
+            }
+        }
+        workgroupBarrier();
     }
-    for (var i = 0u; i < 4u; i++) {
-        if first + i < rows {
+    let column = workgroup.z * COLUMNS4 + thread.x;
+    for (var i = 0u; i < ROWS_A_THREAD; i++) {
+        let row = first + thread.y * ROWS_A_THREAD + i;
+        if row < rows && column < OUT4 {
             var y = sums[i];
             if BIAS {
                 y += bias[column];
             }
             y = activation(y);
-            let at = (first + i) * OUT4 + column;
+            let at = row * OUT4 + column;
             if RESIDUAL {
                 y += vec4<f32>(residual[at]);
             }

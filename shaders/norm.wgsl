@@ -1,6 +1,7 @@
 // Layer normalisation of each row: y = (x - mean) / sqrt(variance + eps) * weight + bias.
 // A workgroup normalises TEAM_ROWS rows, each by one team (common/team_*.wgsl). The variance is taken around the mean in a
-// second pass over the row, which lies in the cache: the one-pass formula cancels.
+// second pass over the row, which lies in the cache: the one-pass formula cancels. That pass also finds what rounding left
+// in the mean: it matters where the row's values lie close together.
 @group(1) @binding(0) var<storage, read> x: array<Elem4>;          // [rows, STRIDE4]
 @group(1) @binding(1) var<storage, read> weight: array<vec4<f32>>; // [STRIDE4], zero behind COLS
 @group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;   // [STRIDE4], zero behind COLS; if BIAS
@@ -21,15 +22,18 @@ fn norm(input: TeamInput) {
             sum += select(vec4<f32>(0.0), vec4<f32>(x[at + c]), exists(c));
         }
         let mean = team_sum(dot(sum, vec4<f32>(1.0)), team.lane) / f32(COLS);
+        var left = vec4<f32>(0.0);
         var squares = vec4<f32>(0.0);
         for (var c = team.lane; c < STRIDE4; c += team.lanes) {
             let d = select(vec4<f32>(0.0), vec4<f32>(x[at + c]) - mean, exists(c));
+            left += d;
             squares += d * d;
         }
-        let variance = team_sum(dot(squares, vec4<f32>(1.0)), team.lane) / f32(COLS);
+        let shift = team_sum(dot(left, vec4<f32>(1.0)), team.lane) / f32(COLS);
+        let variance = team_sum(dot(squares, vec4<f32>(1.0)), team.lane) / f32(COLS) - shift * shift;
         let scale = 1.0 / sqrt(variance + EPS);
         for (var c = team.lane; c < STRIDE4; c += team.lanes) {
-            var y = (vec4<f32>(x[at + c]) - mean) * scale * weight[c];
+            var y = ((vec4<f32>(x[at + c]) - mean) - shift) * scale * weight[c];
             if BIAS {
                 y += bias[c];
             }

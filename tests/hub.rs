@@ -1,6 +1,7 @@
 //! Downloads, from a hub on this machine that keeps to the protocol or breaks it.
 #![cfg(feature = "hub")]
 
+#[path = "support/hub.rs"]
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -248,7 +249,7 @@ fn a_server_that_is_down() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let nowhere = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let there = std::mem::replace(&mut scene.options.endpoint, Some(nowhere.clone()));
+    let there = scene.options.endpoint.replace(nowhere.clone());
     let message = download("tiny", &scene.options).unwrap_err().to_string();
     assert!(message.contains(&nowhere) && message.contains("refused"), "{message}");
     scene.options.endpoint = there;

@@ -17,6 +17,7 @@ pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
 pub(crate) const PICKLED_WEIGHTS: &str = "pytorch_model.bin";
 
 /// Small files that are read where they exist, in the folder of any module.
+#[cfg_attr(not(feature = "hub"), allow(dead_code))]
 const OPTIONAL_FILES: [&str; 7] = [
     "config.json",
     SETTINGS_FILE,
@@ -43,6 +44,7 @@ pub(crate) fn join_inside(folder: &Path, relative: &str) -> Result<PathBuf, Stri
 
 /// The files that the module folder `module` (empty for the root) needs of a repository with the files `all`, without
 /// the shards that an index lists.
+#[cfg_attr(not(feature = "hub"), allow(dead_code))]
 pub(crate) fn needed_in_module(module: &str, all: &[&str]) -> Vec<String> {
     let in_module = |name: &str| match module.trim_matches('/') {
         "" | "." => name.to_string(),

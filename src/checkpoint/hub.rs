@@ -119,7 +119,7 @@ impl<'a> Download<'a> {
     async fn run(mut self) -> Result<Snapshot> {
         let (commit, siblings) = match self.ask_commit().await {
             Ok(answer) => answer,
-            Err(failure) => return self.from_cache(failure),
+            Err(failure) => return self.fall_back(failure),
         };
         if let Some(snapshot) = self.cached.snapshot(&commit).filter(|snapshot| self.cached.is_complete(snapshot)) {
             self.write_ref(&commit)?;
@@ -127,7 +127,7 @@ impl<'a> Download<'a> {
         }
         let files = match self.list(&commit, &siblings).await {
             Ok(files) => files,
-            Err(failure) => return self.from_cache(failure),
+            Err(failure) => return self.fall_back(failure),
         };
         self.fetch_model(&commit, &files).await?;
         self.write_ref(&commit)?;
@@ -135,7 +135,7 @@ impl<'a> Download<'a> {
     }
 
     /// The cached model instead of an answer, if the server cannot be asked.
-    fn from_cache(&self, failure: Failure) -> Result<Snapshot> {
+    fn fall_back(&self, failure: Failure) -> Result<Snapshot> {
         let why = match failure {
             Failure::Unreachable(why) => why,
             Failure::Refused(error) => return Err(error),

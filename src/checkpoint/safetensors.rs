@@ -86,7 +86,7 @@ impl SafetensorsFile {
             other => return Err(weight("dtype F32, F16 or BF16".to_string(), format!("dtype {other} in {file}"))),
         };
         if let Some(bad) = values.iter().position(|value| !value.is_finite()) {
-            let columns = if all == 0 { 0 } else { tensor.shape.iter().product::<usize>() / all };
+            let columns = tensor.shape.iter().product::<usize>().checked_div(all).unwrap_or(0);
             let index = rows.start * columns + bad;
             return Err(weight("finite numbers".to_string(), format!("{} at element {index} in {file}", values[bad])));
         }

@@ -140,11 +140,9 @@ fn max_seq_length(module: &JsonFile, tokenizer: &JsonFile, config: &JsonFile) ->
         }
     }
     let family = config.str_or("model_type", "")?;
-    let mut positions = None;
-    if let Some(value) = config.get("max_position_embeddings").filter(|value| value.as_i64() != Some(-1)) {
-        let _ = value; // XLNet's -1 means that there is no table.
-        positions = config.usize_opt("max_position_embeddings")?;
-    }
+    // XLNet's -1 means that there is no table.
+    let is_unset = config.get("max_position_embeddings").and_then(Value::as_i64) == Some(-1);
+    let mut positions = if is_unset { None } else { config.usize_opt("max_position_embeddings")? };
     let offset = OFFSET_POSITIONS.contains(&family);
     if let Some(size) = positions
         && offset

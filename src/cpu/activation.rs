@@ -98,10 +98,10 @@ struct Gelu;
 
 /// The coefficients of XLA's `ErfImpl32`, highest power first: `erf(x) = x P(x^2) / Q(x^2)` for |x| < 3.83, beyond which
 /// erf is 1 in f32.
-const ERF_P: [f32; 5] = [2.290_506_6e-4, 3.408_291e-3, 5.095_57e-2, 1.852_083_2e-1, 1.128_379_1];
+const ERF_P: [f32; 5] = [2.290_506_6e-4, 3.408_291e-3, 5.095_57e-2, 1.852_083_2e-1, std::f32::consts::FRAC_2_SQRT_PI];
 const ERF_Q: [f32; 7] =
     [-1.179_160_3e-7, 2.354_796_6e-5, 1.017_962_5e-3, 1.407_047e-2, 1.109_850_5e-1, 4.974_692_5e-1, 1.0];
-const ERF_LIMIT: f32 = 3.832_506_9;
+const ERF_LIMIT: f32 = 3.832_507;
 
 impl SimdUnaryOp<f32> for Gelu {
     #[inline(always)]
@@ -169,7 +169,7 @@ mod tests {
             Activation::Relu6 => x.clamp(0.0, 6.0),
             Activation::LeakyRelu => x.max(0.01 * x),
             Activation::Elu => elu(x, 1.0),
-            Activation::Selu => 1.0507009873554804934193349852946 * elu(x, 1.6732632423543772848170429916717),
+            Activation::Selu => 1.050_700_987_355_480_5 * elu(x, 1.673_263_242_354_377_2),
             Activation::Mish => x * softplus(x).tanh(),
             Activation::Softplus => softplus(x),
             Activation::Softsign => x / (1.0 + x.abs()),

@@ -12,8 +12,10 @@ use rten_tensor::NdTensorView;
 /// The matrix product, with the kernel for this CPU. One for each thread: it can be shared, but not sent.
 pub type Gemm = GemmExecutor<f32>;
 
-/// Rows that are multiplied and then finished at a time.
-const ROW_BLOCK: usize = 66;
+/// Rows that are multiplied and then finished at a time: 48 rows of 1,536 columns are 288 KiB, which is still in the second
+/// cache when the epilogue reads it. A multiple of the 6 rows of the GEMM's tile. On Zen 3, blocks of 24 to 66 rows cost
+/// nothing beside one product of all rows, and the epilogue 2 % (6 % with gelu).
+const ROW_BLOCK: usize = 48;
 
 /// The instruction set of the GEMM's kernel, for people.
 pub fn instruction_set() -> &'static str {

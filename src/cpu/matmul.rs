@@ -21,6 +21,7 @@ pub struct StridedMut<'a> {
 
 /// A matrix in panels of [`panel_width`] columns: row `r` of panel `p` begins at `p * panel_stride + r * row_stride`. A plain
 /// row-major matrix is the case where `panel_stride` is the panel's width.
+#[derive(Clone, Copy)]
 pub struct Panels<'a> {
     pub data: &'a [f32],
     pub panel_stride: usize,

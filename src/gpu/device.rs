@@ -50,6 +50,7 @@ impl AdapterDescription {
                 f16: features.contains(wgpu::Features::SHADER_F16),
                 subgroups,
                 subgroup_size: fixed.then_some(info.subgroup_min_size),
+                int64: features.contains(wgpu::Features::SHADER_INT64),
             },
             limits,
         }
@@ -115,7 +116,10 @@ impl GpuDevice {
     pub fn open(selector: &AdapterSelector) -> Result<Arc<GpuDevice>> {
         let adapter = select(selector)?;
         let description = describe(&adapter);
-        let wanted = wgpu::Features::SHADER_F16 | wgpu::Features::SUBGROUP | wgpu::Features::SUBGROUP_BARRIER;
+        let wanted = wgpu::Features::SHADER_F16
+            | wgpu::Features::SHADER_INT64
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SUBGROUP_BARRIER;
         let mut limits = adapter.limits();
         // DX12 sets aside memory for this many descriptors: its default of a million costs too much on a small GPU.
         limits.max_non_sampler_bindings = limits.max_non_sampler_bindings.min(100_000);

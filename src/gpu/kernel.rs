@@ -15,6 +15,7 @@
 
 use super::options::{Dtype, Features};
 use crate::program::Activation;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// A kernel: one WGSL file and what it binds in `@group(1)`.
@@ -56,7 +57,7 @@ pub struct Prelude {
     dtype: Dtype,
     activation: Activation,
     constants: Vec<(&'static str, Constant)>,
-    parts: Vec<&'static str>,
+    parts: Vec<Cow<'static, str>>,
 }
 
 /// The value of a prelude constant.
@@ -112,9 +113,9 @@ impl Prelude {
         self
     }
 
-    /// A file of `shaders/common/` that only this variant of the kernel includes.
-    pub fn part(mut self, text: &'static str) -> Prelude {
-        self.parts.push(text);
+    /// A file of `shaders/common/` that only this variant of the kernel includes, or generated text.
+    pub fn part(mut self, text: impl Into<Cow<'static, str>>) -> Prelude {
+        self.parts.push(text.into());
         self
     }
 
@@ -149,7 +150,8 @@ impl Prelude {
                     writeln!(text, "fn activation(x: vec4<f32>) -> vec4<f32> {{ return act_{}(x); }}", other.name());
             }
         }
-        for part in [BATCH_PART].iter().chain(kernel.parts).chain(&self.parts).chain(&[kernel.source]) {
+        let variant = self.parts.iter().map(AsRef::as_ref);
+        for part in [BATCH_PART].into_iter().chain(kernel.parts.iter().copied()).chain(variant).chain([kernel.source]) {
             text.push_str(part);
             text.push('\n');
         }

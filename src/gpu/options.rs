@@ -13,17 +13,19 @@ pub struct Features {
     /// The subgroup size, where the device has only one. Without it, a kernel must not count on any size: the driver may
     /// choose another one for each pipeline, and wgpu cannot require one.
     pub subgroup_size: Option<u32>,
+    /// 64-bit integers in shaders. Kernels for software adapters load in such words.
+    pub int64: bool,
 }
 
 impl Features {
     /// Everything that there is: as a mask, it takes nothing away.
     pub fn all() -> Features {
-        Features { f16: true, subgroups: true, subgroup_size: Some(0) }
+        Features { f16: true, subgroups: true, subgroup_size: Some(0), int64: true }
     }
 
     /// Nothing optional.
     pub fn none() -> Features {
-        Features { f16: false, subgroups: false, subgroup_size: None }
+        Features { f16: false, subgroups: false, subgroup_size: None, int64: false }
     }
 
     /// What both have. In `mask`, `subgroup_size: Some(_)` means that a fixed size may be used, whichever it is.
@@ -33,6 +35,7 @@ impl Features {
             f16: self.f16 && mask.f16,
             subgroups,
             subgroup_size: self.subgroup_size.filter(|_| subgroups && mask.subgroup_size.is_some()),
+            int64: self.int64 && mask.int64,
         }
     }
 }
@@ -47,6 +50,9 @@ impl std::fmt::Display for Features {
             (true, Some(size)) => parts.push(format!("subgroups of {size}")),
             (true, None) => parts.push("subgroups of varying size".to_string()),
             (false, _) => {}
+        }
+        if self.int64 {
+            parts.push("int64".to_string());
         }
         if parts.is_empty() { f.write_str("no optional features") } else { f.write_str(&parts.join(", ")) }
     }
@@ -77,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_mask_takes_away_and_adds_nothing() {
-        let device = Features { f16: true, subgroups: true, subgroup_size: Some(8) };
+        let device = Features { f16: true, subgroups: true, subgroup_size: Some(8), int64: false };
         assert_eq!(device.masked(Features::all()), device);
         assert_eq!(device.masked(Features::none()), Features::none());
         assert_eq!(Features::none().masked(Features::all()), Features::none());

@@ -3,7 +3,7 @@
 //!
 //! To add an operation: a variant here, a method in `builder.rs`, a line in `Op::inputs`, `Op::weights` and `Display`; then
 //! the compiler asks for `cpu/x.rs` and `gpu/kernels/x.rs` + `shaders/x.wgsl` (every match is exhaustive); then rows in
-//! `tests/ops.rs`.
+//! `tests/support/table.rs`, with its definition in `tests/support/naive.rs`.
 
 use super::{Value, WeightId};
 

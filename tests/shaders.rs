@@ -1,0 +1,157 @@
+//! Every shader variant that the GPU executor can generate is valid WGSL and can be translated for every backend: SPIR-V for
+//! Vulkan, MSL for Metal, HLSL for DX12. By naga, so without any of them.
+
+#![cfg(feature = "gpu")]
+
+mod support;
+
+use lexel::gpu::compile::compile;
+use lexel::gpu::kernel::Target;
+use lexel::gpu::{Dtype, Features};
+use lexel::program::Program;
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{Module, back};
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+use support::programs::{MINILM, SMALL_BERT, bert};
+use support::table::table;
+
+/// Fewer variants than this, and the list has lost some.
+const AT_LEAST: usize = 500;
+
+struct Variant {
+    name: String,
+    entry: &'static str,
+    module: Module,
+    info: ModuleInfo,
+}
+
+#[test]
+fn every_variant_is_valid() {
+    let variants = variants();
+    assert!(variants.len() >= AT_LEAST, "only {} variants", variants.len());
+    for variant in variants {
+        assert_eq!(variant.module.entry_points.len(), 1, "{}: entry points", variant.name);
+        assert_eq!(variant.module.entry_points[0].name, variant.entry, "{}", variant.name);
+    }
+    println!("{} shader variants are valid", variants.len());
+}
+
+#[test]
+fn every_variant_translates_to_spirv() {
+    let options = back::spv::Options { lang_version: (1, 3), ..Default::default() };
+    for Variant { name, module, info, .. } in variants() {
+        let words = back::spv::write_vec(module, info, &options, None)
+            .unwrap_or_else(|error| panic!("{name}: SPIR-V: {error}"));
+        assert_eq!(words[0], 0x0723_0203, "{name}: the magic number of SPIR-V");
+    }
+}
+
+#[test]
+fn every_variant_translates_to_msl() {
+    let options = back::msl::Options { lang_version: (3, 0), ..Default::default() };
+    for Variant { name, module, info, .. } in variants() {
+        let (text, translated) = back::msl::write_string(module, info, &options, &Default::default())
+            .unwrap_or_else(|error| panic!("{name}: MSL: {error}"));
+        assert!(text.contains("kernel void"), "{name}: {text}");
+        translated.entry_point_names.into_iter().for_each(|entry| {
+            entry.unwrap_or_else(|error| panic!("{name}: MSL: {error:?}"));
+        });
+    }
+}
+
+#[test]
+fn every_variant_translates_to_hlsl() {
+    // 6.0 has subgroups ("wave intrinsics"), 6.2 native f16.
+    let options = back::hlsl::Options { shader_model: back::hlsl::ShaderModel::V6_2, ..Default::default() };
+    for Variant { name, module, info, .. } in variants() {
+        let mut text = String::new();
+        let translated = back::hlsl::Writer::new(&mut text, &options, &Default::default())
+            .write(module, info, None)
+            .unwrap_or_else(|error| panic!("{name}: HLSL: {error}"));
+        assert!(text.contains("numthreads"), "{name}: {text}");
+        translated.entry_point_names.into_iter().for_each(|entry| {
+            entry.unwrap_or_else(|error| panic!("{name}: HLSL: {error:?}"));
+        });
+    }
+}
+
+/// What kernels are chosen by: dtype, features, the kind of device and its limits.
+fn targets() -> Vec<Target> {
+    let features = |f16, size: Option<u32>, subgroups| Features { f16, subgroups, subgroup_size: size };
+    let sets = [
+        (None, false),
+        (None, true),
+        (Some(4), true),
+        (Some(8), true),
+        (Some(16), true),
+        (Some(32), true),
+        (Some(64), true),
+    ];
+    let mut targets = Vec::new();
+    for (size, subgroups) in sets {
+        for dtype in [Dtype::F32, Dtype::F16] {
+            for software in [false, true] {
+                for limits in [wgpu::Limits::default(), generous()] {
+                    targets.push(Target {
+                        dtype,
+                        features: features(dtype == Dtype::F16, size, subgroups),
+                        limits,
+                        software,
+                    });
+                }
+            }
+        }
+    }
+    targets
+}
+
+/// The limits of a large GPU.
+fn generous() -> wgpu::Limits {
+    wgpu::Limits {
+        max_compute_workgroup_storage_size: 48 << 10,
+        max_compute_invocations_per_workgroup: 1024,
+        max_compute_workgroup_size_x: 1024,
+        max_storage_buffers_per_shader_stage: 64,
+        max_storage_buffer_binding_size: 2 << 30,
+        max_buffer_size: 2 << 30,
+        ..wgpu::Limits::default()
+    }
+}
+
+/// The texts of every kernel that the table of cases and two whole models make on every target, each once; parsed, and
+/// validated with nothing allowed that the target lacks.
+fn variants() -> &'static [Variant] {
+    static VARIANTS: OnceLock<Vec<Variant>> = OnceLock::new();
+    VARIANTS.get_or_init(|| {
+        let mut programs: Vec<Arc<Program>> = table().into_iter().map(|case| case.program).collect();
+        programs.extend([SMALL_BERT, MINILM].map(|shape| Arc::new(bert(shape))));
+        let mut seen = HashSet::new();
+        let mut variants = Vec::new();
+        for target in targets() {
+            for program in &programs {
+                let compiled = compile(program, &target).expect("a program of the tests compiles");
+                for launch in compiled.steps.iter().flatten() {
+                    let text = launch.prelude.text(launch.kernel);
+                    if seen.insert(text.clone()) {
+                        let name = format!("{}, {}, {}", launch.kernel.name, target.dtype.name(), target.features);
+                        variants.push(parse(name, launch.kernel.name, &text, &target));
+                    }
+                }
+            }
+        }
+        variants
+    })
+}
+
+fn parse(name: String, entry: &'static str, text: &str, target: &Target) -> Variant {
+    let mut capabilities = Capabilities::empty();
+    capabilities.set(Capabilities::SHADER_FLOAT16, target.dtype == Dtype::F16);
+    capabilities.set(Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER, target.features.subgroups);
+    let module = naga::front::wgsl::parse_str(text)
+        .unwrap_or_else(|error| panic!("{name}:\n{}", error.emit_to_string_with_path(text, &name)));
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{name}:\n{}", error.emit_to_string_with_path(text, &name)));
+    Variant { name, entry, module, info }
+}

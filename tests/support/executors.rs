@@ -1,0 +1,164 @@
+//! Every executor that this machine can run, with every set of features: what tests run on.
+
+use super::data::TestWeights;
+use lexel::Result;
+use lexel::cpu::{CpuExecutor, CpuOptions};
+use lexel::executor::Executor;
+#[cfg(feature = "gpu")]
+use lexel::gpu::{self, AdapterSelector, Features, GpuDevice, GpuExecutor, GpuOptions};
+use lexel::program::{Program, TensorSpec, WeightSource};
+#[cfg(feature = "gpu")]
+use std::io::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What an executor stores and multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    F32,
+    F16,
+}
+
+/// An executor that can be had: its name, and what it computes in.
+pub struct Kind {
+    pub name: String,
+    pub dtype: Dtype,
+    backend: Backend,
+}
+
+enum Backend {
+    Cpu(CpuOptions),
+    #[cfg(feature = "gpu")]
+    Gpu(Arc<GpuDevice>, GpuOptions),
+}
+
+impl Kind {
+    pub fn load(&self, program: &Arc<Program>, weights: &dyn WeightSource) -> Result<Box<dyn Executor>> {
+        Ok(match &self.backend {
+            Backend::Cpu(options) => Box::new(CpuExecutor::load(program.clone(), weights, options)?),
+            #[cfg(feature = "gpu")]
+            Backend::Gpu(device, options) => Box::new(GpuExecutor::load(program.clone(), weights, device, options)?),
+        })
+    }
+
+    /// The weights as this executor stores them.
+    pub fn weights<'a>(&self, weights: &'a TestWeights) -> Stored<'a> {
+        Stored { weights, dtype: self.dtype }
+    }
+}
+
+/// Weights rounded to a dtype.
+pub struct Stored<'a> {
+    weights: &'a TestWeights,
+    dtype: Dtype,
+}
+
+impl WeightSource for Stored<'_> {
+    fn read(&self, tensor: &TensorSpec, rows: Range<usize>) -> Result<Vec<f32>> {
+        let values = self.weights.read(tensor, rows)?;
+        Ok(match self.dtype {
+            Dtype::F16 if tensor.shape.len() > 1 => {
+                values.into_iter().map(|x| half::f16::from_f32(x).to_f32()).collect()
+            }
+            Dtype::F32 | Dtype::F16 => values,
+        })
+    }
+}
+
+/// The CPU executor with one thread and with several.
+pub fn cpu() -> Vec<Kind> {
+    let kind = |threads| Kind {
+        name: format!("cpu, {threads} threads"),
+        dtype: Dtype::F32,
+        backend: Backend::Cpu(CpuOptions { threads: Some(threads) }),
+    };
+    vec![kind(1), kind(3)]
+}
+
+/// The GPU executor with every set of features that the adapter allows, in f32 and f16; empty, and visibly so, without an
+/// adapter. Lavapipe has three subgroup sizes: there, what does not depend on them runs with the middle one only.
+#[cfg(feature = "gpu")]
+pub fn gpu() -> Vec<Kind> {
+    let Some(device) = device() else { return Vec::new() };
+    let has = device.description().features;
+    let again = std::env::var(WIDTH).is_ok_and(|width| width != "256");
+    let without_subgroups = Features { subgroups: false, subgroup_size: None, ..Features::all() };
+    let any_size = Features { subgroup_size: None, ..Features::all() };
+    let mut kinds = Vec::new();
+    for (mask, there) in
+        [(without_subgroups, !again), (any_size, has.subgroups), (Features::all(), has.subgroup_size.is_some())]
+    {
+        for (dtype, there) in [(Dtype::F32, there), (Dtype::F16, there && has.f16 && !again)] {
+            if there {
+                let options = match dtype {
+                    Dtype::F32 => (gpu::Dtype::F32, Features { f16: false, ..mask }),
+                    Dtype::F16 => (gpu::Dtype::F16, mask),
+                };
+                let options = GpuOptions { dtype: options.0, features: options.1, ..GpuOptions::default() };
+                let name = format!("gpu, {}, {}", options.dtype.name(), has.masked(options.features));
+                kinds.push(Kind { name, dtype, backend: Backend::Gpu(device.clone(), options) });
+            }
+        }
+    }
+    kinds
+}
+
+/// Built without it.
+#[cfg(not(feature = "gpu"))]
+pub fn gpu() -> Vec<Kind> {
+    Vec::new()
+}
+
+/// All of them.
+pub fn all() -> Vec<Kind> {
+    cpu().into_iter().chain(gpu()).collect()
+}
+
+/// One device for all tests of a process: a GPU if there is one, else a software adapter.
+#[cfg(feature = "gpu")]
+pub fn device() -> Option<Arc<GpuDevice>> {
+    static DEVICE: std::sync::OnceLock<Option<Arc<GpuDevice>>> = std::sync::OnceLock::new();
+    let open = || match GpuDevice::open(&AdapterSelector::Any) {
+        Ok(device) => Some(device),
+        Err(error) if std::env::var_os("REQUIRE_GPU").is_some_and(|value| value == "1") => {
+            panic!("REQUIRE_GPU=1, and there is no adapter: {error}")
+        }
+        Err(error) => {
+            // Past the capture of the test harness: a skip must be seen.
+            let _ = writeln!(std::io::stderr(), "skipped: no adapter ({error})");
+            None
+        }
+    };
+    DEVICE.get_or_init(open).clone()
+}
+
+/// The bits of lavapipe's vectors, which are its subgroup size times 32. Read when the driver starts.
+const WIDTH: &str = "LP_NATIVE_VECTOR_WIDTH";
+
+/// Runs `test` on a GPU; on lavapipe the test of this name in a process of its own for each subgroup size, two at a time.
+#[cfg(feature = "gpu")]
+pub fn for_each_subgroup_size(name: &str, test: impl FnOnce()) {
+    let lavapipe = device().is_some_and(|device| device.description().name.contains("llvmpipe"));
+    if !lavapipe || std::env::var_os(WIDTH).is_some() {
+        return test();
+    }
+    let run = |width: &str| {
+        let output = std::process::Command::new(std::env::current_exe().expect("the test's own path"))
+            .args([name, "--exact", "--nocapture"])
+            .env(WIDTH, width)
+            .output()
+            .expect("the test starts itself");
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        println!("with {WIDTH}={width}:\n{stdout}");
+        assert!(output.status.success() && stdout.contains("1 passed"), "with {WIDTH}={width}:\n{stderr}");
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| run("256"));
+        run("128");
+        run("512");
+    });
+}
+
+/// Built without a GPU: nothing to run.
+#[cfg(not(feature = "gpu"))]
+pub fn for_each_subgroup_size(_: &str, _: impl FnOnce()) {}

@@ -1,0 +1,251 @@
+//! The table of op cases, at awkward sizes.
+//!
+//! To add an op: a function here that returns its cases, a line in `table`.
+
+use super::case::{Case, F16_STORAGE, input};
+use super::compare::Tolerance;
+use super::data::{
+    EDGES, Fill, POSITIONS, TestWeights, VOCABULARY, batch, batch_skipping, long_among_short, odd_batches, single,
+};
+use lexel::program::*;
+
+/// Columns that are no multiples of a vector or of a tile.
+const COLS: [usize; 8] = [1, 2, 3, 5, 30, 36, 37, 384];
+
+/// Every case.
+pub fn table() -> Vec<Case> {
+    [embed(), linear(), activations(), norm(), attention(), pool(), normalize()].into_iter().flatten().collect()
+}
+
+fn embed() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for cols in COLS {
+        let mut b = Builder::new();
+        let mut lookup = |name: &str, rows, index, offset| Lookup { table: b.matrix(name, rows, cols), index, offset };
+        let lookups = vec![
+            lookup("x.ids", VOCABULARY, Index::Ids, 0),
+            lookup("x.positions", POSITIONS + 2, Index::Positions, 2),
+            lookup("x.types", 2, Index::Types, 0),
+        ];
+        let one = vec![lookup("x.offset", VOCABULARY + 5, Index::Ids, 5)];
+        b.label("one table");
+        b.embed(one);
+        b.label("three tables");
+        let x = b.embed(lookups);
+        cases.push(Case::new(format!("embed {cols}"), b, x));
+    }
+    cases
+}
+
+/// Inner and outer sizes of a linear.
+const LINEARS: [(usize, usize); 14] = [
+    (1, 1),
+    (2, 3),
+    (3, 2),
+    (5, 30),
+    (30, 5),
+    (37, 36),
+    (36, 37),
+    (63, 65),
+    (64, 64),
+    (65, 129),
+    (128, 127),
+    (37, 384),
+    (384, 37),
+    (384, 256),
+];
+
+/// Rows around every tile's edge. The combinations of bias, residual and activation take turns, but for two sizes that have
+/// all of them: each costs a pipeline on a GPU.
+fn linear() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (turn, (inner, outer)) in LINEARS.into_iter().enumerate() {
+        let mut b = Builder::new();
+        let x = input(&mut b, "x", inner);
+        let other = input(&mut b, "x.residual", outer);
+        let weight = b.matrix("weight", outer, inner);
+        let offset = b.vector("bias", outer);
+        let mut y = x;
+        for combination in 0..8 {
+            if combination != turn % 8 && !matches!((inner, outer), (37, 36) | (65, 129)) {
+                continue;
+            }
+            let bias = (combination & 1 != 0).then_some(offset);
+            let residual = (combination & 2 != 0).then_some(other);
+            let activation = if combination & 4 != 0 { Activation::Gelu } else { Activation::Identity };
+            b.label(format!("bias {}, residual {}", bias.is_some(), residual.is_some()));
+            y = b.linear(Linear { x, weight, bias, activation, residual });
+        }
+        let every_row = matches!((inner, outer), (1, 1) | (5, 30) | (37, 36) | (65, 129));
+        let rows = if every_row { single(&EDGES) } else { single(&[1, 33, 128]) };
+        cases.push(Case::new(format!("linear {inner} -> {outer}"), b, y).batches(rows));
+    }
+
+    let mut b = Builder::new();
+    let x = input(&mut b, "x", 37);
+    let pooled = b.pool(Pool { x, modes: vec![PoolMode::Mean, PoolMode::Max] });
+    b.label("rows are sequences");
+    let weight = b.matrix("dense.weight", 30, 74);
+    let bias = Some(b.vector("dense.bias", 30));
+    let dense = b.linear(Linear { x: pooled, weight, bias, activation: Activation::Tanh, residual: None });
+    let sentences = b.normalize(dense);
+    let mut batches = odd_batches();
+    batches.push(batch(&[2; 65]));
+    cases.push(Case::of("linear behind pool", b.finish(sentences, x)).batches(batches));
+    cases
+}
+
+/// Every activation over [-30, 30]. The weight is an identity, so that the function's argument is known to the last bit,
+/// also beside the steps of the hard ones.
+fn activations() -> Vec<Case> {
+    let mut b = Builder::new();
+    let table = b.matrix("ramp", VOCABULARY, 64);
+    b.label("ramp");
+    let x = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
+    let weight = b.matrix("identity", 64, 64);
+    let mut y = x;
+    for activation in Activation::ALL {
+        b.label(activation.name());
+        y = b.linear(Linear { x, weight, bias: None, activation, residual: None });
+    }
+    let weights =
+        TestWeights::default().with("ramp", Fill::Ramp { from: -30.0, to: 30.0 }).with("identity", Fill::Identity);
+    vec![Case::new("activations", b, y).weights(weights).batches(vec![batch(&[2 * VOCABULARY])])]
+}
+
+fn norm() -> Vec<Case> {
+    let build = |cols| {
+        let mut b = Builder::new();
+        let x = input(&mut b, "x", cols);
+        let (weight, offset) = (b.vector("norm.weight", cols), b.vector("norm.bias", cols));
+        b.label("without bias");
+        b.norm(Norm { x, weight, bias: None, eps: 1e-5 });
+        b.label("with bias");
+        let y = b.norm(Norm { x, weight, bias: Some(offset), eps: 1e-12 });
+        (b, y)
+    };
+    let mut cases = Vec::new();
+    for cols in [2, 3, 5, 30, 36, 37, 64, 384, 769, 1024] {
+        let (b, y) = build(cols);
+        let case = Case::new(format!("norm {cols}"), b, y);
+        // Of two or three random elements, some are almost equal, and what is left is the rounding of their mean: here they
+        // are 0.03 apart.
+        let spread = Fill::Ramp { from: -3.0, to: 3.0 };
+        let weights = TestWeights::default().with("x.ids", spread).with("x.positions", Fill::Constant(0.0));
+        let near = Tolerance::new("the mean's rounding, 2e-7, over a deviation of 0.02", 1e-5, 1e-5);
+        cases.push(if cols < 4 { case.weights(weights).f32(near) } else { case });
+    }
+    // Far from zero, the mean is known to 6e-5 (half a unit of 1000 in f32), and a deviation of 1 must not be lost.
+    for cols in [37, 384] {
+        let (b, y) = build(cols);
+        let weights = TestWeights::default()
+            .with("x", Fill::Random { mean: 0.0, deviation: 1.0 })
+            .with("x.ids", Fill::Random { mean: 1000.0, deviation: 1.0 });
+        let cancellation = Tolerance::new("the mean of numbers around 1000 is rounded to 6e-5", 2e-4, 2e-4);
+        let cancellation_f16 = Tolerance::new("the mean of numbers around 1000 is rounded to 6e-5", 3e-4, 6e-4);
+        cases.push(
+            Case::new(format!("norm {cols} around 1000"), b, y)
+                .weights(weights)
+                .f32(cancellation)
+                .f16(cancellation_f16),
+        );
+    }
+    // Every element of a row the same: the variance is zero, and eps alone keeps the result finite.
+    let (mut b, cols) = (Builder::new(), 36);
+    let x = input(&mut b, "x", cols);
+    let (weight, bias) = (b.vector("norm.weight", cols), Some(b.vector("norm.bias", cols)));
+    let y = b.norm(Norm { x, weight, bias, eps: 1e-5 });
+    cases
+        .push(Case::new("norm of equal elements", b, y).weights(TestWeights::default().with("x", Fill::Constant(0.5))));
+    cases
+}
+
+fn attention() -> Vec<Case> {
+    let build = |heads: usize, head_dim: usize| {
+        let mut b = Builder::new();
+        let qkv = input(&mut b, "x", 3 * heads * head_dim);
+        b.label("attention");
+        let y = b.attention(Attention { qkv, heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() });
+        (b, y)
+    };
+    let mut cases = Vec::new();
+    for (heads, head_dim) in [(1, 4), (3, 5), (3, 8), (1, 12), (12, 32), (3, 64), (1, 80), (3, 128)] {
+        let (b, y) = build(heads, head_dim);
+        let mut batches = vec![batch(&EDGES), batch(&[0, 3, 0, 0, 20, 1, 0])];
+        if head_dim == 8 {
+            batches = [single(&EDGES), odd_batches(), vec![long_among_short()]].concat();
+        }
+        cases.push(Case::new(format!("attention {heads} heads of {head_dim}"), b, y).batches(batches));
+    }
+    // Scores of several hundred: the softmax is all on one key, exp would overflow without the maximum taken away.
+    for (heads, head_dim) in [(3, 8), (1, 32)] {
+        let (b, y) = build(heads, head_dim);
+        let weights = TestWeights::default().with("x", Fill::Random { mean: 0.0, deviation: 10.0 });
+        let large = Tolerance::new("scores of 1000 are rounded to 6e-5, and exp makes that relative", 5e-3, 3e-4);
+        let large_f16 = Tolerance::new("as in f32, and stored in f16", 5e-3, 8e-4);
+        cases.push(
+            Case::new(format!("attention of large scores, {heads} heads of {head_dim}"), b, y)
+                .weights(weights)
+                .batches(vec![batch(&[1, 17, 64, 129])])
+                .f32(large)
+                .f16(large_f16),
+        );
+    }
+    cases
+}
+
+fn pool() -> Vec<Case> {
+    use PoolMode::*;
+    let all = [Cls, Max, Mean, MeanSqrtLenTokens, WeightedMean, LastToken];
+    let mut cases = Vec::new();
+    for cols in COLS {
+        let mut b = Builder::new();
+        let x = input(&mut b, "x", cols);
+        for mode in all.into_iter().filter(|_| cols == 36) {
+            b.label(mode.name());
+            b.pool(Pool { x, modes: vec![mode] });
+        }
+        b.label("all modes");
+        let y = b.pool(Pool { x, modes: all.into_iter().rev().collect() });
+        let mut batches = odd_batches();
+        batches.push(long_among_short());
+        // Some tokens skipped, all of them, more than there are.
+        batches.push(batch_skipping(&[5, 5, 5, 5, 0, 0, 70, 600], &[0, 1, 5, 9, 0, 3, 65, 200]));
+        let sums = Tolerance::new("sqrt(600) times the rounding of a mean, in f32 sums of 600 terms", 1e-5, 1e-5);
+        // Below zero everywhere: a maximum that begins at zero would show.
+        let weights = TestWeights::default().with("x", Fill::Random { mean: -1.5, deviation: 0.5 });
+        cases.push(
+            Case::of(format!("pool {cols}"), b.finish(y, x))
+                .weights(weights)
+                .batches(batches)
+                .f32(sums)
+                .f16(F16_STORAGE),
+        );
+    }
+    cases
+}
+
+fn normalize() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for cols in COLS {
+        let mut b = Builder::new();
+        let x = input(&mut b, "x", cols);
+        b.label("tokens");
+        let y = b.normalize(x);
+        let pooled = b.pool(Pool { x, modes: vec![PoolMode::Mean] });
+        b.label("sequences");
+        let sentences = b.normalize(pooled);
+        cases.push(Case::of(format!("normalize {cols}"), b.finish(sentences, y)));
+    }
+    // Rows of zeros stay zeros; rows shorter than 1e-12 are divided by that and no further.
+    for (name, value) in [("zero rows", 0.0), ("tiny rows", 1e-20)] {
+        let mut b = Builder::new();
+        let x = input(&mut b, "x", 5);
+        let y = b.normalize(x);
+        cases.push(
+            Case::new(format!("normalize {name}"), b, y)
+                .weights(TestWeights::default().with("x", Fill::Constant(value))),
+        );
+    }
+    cases
+}
