@@ -58,7 +58,7 @@ fn exercise(name: &str, executor: &dyn Executor, hidden: usize) {
         for (output, rows) in [(Output::Sentences, lengths.len()), (Output::Tokens, tokens)] {
             let result = executor.submit(batch.clone(), output).and_then(|pending| pending.wait());
             let result = result.unwrap_or_else(|error| panic!("{name}: {} sequences: {error}", lengths.len()));
-            assert_eq!(result.shape(), (rows, hidden), "{name}");
+            assert_eq!(result.shape(), [rows, hidden], "{name}");
         }
     }
 }
@@ -93,7 +93,7 @@ fn a_grid_of_more_than_65535_workgroups_is_folded() {
         let executor = GpuExecutor::load(program.clone(), &TestWeights::default(), &device, &options).unwrap();
         let sequences = 70_000;
         let result = executor.submit(batch(&vec![2; sequences]), Output::Sentences).and_then(|pending| pending.wait());
-        assert_eq!(result.map(|result| result.shape()), Ok((sequences, shape.hidden)), "{features}");
+        assert_eq!(result.map(|result| result.shape()), Ok([sequences, shape.hidden]), "{features}");
     }
 }
 
