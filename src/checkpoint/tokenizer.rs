@@ -299,7 +299,8 @@ fn from_vocabulary(folder: &Path, config: &JsonFile) -> Result<tokenizers::Token
         WordPiece::from_file(text).unk_token(unknown.clone()).build().map_err(|error| invalid(error.to_string()))?;
     let mut tokenizer = tokenizers::Tokenizer::new(model);
     let mut tokens = vec![unknown];
-    for (key, default) in [("sep_token", "[SEP]"), ("pad_token", "[PAD]"), ("cls_token", "[CLS]"), ("mask_token", "[MASK]")]
+    for (key, default) in
+        [("sep_token", "[SEP]"), ("pad_token", "[PAD]"), ("cls_token", "[CLS]"), ("mask_token", "[MASK]")]
     {
         tokens.push(special_token(config, key, default)?);
     }

@@ -88,7 +88,7 @@ fn empty_batches_and_empty_sequences_are_results() {
     let cpu = load(1);
     for lengths in [&[][..], &[0], &[0, 0, 3]] {
         let result = cpu.submit(batch(lengths), Output::Sentences).unwrap().wait().unwrap();
-        assert_eq!(result.shape(), (lengths.len(), 40));
+        assert_eq!(result.shape(), [lengths.len(), 40]);
         assert!(result.data.iter().take(40 * lengths.iter().filter(|&&l| l == 0).count()).all(|&x| x == 0.0));
     }
 }
