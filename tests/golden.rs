@@ -14,11 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 /// Cases that differ on purpose, each with its reason.
-const EXCEPTIONS: &[(&str, &str)] = &[
-    ("dense-foreign", "an activation class outside torch is refused; the reference warns and takes Tanh"),
-    ("noprompt/nothing-left", "max pooling without a token gives zeros; the reference gives minus infinity"),
-    ("noprompt-nospecial/nothing-left", "max pooling without a token gives zeros; the reference gives minus infinity"),
-];
+const EXCEPTIONS: &[(&str, &str)] =
+    &[("dense-foreign", "an activation class outside torch is refused; the reference warns and takes Tanh")];
+
+/// In f16 only: cases whose own mathematics makes a rounding of 1e-3 visible.
+#[cfg(feature = "gpu")]
+const F16_EXCEPTIONS: &[(&str, &str)] =
+    &[("dense-chain-2", "Hardshrink jumps at 0.5: rounding before it turns single components on or off")];
 
 /// f32 against f32, absolute for normalised embeddings and relative to the largest component for others (design goal for
 /// small models).
@@ -86,8 +88,8 @@ impl Golden {
     }
 }
 
-fn exception(case: &str) -> Option<&'static str> {
-    EXCEPTIONS.iter().find(|(part, _)| case.contains(part)).map(|(_, reason)| *reason)
+fn is_exception(exceptions: &[(&str, &str)], case: &str) -> bool {
+    exceptions.iter().any(|(part, _)| case.contains(part))
 }
 
 /// A golden model on a device, loaded once for all tests.
@@ -203,7 +205,7 @@ fn check_all_encodings(device: &Device) {
     let (mut run, mut worst) = (0, (0.0, ""));
     for case in golden.section("encode") {
         let name = case["name"].as_str().unwrap();
-        if exception(name).is_some() {
+        if is_exception(EXCEPTIONS, name) {
             continue;
         }
         run += 1;
@@ -213,7 +215,7 @@ fn check_all_encodings(device: &Device) {
         }
     }
     println!("{run} cases, worst difference {:e} in {}", worst.0, worst.1);
-    assert!(run > 90, "only {run} cases were run");
+    assert!(run > 105, "only {run} cases were run");
 }
 
 #[test]
@@ -241,7 +243,7 @@ fn every_plain_encoding_in_f16_on_a_gpu_adapter() {
     let mut worst = (1f32, String::new());
     for case in golden.section("encode").iter().filter(|case| case["name"].as_str().unwrap().ends_with("/core")) {
         let name = case["name"].as_str().unwrap();
-        if exception(name).is_some() {
+        if is_exception(EXCEPTIONS, name) || is_exception(F16_EXCEPTIONS, name) {
             continue;
         }
         let model = model(case["model"].as_str().unwrap(), &Device::Shared(device.clone()), Dtype::F16);
@@ -262,7 +264,7 @@ fn every_token_id() {
     for case in golden.section("tokens") {
         let name = case["name"].as_str().unwrap();
         let folder = case["model"].as_str().unwrap();
-        if exception(folder).is_some() {
+        if is_exception(EXCEPTIONS, folder) {
             continue;
         }
         let model = model(folder, &Device::Cpu, Dtype::F32);
@@ -281,7 +283,7 @@ fn every_token_id() {
 fn what_a_model_says_of_itself() {
     for case in Golden::read().section("models") {
         let name = case["name"].as_str().unwrap();
-        if exception(name).is_some() {
+        if is_exception(EXCEPTIONS, name) {
             continue;
         }
         let model = model(name, &Device::Cpu, Dtype::F32);

@@ -20,7 +20,7 @@ pub fn run(args: &InfoCommand, json: bool) -> Result<(), Failure> {
     let opened = Checkpoint::open(&args.model, &source);
     bar.finish();
     let checkpoint = opened?;
-    let program = models::sentence_transformer(checkpoint.modules())?;
+    let program = models::sentence_transformer(checkpoint.modules(), &checkpoint.weights()?)?;
     if args.program {
         return match json {
             true => messages::stdout(&format!("{}\n", json!({"program": program.to_string()}))),
