@@ -110,7 +110,7 @@ fn a_vector_depends_on_neither_neighbours_nor_features() {
         for features in [Features::none(), varying, Features::all()] {
             let executor = load(&program, &device, &GpuOptions { features, ..options() });
             let together = executor.submit(batch.clone(), Output::Sentences).unwrap().wait().unwrap();
-            assert_eq!(together.shape(), (7, 2 * cols));
+            assert_eq!(together.shape(), [7, 2 * cols]);
             let worst = difference(&together, &alone(&executor, &batch));
             assert!(worst <= 1e-6, "neighbours changed a vector by {worst} ({})", executor.describe());
             let worst = difference(&together, first.get_or_insert_with(|| together.clone()));
@@ -152,7 +152,7 @@ fn a_trace_has_every_value_and_agrees_with_submit() {
     let trace = executor.trace(&batch).unwrap();
     assert_eq!(trace.len(), program.steps.len());
     for (value, step) in trace.iter().zip(&program.steps) {
-        assert_eq!(value.shape(), (step.shape.rows_in(44, 3), step.shape.cols), "{}", step.label);
+        assert_eq!(value.shape(), [step.shape.rows_in(44, 3), step.shape.cols], "{}", step.label);
     }
     for output in [Output::Sentences, Output::Tokens] {
         let result = executor.submit(batch.clone(), output).unwrap().wait().unwrap();
@@ -166,8 +166,8 @@ fn empty_batches_and_empty_sequences() {
     let device = device!();
     let executor = load(&encoder(97, 32, 4), &device, &options());
     let run = |batch, output| executor.submit(batch, output).unwrap().wait().unwrap();
-    assert_eq!(run(Batch::new(), Output::Sentences).shape(), (0, 64));
-    assert_eq!(run(batch(&[0, 0], 97), Output::Tokens).shape(), (0, 32));
+    assert_eq!(run(Batch::new(), Output::Sentences).shape(), [0, 64]);
+    assert_eq!(run(batch(&[0, 0], 97), Output::Tokens).shape(), [0, 32]);
     assert_eq!(run(batch(&[0, 0], 97), Output::Sentences), Matrix::zeros(2, 64));
     let mixed = run(batch(&[4, 0, 4], 97), Output::Sentences);
     assert_eq!(mixed.row(1), [0.0; 64]);
@@ -313,7 +313,7 @@ fn a_device_of_the_application_is_used_as_it_is() {
     assert_eq!(device.description().features, Features::none());
     let executor = load(&encoder(97, 32, 4), &device, &options());
     let result = executor.submit(batch(&[9, 8], 97), Output::Sentences).unwrap().wait().unwrap();
-    assert_eq!(result.shape(), (2, 64));
+    assert_eq!(result.shape(), [2, 64]);
     device.wgpu_device().destroy();
     let result = executor.submit(batch(&[3], 97), Output::Sentences).and_then(|pending| pending.wait());
     assert!(matches!(result, Err(RunError::DeviceLost(_))), "{result:?}");

@@ -46,7 +46,8 @@ fn devices() -> Vec<(&'static str, Arc<GpuDevice>)> {
         ("subgroups of varying size", noop(defaults.clone(), all, None)),
         ("subgroups of 4", noop(defaults.clone(), all, Some(4))),
         ("subgroups of 32", noop(defaults.clone(), all, Some(32))),
-        ("subgroups of 64", noop(defaults, all, Some(64))),
+        ("subgroups of 64", noop(defaults.clone(), all, Some(64))),
+        ("subgroups of 8, int64", noop(defaults, all | wgpu::Features::SHADER_INT64, Some(8))),
     ]
 }
 
@@ -58,7 +59,7 @@ fn exercise(name: &str, executor: &dyn Executor, hidden: usize) {
         for (output, rows) in [(Output::Sentences, lengths.len()), (Output::Tokens, tokens)] {
             let result = executor.submit(batch.clone(), output).and_then(|pending| pending.wait());
             let result = result.unwrap_or_else(|error| panic!("{name}: {} sequences: {error}", lengths.len()));
-            assert_eq!(result.shape(), (rows, hidden), "{name}");
+            assert_eq!(result.shape(), [rows, hidden], "{name}");
         }
     }
 }
@@ -93,7 +94,7 @@ fn a_grid_of_more_than_65535_workgroups_is_folded() {
         let executor = GpuExecutor::load(program.clone(), &TestWeights::default(), &device, &options).unwrap();
         let sequences = 70_000;
         let result = executor.submit(batch(&vec![2; sequences]), Output::Sentences).and_then(|pending| pending.wait());
-        assert_eq!(result.map(|result| result.shape()), Ok((sequences, shape.hidden)), "{features}");
+        assert_eq!(result.map(|result| result.shape()), Ok([sequences, shape.hidden]), "{features}");
     }
 }
 

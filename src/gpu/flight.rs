@@ -24,7 +24,7 @@ pub(super) struct Flight {
     pub pool: Arc<ReadbackPool>,
 }
 
-/// How long one wait for the device lasts before its health is looked at again.
+/// How long one wait for a mapped buffer lasts before the device's health is looked at again.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Starts the thread that waits. It ends when the sender is dropped and the last batch is done.
@@ -84,15 +84,18 @@ fn wait(
     }
 }
 
-/// Waits for a submission, for a while: `false` if it takes longer. wgpu 30 panics where the device was lost meanwhile (`Device::poll` in
-/// backend/wgpu_core.rs: every error but a time-out is fatal there); that becomes the error it is.
+/// Waits for a submission: `false` if it is to be waited for again. wgpu 30 panics where the device was lost meanwhile
+/// (`Device::poll` in backend/wgpu_core.rs: every error but a time-out is fatal there); that becomes the error it is.
+///
+/// No time-out: when one passed and another thread then saw the queue empty (each submit polls), wgpu-core's
+/// `Device::maintain` panicked, "If the queue is empty, ...", and a healthy device was given up. A lost device ends the wait.
 pub(super) fn poll(
     device: &wgpu::Device,
     submission: wgpu::SubmissionIndex,
     health: &Health,
 ) -> Result<bool, RunError> {
     health.check()?;
-    let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
+    let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
     match catch_unwind(AssertUnwindSafe(|| device.poll(poll))) {
         Ok(Ok(_)) => Ok(true),
         Ok(Err(wgpu::PollError::Timeout)) => Ok(false),
