@@ -45,6 +45,6 @@ pub use device::Device;
 pub use error::{Error, Result, RunError};
 pub use executor::Dtype;
 pub use matrix::Matrix;
-pub use quantization::{Precision, Quantized, Ranges, quantize_embeddings};
+pub use quantization::{Precision, Quantized, QuantizedData, Ranges, quantize_embeddings};
 pub use sentence_transformer::{Cancel, EncodeOptions, Progress, SentenceTransformer};
 pub use similarity::SimilarityFunction;

@@ -224,7 +224,7 @@ fn every_encoding_on_the_cpu() {
 #[cfg(feature = "gpu")]
 #[test]
 fn every_encoding_on_a_gpu_adapter() {
-    if let Some(device) = support::gpu_device() {
+    if let Some(device) = support::executors::device() {
         check_all_encodings(&Device::Shared(device));
     }
 }
@@ -233,9 +233,9 @@ fn every_encoding_on_a_gpu_adapter() {
 #[cfg(feature = "gpu")]
 #[test]
 fn every_plain_encoding_in_f16_on_a_gpu_adapter() {
-    let Some(device) = support::gpu_device() else { return };
-    if !device.features().f16 {
-        return support::skip("the adapter has no f16");
+    let Some(device) = support::executors::device() else { return };
+    if !device.description().features.f16 {
+        return skip("the adapter has no f16");
     }
     let golden = Golden::read();
     let mut worst = (1f32, String::new());
@@ -353,6 +353,9 @@ fn every_quantisation() {
     let golden = Golden::read();
     for case in golden.section("quantize") {
         let name = case["name"].as_str().unwrap();
+        if case["precision"] == "float32" {
+            continue; // a copy
+        }
         let precision: Precision = case["precision"].as_str().unwrap().parse().unwrap();
         let data = golden.matrix(&case["data"]);
         let rows = case["rows"].as_u64().map_or(data.rows, |rows| rows as usize);
@@ -369,4 +372,10 @@ fn every_quantisation() {
             assert_codes(name, precision, &found.unwrap().data, &golden.tensor(&case["expected"]).1);
         }
     }
+}
+
+/// Past the capture of the test harness: a skip must be seen.
+fn skip(reason: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }

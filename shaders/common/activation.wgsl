@@ -69,8 +69,8 @@ fn act_relu6(x: vec4<f32>) -> vec4<f32> {
     return clamp(x, vec4<f32>(0.0), vec4<f32>(6.0));
 }
 
-fn act_leaky_relu(x: vec4<f32>) -> vec4<f32> {
-    return select(0.01 * x, x, x > vec4<f32>(0.0));
+fn act_leaky_relu(x: vec4<f32>, slope: f32) -> vec4<f32> {
+    return select(slope * x, x, x > vec4<f32>(0.0));
 }
 
 fn act_elu(x: vec4<f32>) -> vec4<f32> {

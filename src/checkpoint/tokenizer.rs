@@ -11,7 +11,7 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::{BertNormalizer, Lowercase, NormalizerWrapper, Sequence};
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, PostProcessor, TruncationDirection};
+use tokenizers::{AddedToken, ModelWrapper, PostProcessor, TruncationDirection};
 
 use super::config::JsonFile;
 use super::files::TOKENIZER_FILE;
@@ -50,6 +50,9 @@ impl Tokenizer {
                 .map_err(|error| Error::invalid_file(&path, format!("not a tokenizer that is understood: {error}")))?,
             false => from_vocabulary(folder, &config)?,
         };
+        if is_bert(folder, &config, &inner)? {
+            bert_pipeline(&mut inner, &config).map_err(|error| Error::invalid_file(&path, error))?;
+        }
         inner.with_padding(None);
         // Without parameters there is nothing that could be refused.
         let _ = inner.with_truncation(None);
@@ -224,6 +227,50 @@ fn prepend_lowercase(tokenizer: &mut tokenizers::Tokenizer) -> tokenizers::Resul
     Ok(())
 }
 
+/// Whether the reference rebuilds this tokenizer as BERT's: its class says so, or nothing but the model does.
+fn is_bert(folder: &Path, config: &JsonFile, tokenizer: &tokenizers::Tokenizer) -> Result<bool> {
+    let is_bert = match config.str_opt("tokenizer_class")? {
+        Some(class) => ["BertTokenizer", "BertTokenizerFast"].contains(&class),
+        None => match JsonFile::read_if_present(&folder.join("config.json"))? {
+            Some(model) => model.str_or("model_type", "")? == "bert",
+            None => false,
+        },
+    };
+    Ok(is_bert && matches!(tokenizer.get_model(), ModelWrapper::WordPiece(_)))
+}
+
+/// What stands before and behind BERT's vocabulary, from `tokenizer_config.json`. The reference takes only the vocabulary
+/// from `tokenizer.json`, so where the two contradict each other this file wins: a silent one means lowercasing.
+fn bert_pipeline(tokenizer: &mut tokenizers::Tokenizer, config: &JsonFile) -> std::result::Result<(), String> {
+    let message = |error: Error| error.to_string();
+    let normalizer = BertNormalizer::new(
+        true,
+        config.bool_or("tokenize_chinese_chars", true).map_err(message)?,
+        config.bool_opt("strip_accents").map_err(message)?,
+        config.bool_or("do_lower_case", true).map_err(message)?,
+    );
+    tokenizer.with_normalizer(Some(normalizer)).map_err(|error| error.to_string())?;
+    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
+    let with_id = |key: &str, default: &str| {
+        let token = special_token(config, key, default).map_err(message)?;
+        let id = tokenizer.token_to_id(&token);
+        id.map(|id| (token.clone(), id)).ok_or(format!("the special token {token} is not in the vocabulary"))
+    };
+    let processor = BertProcessing::new(with_id("sep_token", "[SEP]")?, with_id("cls_token", "[CLS]")?);
+    tokenizer.with_post_processor(Some(processor));
+    Ok(())
+}
+
+/// A special token's text: a string in the configuration, or an object that describes it.
+fn special_token(config: &JsonFile, key: &str, default: &str) -> Result<String> {
+    Ok(match config.get(key) {
+        Some(serde_json::Value::Object(token)) => {
+            token.get("content").and_then(serde_json::Value::as_str).unwrap_or(default).to_string()
+        }
+        _ => config.str_or(key, default)?.to_string(),
+    })
+}
+
 /// A BERT tokenizer from its vocabulary alone: what repositories from before `tokenizer.json` have.
 fn from_vocabulary(folder: &Path, config: &JsonFile) -> Result<tokenizers::Tokenizer> {
     let path = folder.join("vocab.txt");
@@ -246,43 +293,23 @@ fn from_vocabulary(folder: &Path, config: &JsonFile) -> Result<tokenizers::Token
         });
     }
     let invalid = |error: String| Error::invalid_file(&path, error);
-    let special = |key: &str, default: &str| -> Result<String> {
-        Ok(match config.get(key) {
-            // Either a string, or an object that describes the token.
-            Some(serde_json::Value::Object(token)) => {
-                token.get("content").and_then(serde_json::Value::as_str).unwrap_or(default).to_string()
-            }
-            _ => config.str_or(key, default)?.to_string(),
-        })
-    };
-    let unknown = special("unk_token", "[UNK]")?;
+    let unknown = special_token(config, "unk_token", "[UNK]")?;
     let text = path.to_str().ok_or_else(|| invalid("the path is not valid UTF-8".to_string()))?;
     let model =
         WordPiece::from_file(text).unk_token(unknown.clone()).build().map_err(|error| invalid(error.to_string()))?;
     let mut tokenizer = tokenizers::Tokenizer::new(model);
-    let normalizer = BertNormalizer::new(
-        true,
-        config.bool_or("tokenize_chinese_chars", true)?,
-        config.bool_opt("strip_accents")?,
-        config.bool_or("do_lower_case", true)?,
-    );
-    tokenizer.with_normalizer(Some(normalizer)).map_err(|error| invalid(error.to_string()))?;
-    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-    let (separator, first) = (special("sep_token", "[SEP]")?, special("cls_token", "[CLS]")?);
-    let tokens =
-        [unknown, separator.clone(), special("pad_token", "[PAD]")?, first.clone(), special("mask_token", "[MASK]")?];
+    let mut tokens = vec![unknown];
+    for (key, default) in [("sep_token", "[SEP]"), ("pad_token", "[PAD]"), ("cls_token", "[CLS]"), ("mask_token", "[MASK]")]
+    {
+        tokens.push(special_token(config, key, default)?);
+    }
     let present: Vec<AddedToken> = tokens
         .into_iter()
         .filter(|token| tokenizer.token_to_id(token).is_some())
         .map(|token| AddedToken::from(token, true))
         .collect();
     tokenizer.add_special_tokens(present).map_err(|error| invalid(error.to_string()))?;
-    let with_id = |token: String| match tokenizer.token_to_id(&token) {
-        Some(id) => Ok((token, id)),
-        None => Err(invalid(format!("the special token {token} is not in the vocabulary"))),
-    };
-    let processor = BertProcessing::new(with_id(separator)?, with_id(first)?);
-    tokenizer.with_post_processor(Some(processor));
+    bert_pipeline(&mut tokenizer, config).map_err(invalid)?;
     Ok(tokenizer)
 }
 

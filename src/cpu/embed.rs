@@ -56,3 +56,33 @@ impl SimdOp for Gather<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::tests::batch;
+    use crate::program::{Builder, Lookup, RandomWeights};
+
+    #[test]
+    fn sums_the_rows_of_all_tables() {
+        for cols in [1, 7, 16, 33] {
+            let mut b = Builder::new();
+            let (ids, positions) = (b.matrix("ids", 50, cols), b.matrix("positions", 12, cols));
+            let lookups = vec![
+                Lookup { table: ids, index: Index::Ids, offset: 0 },
+                Lookup { table: positions, index: Index::Positions, offset: 2 },
+            ];
+            let x = b.embed(lookups.clone());
+            let weights = Weights::load(&b.finish(x, x), &RandomWeights { seed: 3 }, 1).unwrap();
+            let batch = batch(&[1, 0, 10, 3]);
+            let mut out = vec![f32::NAN; batch.tokens() * cols];
+            embed(&Embed { lookups }, &batch, &weights, cols, &mut out);
+            for (t, row) in out.chunks(cols).enumerate() {
+                let (id, position) = (batch.ids[t] as usize, batch.positions[t] as usize + 2);
+                for (c, &y) in row.iter().enumerate() {
+                    assert_eq!(y, weights.rows(ids)[id * cols + c] + weights.rows(positions)[position * cols + c]);
+                }
+            }
+        }
+    }
+}

@@ -120,3 +120,43 @@ impl<A: SimdUnaryOp<f32>> SimdOp for Finish<'_, A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::tests::{assert_close, numbers};
+
+    #[test]
+    fn equals_the_formula_in_f64_at_awkward_sizes() {
+        let gemm = Gemm::new();
+        for (rows, inner, cols) in [(1, 1, 1), (5, 7, 17), (47, 300, 31), (48, 16, 16), (49, 64, 33), (97, 8, 1)] {
+            let (x, weight) = (numbers(1, rows * inner), numbers(2, cols * inner));
+            let (bias, residual) = (numbers(3, cols), numbers(4, rows * cols));
+            let packed = gemm.prepack_b(NdTensorView::from_data([cols, inner], &weight[..]).transposed());
+            for (has_bias, has_residual) in [(false, false), (true, false), (false, true), (true, true)] {
+                for activation in [Activation::Identity, Activation::Relu, Activation::Tanh] {
+                    let (bias, residual) = (has_bias.then_some(&bias[..]), has_residual.then_some(&residual[..]));
+                    let mut out = vec![f32::NAN; rows * cols];
+                    linear(&gemm, &x, &packed, bias, activation, residual, &mut out);
+                    let expected: Vec<f64> = (0..rows * cols)
+                        .map(|i| {
+                            let (r, c) = (i / cols, i % cols);
+                            let product = |k| f64::from(x[r * inner + k]) * f64::from(weight[c * inner + k]);
+                            let sum = (0..inner).map(product).sum::<f64>() + bias.map_or(0.0, |bias| bias[c].into());
+                            let y = match activation {
+                                Activation::Relu => sum.max(0.0),
+                                Activation::Tanh => sum.tanh(),
+                                _ => sum,
+                            };
+                            y + residual.map_or(0.0, |residual| residual[i].into())
+                        })
+                        .collect();
+                    // 300 products of up to 3 each, whose partial sums reach 30, in f32.
+                    let name = format!("{rows} x {inner} x {cols}, {}", activation.name());
+                    assert_close(&out, &expected, 3e-5, &name);
+                }
+            }
+            linear(&gemm, &[], &packed, Some(&bias), Activation::Gelu, None, &mut []);
+        }
+    }
+}

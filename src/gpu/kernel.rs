@@ -145,6 +145,10 @@ impl Prelude {
         }
         match self.activation {
             Activation::Identity => text.push_str("fn activation(x: vec4<f32>) -> vec4<f32> { return x; }\n"),
+            Activation::LeakyRelu(slope) => {
+                let call = format!("act_leaky_relu(x, {:?})", slope.value());
+                let _ = writeln!(text, "fn activation(x: vec4<f32>) -> vec4<f32> {{ return {call}; }}");
+            }
             other => {
                 let _ =
                     writeln!(text, "fn activation(x: vec4<f32>) -> vec4<f32> {{ return act_{}(x); }}", other.name());

@@ -1,6 +1,6 @@
 //! The names under which configurations store activations.
 
-use crate::program::Activation;
+use crate::program::{Activation, Slope};
 
 /// `hidden_act` and its relatives in a backbone's `config.json`: the keys of transformers' `ACT2FN`.
 pub(super) const HIDDEN_ACT: &[(&str, Activation)] = &[
@@ -14,7 +14,7 @@ pub(super) const HIDDEN_ACT: &[(&str, Activation)] = &[
     ("quick_gelu", Activation::QuickGelu),
     ("relu", Activation::Relu),
     ("relu6", Activation::Relu6),
-    ("leaky_relu", Activation::LeakyRelu),
+    ("leaky_relu", Activation::LeakyRelu(Slope::LEAKY)),
     ("silu", Activation::Silu),
     ("swish", Activation::Silu),
     ("mish", Activation::Mish),
@@ -24,7 +24,7 @@ pub(super) const HIDDEN_ACT: &[(&str, Activation)] = &[
 ];
 
 /// `activation_function` of a Dense module: the last component of the PyTorch class path, whose parameters are the
-/// defaults (the reference stores only the class).
+/// defaults (the reference stores only the class). PReLU, whose slope is learned, is not here: `head.rs` reads it.
 pub(super) const TORCH_CLASS: &[(&str, Activation)] = &[
     ("Identity", Activation::Identity),
     ("Tanh", Activation::Tanh),
@@ -33,7 +33,8 @@ pub(super) const TORCH_CLASS: &[(&str, Activation)] = &[
     ("Sigmoid", Activation::Sigmoid),
     ("SiLU", Activation::Silu),
     ("ReLU6", Activation::Relu6),
-    ("LeakyReLU", Activation::LeakyRelu),
+    ("LeakyReLU", Activation::LeakyRelu(Slope::LEAKY)),
+    ("RReLU", Activation::LeakyRelu(Slope::RRELU)),
     ("ELU", Activation::Elu),
     ("CELU", Activation::Elu),
     ("SELU", Activation::Selu),

@@ -3,10 +3,10 @@
 use super::activation;
 use crate::checkpoint::{DenseConfig, Feature, Module, ModuleKind, PoolingConfig};
 use crate::error::{Error, Result};
-use crate::program::{Activation, Builder, Linear, Norm, Pool, Rows, Value};
+use crate::program::{Activation, Builder, Linear, Norm, Pool, Rows, Slope, Value, WeightSource};
 
 /// `x` through one module of `modules.json`.
-pub(super) fn build(b: &mut Builder, module: &Module, x: Value) -> Result<Value> {
+pub(super) fn build(b: &mut Builder, module: &Module, weights: &dyn WeightSource, x: Value) -> Result<Value> {
     match &module.kind {
         ModuleKind::Transformer(_) => {
             Err(Error::unsupported("modules.json", "type", "Transformer", "one Transformer, as the first module"))
@@ -14,7 +14,7 @@ pub(super) fn build(b: &mut Builder, module: &Module, x: Value) -> Result<Value>
         ModuleKind::Pooling(config) => pooling(b, module, config, x),
         ModuleKind::Dense(config) => {
             expect_feature(b, module, config.feature, x)?;
-            dense(b, module, config, x)
+            dense(b, module, config, weights, x)
         }
         ModuleKind::LayerNorm { dim } => {
             expect_feature(b, module, Feature::Sentences, x)?;
@@ -39,11 +39,25 @@ fn pooling(b: &mut Builder, module: &Module, config: &PoolingConfig, x: Value) -
 }
 
 /// `activation(W x + b)`, and the input added, projected where the widths differ, if the module says so.
-fn dense(b: &mut Builder, module: &Module, config: &DenseConfig, x: Value) -> Result<Value> {
+fn dense(
+    b: &mut Builder,
+    module: &Module,
+    config: &DenseConfig,
+    weights: &dyn WeightSource,
+    x: Value,
+) -> Result<Value> {
     let (cols, out) = (config.in_features, config.out_features);
     expect_cols(b, module, "in_features", cols, x)?;
-    let activation = activation::find(activation::TORCH_CLASS, &config.activation)
-        .map_err(|known| Error::unsupported(file(module), "activation_function", &config.activation, known))?;
+    let activation = match config.activation.as_str() {
+        // The one activation with a parameter, and with one for all columns it is a number, not a weight.
+        "PReLU" => {
+            let slope = weights.read(&b.tensor("activation_function.weight", vec![1]), 0..1)?;
+            Activation::LeakyRelu(Slope::new(slope[0]))
+        }
+        class => activation::find(activation::TORCH_CLASS, class).map_err(|known| {
+            Error::unsupported(file(module), "activation_function", class, format!("{known}, PReLU"))
+        })?,
+    };
     let residual = match config.residual {
         false => None,
         true if cols == out => Some(x),

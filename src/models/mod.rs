@@ -13,7 +13,7 @@ pub use preset::Preset;
 
 use crate::checkpoint::{JsonFile, Module, ModuleKind, TransformerModule};
 use crate::error::{Error, Result};
-use crate::program::{Builder, Program, Rows, Value};
+use crate::program::{Builder, Program, Rows, Value, WeightSource};
 
 /// A backbone: token ids to hidden states `[tokens, hidden]`. Reads the backbone's `config.json`.
 type Build = fn(&mut Builder, &JsonFile) -> Result<Value>;
@@ -21,11 +21,12 @@ type Build = fn(&mut Builder, &JsonFile) -> Result<Value>;
 /// `model_type` in `config.json`, and the function that builds it.
 const ARCHITECTURES: &[(&str, Build)] = &[("bert", bert::build)];
 
-/// The program of a sentence-transformers repository: its modules, run in order.
+/// The program of a sentence-transformers repository: its modules, run in order. `weights` are looked at only where a
+/// number decides what is computed (the slope of a PReLU).
 ///
 /// # Errors
 /// [`Error::Unsupported`] names the file, the key and the value that lexel does not implement.
-pub fn sentence_transformer(modules: &[Module]) -> Result<Program> {
+pub fn sentence_transformer(modules: &[Module], weights: &dyn WeightSource) -> Result<Program> {
     let mut b = Builder::new();
     let Some((Module { kind: ModuleKind::Transformer(transformer), .. }, rest)) = modules.split_first() else {
         return Err(Error::unsupported(
@@ -41,7 +42,7 @@ pub fn sentence_transformer(modules: &[Module]) -> Result<Program> {
     for (i, module) in rest.iter().enumerate() {
         b.module(i + 1);
         b.label(&module.name);
-        x = head::build(&mut b, module, x)?;
+        x = head::build(&mut b, module, weights, x)?;
         if b.shape(x).rows == Rows::Tokens {
             tokens = x;
         }

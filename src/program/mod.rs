@@ -10,7 +10,7 @@ mod plan;
 mod weights;
 
 pub use builder::Builder;
-pub use op::{Activation, Attention, Embed, Index, Linear, Lookup, Norm, Normalize, Op, Pool, PoolMode};
+pub use op::{Activation, Attention, Embed, Index, Linear, Lookup, Norm, Normalize, Op, Pool, PoolMode, Slope};
 pub use plan::Plan;
 pub use weights::{RandomWeights, TensorSpec, WeightSource, WeightSpec};
 

@@ -153,8 +153,8 @@ pub enum Activation {
     Sigmoid,
     /// `min(max(x, 0), 6)`
     Relu6,
-    /// `x` above 0, else `0.01 x`
-    LeakyRelu,
+    /// `x` above 0, else `slope x`: LeakyReLU (0.01), RReLU (11 / 48 outside training), PReLU (learned)
+    LeakyRelu(Slope),
     /// `x` above 0, else `e^x - 1`; CELU with alpha 1 is the same function
     Elu,
     /// `1.0507 * (x above 0, else 1.67326 (e^x - 1))`
@@ -181,6 +181,27 @@ pub enum Activation {
     Hardtanh,
 }
 
+/// The factor below 0 of [`Activation::LeakyRelu`]: an f32 as its bits, so that programs can be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slope(u32);
+
+impl Slope {
+    /// That of torch.nn.LeakyReLU.
+    pub const LEAKY: Slope = Slope::new(0.01);
+    /// That of torch.nn.RReLU outside training: the middle of 1/8 and 1/3.
+    pub const RRELU: Slope = Slope::new(11.0 / 48.0);
+
+    /// A slope of this value.
+    pub const fn new(value: f32) -> Slope {
+        Slope(value.to_bits())
+    }
+
+    /// Its value.
+    pub const fn value(self) -> f32 {
+        f32::from_bits(self.0)
+    }
+}
+
 impl Activation {
     /// Every activation, for tables of tests and messages.
     pub const ALL: [Activation; 22] = {
@@ -195,7 +216,7 @@ impl Activation {
             Tanh,
             Sigmoid,
             Relu6,
-            LeakyRelu,
+            LeakyRelu(Slope::LEAKY),
             Elu,
             Selu,
             Mish,
@@ -224,7 +245,7 @@ impl Activation {
             Tanh => "tanh",
             Sigmoid => "sigmoid",
             Relu6 => "relu6",
-            LeakyRelu => "leaky_relu",
+            LeakyRelu(_) => "leaky_relu",
             Elu => "elu",
             Selu => "selu",
             Mish => "mish",

@@ -90,7 +90,8 @@ impl Loader {
     /// Whatever keeps the model from running exactly as its files say: see [`Error`].
     pub fn load(self) -> Result<SentenceTransformer> {
         let checkpoint = Checkpoint::open(&self.id_or_folder, &self.source)?;
-        let program = Arc::new(models::sentence_transformer(checkpoint.modules())?);
+        let weights = checkpoint.weights()?;
+        let program = Arc::new(models::sentence_transformer(checkpoint.modules(), &weights)?);
         let max_seq_length = self.resolve_length(&checkpoint, program.max_positions())?;
         let mut tokenizer = checkpoint.tokenizer()?;
         tokenizer.set_max_seq_length(max_seq_length)?;
@@ -114,7 +115,7 @@ impl Loader {
             ModuleKind::Pooling(pooling) => pooling.include_prompt,
             _ => true,
         });
-        let executor = self.device.load(program.clone(), &checkpoint.weights()?, self.dtype)?;
+        let executor = self.device.load(program.clone(), &weights, self.dtype)?;
         log::info!("{} on {}", self.id_or_folder, executor.describe());
         let model = Model {
             folder: checkpoint.folder().to_path_buf(),

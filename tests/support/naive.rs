@@ -207,7 +207,7 @@ pub fn activation(activation: Activation, x: f64) -> f64 {
         Activation::Tanh => x.tanh(),
         Activation::Sigmoid => sigmoid(x),
         Activation::Relu6 => x.clamp(0.0, 6.0),
-        Activation::LeakyRelu => x.max(0.0) + 0.01 * x.min(0.0),
+        Activation::LeakyRelu(slope) => x.max(0.0) + f64::from(slope.value()) * x.min(0.0),
         Activation::Elu => elu(x),
         Activation::Selu if x > 0.0 => SELU_SCALE * x,
         Activation::Selu => SELU_SCALE * SELU_ALPHA * x.exp_m1(),

@@ -2,7 +2,7 @@
 //! while a bar is shown goes above it. A standard error that cannot be written is nobody's loss.
 
 use crate::failure::Failure;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use lexel::checkpoint::DownloadProgress;
 use serde_json::{Map, Value};
 use std::io::{self, Write};
@@ -110,7 +110,7 @@ impl EncodeBar {
         show(
             bytes,
             match bytes {
-                Some(_) => "{wide_bar} {percent:>3}%  {msg}  {elapsed} (left: {eta})",
+                Some(_) => "{wide_bar} {percent:>3}%  {msg}",
                 None => "{spinner} {msg}  {elapsed}",
             },
         );
@@ -121,7 +121,15 @@ impl EncodeBar {
     pub fn set(bytes: u64, texts: usize, seconds: f64) {
         if let Some(bar) = &*bar() {
             bar.set_position(bytes);
-            bar.set_message(format!("{texts} texts, {:.0} texts/s", texts as f64 / seconds.max(1e-3)));
+            let left = match bar.length() {
+                // By bytes, not by texts: the longest go first.
+                Some(length) if bytes > 0 => {
+                    let left = seconds * length.saturating_sub(bytes) as f64 / bytes as f64;
+                    format!(", {} left", HumanDuration(Duration::from_secs_f64(left)))
+                }
+                _ => String::new(),
+            };
+            bar.set_message(format!("{texts} texts, {:.0} texts/s{left}", texts as f64 / seconds.max(1e-3)));
         }
     }
 }

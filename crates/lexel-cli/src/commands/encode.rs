@@ -7,7 +7,7 @@ use crate::input::{Input, Window};
 use crate::messages::{self, EncodeBar};
 use crate::output::{Output, OutputConfig, Rows};
 use crate::{interrupt, npy};
-use lexel::{Matrix, Precision, Progress, Ranges, SentenceTransformer, quantize_embeddings};
+use lexel::{Error, Matrix, Precision, Progress, Ranges, SentenceTransformer, quantize_embeddings};
 use serde_json::json;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -158,14 +158,13 @@ fn encode_window(
             );
         }
     };
-    let matrix =
-        encode.encode(model, &window.texts, Arc::new(progress)).map_err(|error| match Failure::from(error) {
-            Failure { status: INTERRUPTED, .. } => Failure::new(
-                INTERRUPTED,
-                format!("interrupted after {} texts; the output is not complete", totals.texts),
-            ),
-            failure => failure,
-        })?;
+    let matrix = encode.encode(model, &window.texts, Arc::new(progress)).map_err(|error| match error {
+        Error::Cancelled { done, .. } => {
+            let done = totals.texts + done;
+            Failure::new(INTERRUPTED, format!("interrupted after {done} texts; the output is not complete"))
+        }
+        error => error.into(),
+    })?;
     let last = *last.lock().unwrap_or_else(PoisonError::into_inner);
     totals.texts += window.texts.len();
     totals.tokens += last.tokens;

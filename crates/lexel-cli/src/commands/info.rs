@@ -76,7 +76,7 @@ fn module(module: &Module) -> String {
         }
         ModuleKind::LayerNorm { dim } => format!("LayerNorm ({dim})"),
         ModuleKind::Transformer(_) => "Transformer".to_string(),
-        ModuleKind::Normalize => "Normalize".to_string(),
+        ModuleKind::Normalize(_) => "Normalize".to_string(),
         ModuleKind::Dropout => "Dropout".to_string(),
     }
 }

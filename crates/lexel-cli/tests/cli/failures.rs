@@ -65,7 +65,8 @@ fn options_that_make_no_sense_are_usage() {
 
 #[test]
 fn devices_that_are_not_there() {
-    encode_fails(69, "no-such-adapter", "in.txt", b"one", &["--device", "no-such-adapter"]);
+    let expected = if cfg!(feature = "gpu") { "no-such-adapter" } else { "no GPU support" };
+    encode_fails(69, expected, "in.txt", b"one", &["--device", "no-such-adapter"]);
     encode_fails(69, "the CPU computes in f32", "in.txt", b"one", &["--dtype", "f16"]);
 }
 
