@@ -46,7 +46,8 @@ fn devices() -> Vec<(&'static str, Arc<GpuDevice>)> {
         ("subgroups of varying size", noop(defaults.clone(), all, None)),
         ("subgroups of 4", noop(defaults.clone(), all, Some(4))),
         ("subgroups of 32", noop(defaults.clone(), all, Some(32))),
-        ("subgroups of 64", noop(defaults, all, Some(64))),
+        ("subgroups of 64", noop(defaults.clone(), all, Some(64))),
+        ("subgroups of 8, int64", noop(defaults, all | wgpu::Features::SHADER_INT64, Some(8))),
     ]
 }
 

@@ -78,27 +78,18 @@ fn every_variant_translates_to_hlsl() {
 
 /// What kernels are chosen by: dtype, features, the kind of device and its limits.
 fn targets() -> Vec<Target> {
-    let features = |f16, size: Option<u32>, subgroups| Features { f16, subgroups, subgroup_size: size };
-    let sets = [
-        (None, false),
-        (None, true),
-        (Some(4), true),
-        (Some(8), true),
-        (Some(16), true),
-        (Some(32), true),
-        (Some(64), true),
-    ];
     let mut targets = Vec::new();
-    for (size, subgroups) in sets {
-        for dtype in [Dtype::F32, Dtype::F16] {
+    for subgroups in [None, Some(None), Some(Some(4)), Some(Some(8)), Some(Some(16)), Some(Some(32)), Some(Some(64))] {
+        for (dtype, int64) in [(Dtype::F32, false), (Dtype::F32, true), (Dtype::F16, false), (Dtype::F16, true)] {
             for software in [false, true] {
                 for limits in [wgpu::Limits::default(), generous()] {
-                    targets.push(Target {
-                        dtype,
-                        features: features(dtype == Dtype::F16, size, subgroups),
-                        limits,
-                        software,
-                    });
+                    let features = Features {
+                        f16: dtype == Dtype::F16,
+                        subgroups: subgroups.is_some(),
+                        subgroup_size: subgroups.flatten(),
+                        int64,
+                    };
+                    targets.push(Target { dtype, features, limits, software });
                 }
             }
         }
@@ -145,9 +136,11 @@ fn variants() -> &'static [Variant] {
 }
 
 fn parse(name: String, entry: &'static str, text: &str, target: &Target) -> Variant {
-    let mut capabilities = Capabilities::empty();
+    // `unpack2x16float`, which every adapter but a few of GL's has.
+    let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     capabilities.set(Capabilities::SHADER_FLOAT16, target.dtype == Dtype::F16);
     capabilities.set(Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER, target.features.subgroups);
+    capabilities.set(Capabilities::SHADER_INT64, target.features.int64);
     let module = naga::front::wgsl::parse_str(text)
         .unwrap_or_else(|error| panic!("{name}:\n{}", error.emit_to_string_with_path(text, &name)));
     let info = Validator::new(ValidationFlags::all(), capabilities)

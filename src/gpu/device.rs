@@ -84,8 +84,6 @@ pub struct GpuDevice {
 #[derive(Debug, Default)]
 pub(super) struct Health {
     lost: OnceLock<String>,
-    /// Held while one thread polls: see [`flight::poll`].
-    pub(super) polling: Mutex<()>,
 }
 
 impl Health {

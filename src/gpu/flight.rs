@@ -24,7 +24,7 @@ pub(super) struct Flight {
     pub pool: Arc<ReadbackPool>,
 }
 
-/// How long one wait for the device lasts before its health is looked at again.
+/// How long one wait for a mapped buffer lasts before the device's health is looked at again.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Starts the thread that waits. It ends when the sender is dropped and the last batch is done.
@@ -84,27 +84,25 @@ fn wait(
     }
 }
 
-/// Waits for a submission, for a while: `false` if it takes longer.
+/// Waits for a submission: `false` if it is to be waited for again. wgpu 30 panics where the device was lost meanwhile
+/// (`Device::poll` in backend/wgpu_core.rs: every error but a time-out is fatal there); that becomes the error it is.
 ///
-/// wgpu 30 panics where the device was lost meanwhile (`Device::poll` in backend/wgpu_core.rs: every error but a time-out is
-/// fatal there); that becomes the error it is. It also panics where a wait that timed out meets a second thread's poll that
-/// has just emptied the queue (`Device::maintain` in wgpu-core's device/resource.rs asserts that this cannot be), so our
-/// threads take turns. An application that polls its own device can still meet it: that panic says that all is done.
+/// No time-out: when one passed and another thread then saw the queue empty (each submit polls), wgpu-core's
+/// `Device::maintain` panicked, "If the queue is empty, ...", and a healthy device was given up. A lost device ends the wait.
 pub(super) fn poll(
     device: &wgpu::Device,
     submission: wgpu::SubmissionIndex,
     health: &Health,
 ) -> Result<bool, RunError> {
     health.check()?;
-    let _turn = health.polling.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
+    let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
     match catch_unwind(AssertUnwindSafe(|| device.poll(poll))) {
         Ok(Ok(_)) => Ok(true),
         Ok(Err(wgpu::PollError::Timeout)) => Ok(false),
         Ok(Err(error)) => Err(health.fail(error.to_string())),
         Err(panic) => {
             let message = panic.downcast_ref::<String>().map_or("the driver reported an error", String::as_str);
-            if message.starts_with("If the queue is empty") { Ok(true) } else { Err(health.fail(message)) }
+            Err(health.fail(message))
         }
     }
 }

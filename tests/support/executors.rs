@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// What an executor stores and multiplies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dtype {
     F32,
     F16,
@@ -82,12 +82,16 @@ pub fn gpu() -> Vec<Kind> {
     let Some(device) = device() else { return Vec::new() };
     let has = device.description().features;
     let again = std::env::var(WIDTH).is_ok_and(|width| width != "256");
-    let without_subgroups = Features { subgroups: false, subgroup_size: None, ..Features::all() };
-    let any_size = Features { subgroup_size: None, ..Features::all() };
+    let without_subgroups = Features { subgroups: false, ..Features::all() };
+    let any_size = Features { subgroup_size: None, int64: false, ..Features::all() };
+    let without_int64 = Features { int64: false, ..Features::all() };
     let mut kinds = Vec::new();
-    for (mask, there) in
-        [(without_subgroups, !again), (any_size, has.subgroups), (Features::all(), has.subgroup_size.is_some())]
-    {
+    for (mask, there) in [
+        (without_subgroups, !again),
+        (any_size, has.subgroups),
+        (without_int64, has.subgroup_size.is_some()),
+        (Features::all(), has.subgroup_size.is_some() && has.int64),
+    ] {
         for (dtype, there) in [(Dtype::F32, there), (Dtype::F16, there && has.f16 && !again)] {
             if there {
                 let options = match dtype {
