@@ -171,8 +171,8 @@ mod tests {
 
     #[test]
     fn bytes_cover_the_range_and_saturate_beyond_it() {
-        let ranges = Ranges(Matrix::new(2, 2, vec![-1.0, 5.0, 1.0, 5.0]));
-        let m = Matrix::new(4, 2, vec![-1.0, 5.0, 1.0, 5.0, -9.0, 4.0, 9.0, 6.5]);
+        let ranges = Ranges(Matrix::new(2, 2, vec![-1.0, 5.0, 254.0, 5.0]));
+        let m = Matrix::new(4, 2, vec![-1.0, 5.0, 254.0, 5.0, -9.0, 4.0, 900.0, 6.5]);
         let codes = quantize_embeddings(&m, Precision::Uint8, Some(&ranges)).unwrap();
         assert_eq!(codes.data, QuantizedData::U8(vec![0, 0, 255, 0, 0, 0, 255, 1]));
     }

@@ -15,12 +15,7 @@ const F32: f32 = 5e-5;
 const QUICKSTART: &str = "[[1.0000, 0.6660, 0.1046],\n [0.6660, 1.0000, 0.1411],\n [0.1046, 0.1411, 1.0000]]";
 
 fn load(device: Device) -> Option<SentenceTransformer> {
-    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join(".models/hub");
-    if !cache.is_dir() {
-        assert!(std::env::var_os("REQUIRE_MODEL").is_none(), "{} is missing: run scripts/get-model", cache.display());
-        skip("the model is not there: run scripts/get-model");
-        return None;
-    }
+    let cache = support::minilm::cache()?;
     let loader = SentenceTransformer::builder("all-MiniLM-L6-v2").cache_dir(cache).offline(true).device(device);
     Some(loader.load().unwrap())
 }
@@ -64,10 +59,4 @@ fn on_a_gpu_adapter() {
     if let Some(device) = support::executors::device() {
         check(Device::Shared(device));
     }
-}
-
-/// Past the capture of the test harness: a skip must be seen.
-fn skip(reason: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }

@@ -1,25 +1,21 @@
-//! Token ids of all-MiniLM-L6-v2 beside those of Python's tokenizers (scripts/tokenizer_golden.py).
-//!
-//! The model's folder is named by LEXEL_TEST_MODEL; without it these tests say so and pass, with REQUIRE_MODEL=1 they fail.
+//! Token ids of all-MiniLM-L6-v2 beside those of Python's tokenizers (tests/golden/make_tokens.py).
 
-use std::path::PathBuf;
+#[path = "support/minilm.rs"]
+mod minilm;
+
 use std::time::{Duration, Instant};
 
-use lexel::checkpoint::Tokenizer;
+use lexel::checkpoint::{Checkpoint, SourceOptions, Tokenizer};
 use serde_json::Value;
 
 fn tokenizer(max_seq_length: usize) -> Option<Tokenizer> {
-    let Some(folder) = std::env::var_os("LEXEL_TEST_MODEL").map(PathBuf::from) else {
-        assert!(std::env::var_os("REQUIRE_MODEL").is_none(), "LEXEL_TEST_MODEL is not set");
-        eprintln!("skipped: LEXEL_TEST_MODEL is not set to the folder of all-MiniLM-L6-v2");
-        return None;
-    };
+    let options = SourceOptions { cache_dir: Some(minilm::cache()?), offline: true, ..SourceOptions::default() };
+    let folder = Checkpoint::open("all-MiniLM-L6-v2", &options).unwrap().folder().to_path_buf();
     Some(Tokenizer::load(&folder, Some(max_seq_length), false).unwrap())
 }
 
 fn golden() -> Value {
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/minilm_tokens.json");
-    let path = std::env::var("LEXEL_TEST_TOKENS").unwrap_or_else(|_| default.to_string());
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/minilm_tokens.json");
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 

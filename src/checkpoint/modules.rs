@@ -380,9 +380,8 @@ mod tests {
             assert!(message.contains(named) && message.contains("config.json"), "{message}");
         }
         let late = r#"[{"type": "models.Dense", "path": "1"}]"#;
-        let message =
-            refusal(late, r#"{"in_features": 1, "out_features": 1, "module_input_name": "token_embeddings"}"#);
-        assert!(message.contains("module_input_name"), "{message}");
+        let message = refusal(late, r#"{"in_features": 1, "out_features": 1, "module_output_name": "scores"}"#);
+        assert!(message.contains("module_output_name"), "{message}");
         let message = refusal(late, r#"{"in_features": 1, "out_features": 1, "activation_function": "evil.run"}"#);
         assert!(message.contains("evil.run"), "{message}");
     }

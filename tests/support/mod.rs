@@ -6,6 +6,7 @@ pub mod case;
 pub mod compare;
 pub mod data;
 pub mod executors;
+pub mod minilm;
 pub mod naive;
 pub mod programs;
 pub mod table;

@@ -1,9 +1,9 @@
 """Writes tests/golden/minilm_tokens.json: the ids that Python's tokenizers gives for awkward texts and pairs.
 
-    python scripts/tokenizer_golden.py MODEL_FOLDER [MORE_TEXTS OUTPUT]
+    python tests/golden/make_tokens.py MODEL_FOLDER [MORE_TEXTS OUTPUT]
 
 MODEL_FOLDER is all-MiniLM-L6-v2. Versions: tokenizers 0.23.3. With MORE_TEXTS (a text a line) the result goes to OUTPUT
-instead, for a comparison that is too large to keep: LEXEL_TEST_TOKENS=OUTPUT cargo test --test tokenizer.
+instead, for a comparison that is too large to keep.
 """
 
 import json
