@@ -28,6 +28,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     process::survive_file_size_limit();
+    process::leave_out_mesas_device_selection();
     let result = match Cli::try_parse() {
         Ok(cli) => run(cli),
         Err(error) => usage(&error),

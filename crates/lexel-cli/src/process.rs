@@ -9,6 +9,16 @@ pub fn survive_file_size_limit() {
     }
 }
 
+/// Outside a desktop session, Mesa's layer that sorts Vulkan devices by the session's preference prints an error at every
+/// enumeration. There is no preference then: this leaves the layer out.
+pub fn leave_out_mesas_device_selection() {
+    #[cfg(target_os = "linux")]
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}
+
 /// The most memory that the process ever held, in MiB, where the system tells.
 pub fn peak_rss_mib() -> Option<f64> {
     // Not getrusage: its number includes what the process was before exec.
