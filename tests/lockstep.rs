@@ -79,7 +79,7 @@ fn a_wrong_weight_is_found_at_its_step_by_name() {
 
 #[test]
 fn a_sequence_depends_on_neither_neighbours_nor_order_nor_batch_size() {
-    for kind in executors::all() {
+    for kind in executors::distinct() {
         let (_, executor) = load(&kind, &TestWeights::default());
         let all = mixed();
         let n = all.sequences();
@@ -123,7 +123,7 @@ fn several() -> Vec<Batch> {
 
 #[test]
 fn batches_in_flight_give_the_same_as_one_at_a_time() {
-    for kind in executors::all() {
+    for kind in executors::distinct() {
         let (_, executor) = load(&kind, &TestWeights::default());
         for output in [Output::Sentences, Output::Tokens] {
             let one = |batch: Batch| executor.submit(batch, output).and_then(|pending| pending.wait()).unwrap();
@@ -142,7 +142,7 @@ fn batches_in_flight_give_the_same_as_one_at_a_time() {
 
 #[test]
 fn many_threads_may_share_an_executor() {
-    for kind in executors::all() {
+    for kind in executors::distinct() {
         let (_, executor) = load(&kind, &TestWeights::default());
         let (executor, name) = (executor.as_ref(), &kind.name);
         let want: Vec<Matrix> = several().into_iter().map(|batch| sentences(executor, batch)).collect();
@@ -168,7 +168,7 @@ fn a_batch_that_contradicts_the_program_is_refused() {
     let mut unknown_type = Batch::new();
     unknown_type.push(&[1], &[2], 0);
     let too_long = batch(&[SMALL_BERT.positions + 1]);
-    for kind in executors::all() {
+    for kind in executors::distinct() {
         let (_, executor) = load(&kind, &TestWeights::default());
         for (batch, what) in [(&unknown_id, "id"), (&unknown_type, "type"), (&too_long, "position")] {
             let submitted = executor.submit(batch.clone(), Output::Sentences).and_then(|pending| pending.wait());

@@ -23,6 +23,8 @@ pub enum Dtype {
 pub struct Kind {
     pub name: String,
     pub dtype: Dtype,
+    /// Its kernels are those of another kind but for a detail.
+    pub variation: bool,
     backend: Backend,
 }
 
@@ -70,6 +72,7 @@ pub fn cpu() -> Vec<Kind> {
     let kind = |threads| Kind {
         name: format!("cpu, {threads} threads"),
         dtype: Dtype::F32,
+        variation: false,
         backend: Backend::Cpu(CpuOptions { threads: Some(threads) }),
     };
     vec![kind(1), kind(3)]
@@ -86,11 +89,11 @@ pub fn gpu() -> Vec<Kind> {
     let any_size = Features { subgroup_size: None, int64: false, ..Features::all() };
     let without_int64 = Features { int64: false, ..Features::all() };
     let mut kinds = Vec::new();
-    for (mask, there) in [
-        (without_subgroups, !again),
-        (any_size, has.subgroups),
-        (without_int64, has.subgroup_size.is_some()),
-        (Features::all(), has.subgroup_size.is_some() && has.int64),
+    for (mask, there, variation) in [
+        (without_subgroups, !again, false),
+        (any_size, has.subgroups, true),
+        (without_int64, has.subgroup_size.is_some(), has.int64),
+        (Features::all(), has.subgroup_size.is_some() && has.int64, false),
     ] {
         for (dtype, there) in [(Dtype::F32, there), (Dtype::F16, there && has.f16 && !again)] {
             if there {
@@ -100,7 +103,9 @@ pub fn gpu() -> Vec<Kind> {
                 };
                 let options = GpuOptions { dtype: options.0, features: options.1, ..GpuOptions::default() };
                 let name = format!("gpu, {}, {}", options.dtype.name(), has.masked(options.features));
-                kinds.push(Kind { name, dtype, backend: Backend::Gpu(device.clone(), options) });
+                // In f16 without subgroups, the kernels are those of f32 with another type to load.
+                let variation = variation || again || (dtype == Dtype::F16 && !mask.subgroups);
+                kinds.push(Kind { name, dtype, variation, backend: Backend::Gpu(device.clone(), options) });
             }
         }
     }
@@ -116,6 +121,11 @@ pub fn gpu() -> Vec<Kind> {
 /// All of them.
 pub fn all() -> Vec<Kind> {
     cpu().into_iter().chain(gpu()).collect()
+}
+
+/// Those that are no variation of another.
+pub fn distinct() -> Vec<Kind> {
+    all().into_iter().filter(|kind| !kind.variation).collect()
 }
 
 /// One device for all tests of a process: a GPU if there is one, else a software adapter.
