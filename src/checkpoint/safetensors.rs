@@ -90,7 +90,23 @@ impl SafetensorsFile {
             let index = rows.start * columns + bad;
             return Err(weight("finite numbers".to_string(), format!("{} at element {index} in {file}", values[bad])));
         }
+        self.forget(start + rows.start * row_bytes, bytes.len());
         Ok(values)
+    }
+
+    /// Takes read bytes out of this process's memory, so that loading holds a tensor at a time and not the whole file. They
+    /// stay in the system's cache, and reading them again is right, only slower.
+    fn forget(&self, start: usize, length: usize) {
+        #[cfg(unix)]
+        if length > 0 {
+            // SAFETY: the mapping is read-only and backed by its file: what is dropped is read from there again.
+            let dropped = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length) };
+            if let Err(error) = dropped {
+                log::debug!("{}: {error}", self.path.display()); // more memory for a while, and nothing else
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = (start, length);
     }
 }
 

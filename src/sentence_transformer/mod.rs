@@ -5,7 +5,7 @@ mod load;
 mod options;
 
 pub use load::Loader;
-pub use options::{Cancel, EncodeOptions, Progress};
+pub use options::{Cancel, EncodeOptions, OnProgress, Progress};
 
 use crate::checkpoint::{Module, Settings, Tokenizer};
 use crate::error::Result;

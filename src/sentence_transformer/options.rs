@@ -18,10 +18,13 @@ pub struct EncodeOptions {
     /// Tokens a batch. `None`: what suits the device.
     pub batch_tokens: Option<usize>,
     /// Called from the calling thread after each batch.
-    pub progress: Option<Arc<dyn Fn(&Progress) + Send + Sync>>,
+    pub progress: Option<OnProgress>,
     /// Ends the call at the next batch, with [`Error::Cancelled`](crate::Error::Cancelled).
     pub cancel: Option<Cancel>,
 }
+
+/// What is called with the [`Progress`] of a call.
+pub type OnProgress = Arc<dyn Fn(&Progress) + Send + Sync>;
 
 /// How far a call of `encode` is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
