@@ -16,7 +16,7 @@
 //! | [`SentenceTransformer`] | texts to embeddings; [`similarity`], [`quantization`] beside it |
 //! | [`scheduler`], [`device`] | sequences to batches to an executor; which executor |
 //! | [`checkpoint`], [`models`] | what a repository's files say; the configuration to a program |
-//! | [`cpu`], [`gpu`](crate::gpu) | the two executors; they never import each other |
+//! | [`cpu`], [`gpu`] | the two executors; they never import each other |
 //! | [`program`], [`executor`] | a model as data; the trait that runs it |
 //! | [`batch`], [`matrix`], [`error`] | packed token ids; rows of f32; what can go wrong |
 //!

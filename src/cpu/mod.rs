@@ -1,7 +1,7 @@
 //! The CPU executor: the reference that GPU results are held against, and what a machine without a GPU gets.
 //!
 //! One worker a core, each running whole batches alone: no barrier inside a batch, and every buffer of a batch stays in
-//! that core's caches. One file an op, named as the op; [`interpreter`] is the loop over the steps.
+//! that core's caches. One file an op, named as the op; `interpreter` is the loop over the steps.
 
 mod activation;
 mod attention;

@@ -1,6 +1,6 @@
 //! From a repository's configuration to a [`Program`]. Each architecture is one file that reads like a forward pass.
 //!
-//! To add one: a file with a `build` function beside `bert.rs`, a line in [`ARCHITECTURES`], a golden case in
+//! To add one: a file with a `build` function beside `bert.rs`, a line in `ARCHITECTURES`, a golden case in
 //! `tests/golden/make.py`. No executor changes.
 
 mod activation;
