@@ -1,7 +1,7 @@
 //! The GPU executor. A program is compiled once for a device ([`compile`]: kernels, constants, grids as plain data; then
 //! pipelines and packed weights); a batch is then a few small uploads, one compute pass and one read-back.
 //!
-//! A GPU computes while `submit` has long returned. Mesa's lavapipe 22.3 does not: it computes inside `vkQueueSubmit`, on
+//! A GPU computes while `submit` has long returned. Mesa's lavapipe 22.3 seems to compute inside `vkQueueSubmit`, on
 //! the caller's time.
 //!
 //! To add a kernel: `shaders/x.wgsl` and `kernels/x.rs` (the conventions are in [`kernel`]), and its arm in
