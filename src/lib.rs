@@ -1,4 +1,4 @@
-//! sentence-transformers on any GPU: texts to embeddings through WGSL compute shaders (Vulkan, Metal, DX12), or on the CPU.
+//! sentence-transformers on any GPU: texts to embeddings, and pairs of texts to scores, through WGSL compute shaders (Vulkan, Metal, DX12), or on the CPU.
 //!
 //! ```no_run
 //! # fn main() -> lexel::Result<()> {
@@ -13,7 +13,8 @@
 //!
 //! | layer | what it is |
 //! |---|---|
-//! | [`SentenceTransformer`] | texts to embeddings; [`similarity`], [`quantization`] beside it |
+//! | [`SentenceTransformer`], [`CrossEncoder`] | texts to embeddings, pairs of texts to scores; [`similarity`], [`quantization`] beside them |
+//! | [`Loader`], `job`, `prompts` | what the two share: loading, a call's inputs through the scheduler, prompts |
 //! | [`scheduler`], [`device`] | sequences to batches to an executor; which executor |
 //! | [`checkpoint`], [`models`] | what a repository's files say; the configuration to a program |
 //! | [`cpu`], [`gpu`] | the two executors; they never import each other |
@@ -28,23 +29,31 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod cpu;
+pub mod cross_encoder;
 pub mod device;
 pub mod error;
 pub mod executor;
 #[cfg(feature = "gpu")]
 pub mod gpu;
+mod job;
+mod loader;
 pub mod matrix;
 pub mod models;
 pub mod program;
+mod prompts;
 pub mod quantization;
 pub mod scheduler;
 pub mod sentence_transformer;
 pub mod similarity;
 
+pub use cross_encoder::{CrossEncoder, Hit, PredictOptions, RankOptions};
 pub use device::Device;
 pub use error::{Error, Result, RunError};
 pub use executor::Dtype;
+pub use job::{Cancel, OnProgress, Progress};
+pub use loader::Loader;
 pub use matrix::Matrix;
+pub use program::Activation;
 pub use quantization::{Precision, Quantized, QuantizedData, Ranges, quantize_embeddings};
-pub use sentence_transformer::{Cancel, EncodeOptions, Progress, SentenceTransformer};
+pub use sentence_transformer::{EncodeOptions, SentenceTransformer};
 pub use similarity::SimilarityFunction;

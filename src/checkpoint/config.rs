@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::ModelType;
 use crate::error::{Error, Result};
 
 /// No configuration or index of a real model comes near this; a larger file is refused before it is read.
@@ -139,6 +140,11 @@ impl JsonFile {
         Error::unsupported(self.path.display().to_string(), self.full_key(key), value, supported)
     }
 
+    /// The error for a `value`, of `key` or of a key like it, that lexel does not implement.
+    pub fn unsupported_value(&self, key: &str, value: &str, supported: impl Into<String>) -> Error {
+        Error::unsupported(self.path.display().to_string(), self.full_key(key), value, supported)
+    }
+
     /// The error for a `key` whose value contradicts the format.
     pub fn invalid(&self, key: &str, expected: &str) -> Error {
         let found = self.get(key).map_or_else(|| "nothing".to_string(), brief);
@@ -227,6 +233,14 @@ impl Settings {
             truncate_dim: file.usize_opt("truncate_dim")?,
             activation_fn: text("activation_fn")?,
         })
+    }
+
+    /// What the model was saved as. Older models do not say so: bi-encoders.
+    pub fn stored_type(&self) -> ModelType {
+        match self.model_type.as_deref() {
+            Some("CrossEncoder") => ModelType::CrossEncoder,
+            _ => ModelType::SentenceTransformer,
+        }
     }
 
     /// The prompts of a bi-encoder: `query` and `document` always exist, empty where the model stores none. A model that

@@ -23,7 +23,7 @@ use super::files::{
     PICKLED_WEIGHTS, WEIGHTS_FILE, WEIGHTS_INDEX, join_inside, needed_in_module, pickled_weights_error, shards,
 };
 use super::hub_cache::{CachedRepo, Snapshot, is_commit, is_plain_name};
-use super::modules::{MODULES_FILE, read_entries, read_modules};
+use super::modules::{MODULES_FILE, check_modules, read_entries};
 use super::source::{DownloadProgress, SourceOptions};
 use super::transformer::OLD_CONFIG_NAMES;
 use crate::error::{Error, Result};
@@ -248,7 +248,7 @@ impl<'a> Download<'a> {
         needed.dedup();
         let (mut weights, small): (Vec<String>, Vec<String>) = needed.into_iter().partition(|name| is_weights(name));
         self.fetch_files(commit, files, &small).await?;
-        read_modules(&folder)?;
+        check_modules(&folder)?;
         for index in small.iter().filter(|name| name.ends_with(WEIGHTS_INDEX)) {
             let shards = shards(&folder.join(index))?;
             weights.extend(shards.iter().map(|shard| index.replace(WEIGHTS_INDEX, shard)));

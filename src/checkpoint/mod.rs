@@ -36,6 +36,15 @@ pub use weights::CheckpointWeights;
 
 use crate::error::{Error, Result};
 
+/// What a model is used as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelType {
+    /// Texts to embeddings.
+    SentenceTransformer,
+    /// Pairs of texts to scores.
+    CrossEncoder,
+}
+
 /// A model's files: where they are, and what they say.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
@@ -51,10 +60,26 @@ impl Checkpoint {
     ///
     /// A folder is used as it is. An id is `organisation/name`, or a short name such as `all-MiniLM-L6-v2`.
     pub fn open(id_or_folder: &str, options: &SourceOptions) -> Result<Checkpoint> {
+        Checkpoint::open_as(ModelType::SentenceTransformer, id_or_folder, options)
+    }
+
+    /// The same for a model that is to be used as `model_type`, which decides what is built where the files do not say.
+    pub fn open_as(model_type: ModelType, id_or_folder: &str, options: &SourceOptions) -> Result<Checkpoint> {
         let source = source::resolve(id_or_folder, options)?;
         let settings = Settings::read(&source.folder)?;
-        let modules = modules::read_modules(&source.folder)?;
+        let modules = modules::read_modules(&source.folder, model_type, &settings)?;
         Ok(Checkpoint { name: source.name, folder: source.folder, commit: source.commit, settings, modules })
+    }
+
+    /// What the files say that the model is: they name it, or a head for sequence classification stands for a
+    /// cross-encoder.
+    pub fn model_type(&self) -> Result<ModelType> {
+        if self.settings.model_type.is_some() || self.folder.join(modules::MODULES_FILE).is_file() {
+            return Ok(self.settings.stored_type());
+        }
+        let architectures = self.transformer()?.1.config.strings_opt("architectures")?.unwrap_or_default();
+        let is_classifier = architectures.first().is_some_and(|name| name.ends_with("ForSequenceClassification"));
+        Ok(if is_classifier { ModelType::CrossEncoder } else { ModelType::SentenceTransformer })
     }
 
     /// The repository's id, or the folder as it was given.

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::config::{JsonFile, brief, read_json};
+use super::ModelType;
+use super::config::{JsonFile, Settings, brief, read_json};
 use super::files::join_inside;
-use super::transformer::TransformerModule;
+use super::transformer::{SEQUENCE_CLASSIFICATION, TransformerModule};
 use crate::error::{Error, Result};
 use crate::program::PoolMode;
 
@@ -144,10 +145,21 @@ pub(crate) fn read_entries(folder: &Path) -> Result<Option<Vec<ModuleEntry>>> {
     Ok(Some(entries))
 }
 
-/// The modules of the model in `folder`, in the order they run.
-pub(crate) fn read_modules(folder: &Path) -> Result<Vec<Module>> {
-    let Some(entries) = read_entries(folder)? else {
-        return default_modules(folder);
+/// Refuses what lexel cannot run, whatever the model is used as: before its weights are downloaded.
+#[cfg(feature = "hub")]
+pub(crate) fn check_modules(folder: &Path) -> Result<()> {
+    let settings = Settings::read(folder)?;
+    read_modules(folder, settings.stored_type(), &settings).map(drop)
+}
+
+/// The modules of the model in `folder`, in the order they run. Those that were stored for another use than `model_type`
+/// are not read: as the reference does, the transformer is then used as if it stood alone.
+pub(crate) fn read_modules(folder: &Path, model_type: ModelType, settings: &Settings) -> Result<Vec<Module>> {
+    let Some(entries) = read_entries(folder)?.filter(|_| settings.stored_type() == model_type) else {
+        return match model_type {
+            ModelType::SentenceTransformer => default_modules(folder),
+            ModelType::CrossEncoder => default_cross_encoder(folder),
+        };
     };
     entries
         .into_iter()
@@ -168,6 +180,17 @@ pub(crate) fn read_modules(folder: &Path) -> Result<Vec<Module>> {
             Ok(Module { name: entry.name, path, kind })
         })
         .collect()
+}
+
+/// What the reference builds for a cross-encoder without `modules.json`: the transformer with its classification head.
+fn default_cross_encoder(folder: &Path) -> Result<Vec<Module>> {
+    let mut transformer = TransformerModule::read_without_modules(folder)?;
+    transformer.task = SEQUENCE_CLASSIFICATION.into();
+    Ok(vec![Module {
+        name: "0".into(),
+        path: folder.to_path_buf(),
+        kind: ModuleKind::Transformer(Box::new(transformer)),
+    }])
 }
 
 /// What the reference builds for a repository without `modules.json`: the transformer and mean pooling, or the last token
@@ -271,6 +294,10 @@ fn read_feature(config: &JsonFile) -> Result<Feature> {
 mod tests {
     use super::*;
 
+    fn st_modules(folder: &Path) -> Result<Vec<Module>> {
+        read_modules(folder, ModelType::SentenceTransformer, &Settings::default())
+    }
+
     /// A folder with these files, by path inside it.
     fn model(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -305,7 +332,7 @@ mod tests {
                 "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#,
             ),
         ]);
-        let modules = read_modules(old.path()).unwrap();
+        let modules = st_modules(old.path()).unwrap();
         let ModuleKind::Transformer(transformer) = &modules[0].kind else { panic!("{modules:?}") };
         assert_eq!((transformer.max_seq_length, transformer.do_lower_case), (Some(128), true));
         assert_eq!(modules[0].path, old.path().join("0_Transformer"));
@@ -326,7 +353,7 @@ mod tests {
             ("2_Dense/config.json", dense),
             ("3_LayerNorm/config.json", r#"{"dimension": 4}"#),
         ]);
-        let modules = read_modules(new.path()).unwrap();
+        let modules = st_modules(new.path()).unwrap();
         let ModuleKind::Pooling(pooling) = &modules[1].kind else { panic!("{modules:?}") };
         assert_eq!(pooling.modes, [PoolMode::LastToken, PoolMode::Mean]);
         assert!(!pooling.include_prompt);
@@ -346,7 +373,7 @@ mod tests {
             (r#"{"dim": 8, "model_type": "distilbert"}"#, PoolMode::Mean),
         ] {
             let folder = model(&[("config.json", config)]);
-            let modules = read_modules(folder.path()).unwrap();
+            let modules = st_modules(folder.path()).unwrap();
             let ModuleKind::Pooling(pooling) = &modules[1].kind else { panic!("{modules:?}") };
             assert_eq!((pooling.dim, pooling.modes[0], modules.len()), (8, mode, 2), "{config}");
         }
@@ -356,7 +383,7 @@ mod tests {
     fn refusals_name_the_file_the_key_and_the_value() {
         let refusal = |modules: &str, pooling: &str| {
             let folder = model(&[("modules.json", modules), BERT, ("1/config.json", pooling)]);
-            read_modules(folder.path()).unwrap_err().to_string()
+            st_modules(folder.path()).unwrap_err().to_string()
         };
         let message = refusal(r#"[{"type": "custom_st.MyModule", "path": ""}]"#, "{}");
         assert!(message.contains("modules.json: type = custom_st.MyModule is not supported"), "{message}");

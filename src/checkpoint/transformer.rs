@@ -21,6 +21,9 @@ pub struct TransformerModule {
     pub do_lower_case: bool,
 }
 
+/// The task of a cross-encoder's transformer.
+pub(crate) const SEQUENCE_CLASSIFICATION: &str = "sequence-classification";
+
 /// Where the module's own configuration may stand: the first is today's name, the others are those of version 1.
 pub(crate) const OLD_CONFIG_NAMES: [&str; 7] = [
     "sentence_bert_config.json",
@@ -97,7 +100,7 @@ fn tokenizer_config(folder: &Path) -> Result<JsonFile> {
 fn check_module(module: &JsonFile, task: &str) -> Result<()> {
     let (method_output, module_output) = match task {
         "feature-extraction" => ("last_hidden_state", "token_embeddings"),
-        "sequence-classification" => ("logits", "scores"),
+        SEQUENCE_CLASSIFICATION => ("logits", "scores"),
         _ => return Err(module.unsupported("transformer_task", "feature-extraction, sequence-classification")),
     };
     if module.str_or("module_output_name", module_output)? != module_output {

@@ -13,11 +13,12 @@ pub struct Workspace {
     attention: attention::Scratch,
 }
 
-/// Computes every step; `done(i)` is called after step `i`.
+/// Computes the steps that are `needed`; `done(i)` is called after step `i`.
 pub fn run(
     model: &Model,
     gemm: &Gemm,
     plan: &Plan,
+    needed: &[bool],
     batch: &Batch,
     workspace: &mut Workspace,
     mut done: impl FnMut(usize),
@@ -33,7 +34,7 @@ pub fn run(
         }
     }
 
-    for (i, step) in program.steps.iter().enumerate() {
+    for (i, step) in program.steps.iter().enumerate().filter(|(i, _)| needed[*i]) {
         // A step's own buffer is none of its inputs', so it can be taken out while they are read.
         let mut buffer = std::mem::take(&mut workspace.buffers[plan.buffer_of[i]]);
         let (rows, cols) = (step.shape.rows_in(tokens, sequences), step.shape.cols);

@@ -28,7 +28,7 @@ pub enum Work {
     Run(Output, Completion),
     /// Every step's value.
     Trace(oneshot::Sender<Result<Vec<Matrix>, RunError>>),
-    /// Every step's time.
+    /// Every step's time: 0 for one that the sentences do not need.
     Profile(oneshot::Sender<Result<Vec<Duration>, RunError>>),
 }
 
@@ -136,13 +136,16 @@ struct Worker {
     model: Arc<Model>,
     gemm: Gemm,
     plan: Plan,
+    /// For each output, the steps that it needs.
+    needed: [Vec<bool>; 2],
     workspace: Workspace,
 }
 
 impl Worker {
     fn new(model: Arc<Model>) -> Worker {
         let plan = Plan::reusing(&model.program);
-        Worker { model, gemm: Gemm::new(), plan, workspace: Workspace::default() }
+        let needed = [Output::Sentences, Output::Tokens].map(|output| model.program.needed(output));
+        Worker { model, gemm: Gemm::new(), plan, needed, workspace: Workspace::default() }
     }
 
     fn run(mut self, queue: &Queue) {
@@ -174,7 +177,8 @@ impl Worker {
     }
 
     fn compute(&mut self, batch: &Batch, output: Output) -> Result<Matrix, RunError> {
-        interpreter::run(&self.model, &self.gemm, &self.plan, batch, &mut self.workspace, |_| ());
+        let needed = &self.needed[output as usize];
+        interpreter::run(&self.model, &self.gemm, &self.plan, needed, batch, &mut self.workspace, |_| ());
         let value = self.model.program.output(output);
         let shape = self.model.program.shape(value);
         let rows = shape.rows_in(batch.tokens(), batch.sequences());
@@ -186,7 +190,8 @@ impl Worker {
     fn trace(&mut self, batch: &Batch) -> Vec<Matrix> {
         let plan = Plan::keeping_all(&self.model.program);
         let mut workspace = Workspace::default();
-        interpreter::run(&self.model, &self.gemm, &plan, batch, &mut workspace, |_| ());
+        let all = vec![true; self.model.program.steps.len()];
+        interpreter::run(&self.model, &self.gemm, &plan, &all, batch, &mut workspace, |_| ());
         let shapes = self.model.program.steps.iter().map(|step| step.shape);
         let matrix = |(shape, data): (crate::program::Shape, Vec<f32>)| {
             Matrix::new(shape.rows_in(batch.tokens(), batch.sequences()), shape.cols, data)
@@ -195,11 +200,12 @@ impl Worker {
     }
 
     fn profile(&mut self, batch: &Batch) -> Vec<Duration> {
-        let mut times = Vec::with_capacity(self.model.program.steps.len());
+        let mut times = vec![Duration::ZERO; self.model.program.steps.len()];
         let mut last = Instant::now();
-        interpreter::run(&self.model, &self.gemm, &self.plan, batch, &mut self.workspace, |_| {
+        let needed = &self.needed[Output::Sentences as usize];
+        interpreter::run(&self.model, &self.gemm, &self.plan, needed, batch, &mut self.workspace, |i| {
             let now = Instant::now();
-            times.push(now - last);
+            times[i] = now - last;
             last = now;
         });
         times

@@ -101,7 +101,7 @@ impl GpuExecutor {
         let (params, params_at) = upload_params(&compiled, device)?;
         let unused = create(device, "unused", 64, wgpu::BufferUsages::STORAGE)?;
 
-        let needed = [Output::Sentences, Output::Tokens].map(|output| needed(&program, program.output(output)));
+        let needed = [Output::Sentences, Output::Tokens].map(|output| program.needed(output));
         let workspace = Mutex::new(Workspace::new(Plan::reusing(&program)));
         let fixed = Fixed {
             program,
@@ -322,20 +322,6 @@ fn check_finite(matrix: &Matrix, rows: Rows, starts: &[u32]) -> Result<(), RunEr
         Rows::Tokens => starts.partition_point(|&start| start as usize <= row) - 1,
     };
     Err(RunError::NotFinite { sequence })
-}
-
-/// Which steps a value needs.
-fn needed(program: &Program, value: Value) -> Vec<bool> {
-    let mut needed = vec![false; program.steps.len()];
-    needed[value.index()] = true;
-    for i in (0..=value.index()).rev() {
-        if needed[i] {
-            for input in program.steps[i].op.inputs() {
-                needed[input.index()] = true;
-            }
-        }
-    }
-    needed
 }
 
 /// Grids along z are not folded, and a stage binds so many buffers.

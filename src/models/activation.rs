@@ -1,9 +1,16 @@
 //! The names under which configurations store activations.
 
+use crate::checkpoint::JsonFile;
+use crate::error::Result;
 use crate::program::{Activation, Slope};
 
-/// `hidden_act` and its relatives in a backbone's `config.json`: the keys of transformers' `ACT2FN`.
-pub(super) const HIDDEN_ACT: &[(&str, Activation)] = &[
+/// The activation that a backbone's `config.json` names under `key`.
+pub(super) fn hidden_act(config: &JsonFile, key: &str, default: &str) -> Result<Activation> {
+    find(HIDDEN_ACT, config.str_or(key, default)?).map_err(|known| config.unsupported(key, known))
+}
+
+/// `hidden_act` and its relatives: the keys of transformers' `ACT2FN`.
+const HIDDEN_ACT: &[(&str, Activation)] = &[
     ("gelu", Activation::Gelu),
     ("gelu_python", Activation::Gelu),
     ("gelu_new", Activation::GeluTanh),

@@ -1,15 +1,20 @@
-//! BERT (Devlin et al. 2018): learned positions, post-norm layers. all-MiniLM, bge, e5, gte, mxbai, arctic-embed, LaBSE.
+//! BERT (Devlin et al. 2018): learned positions, post-norm layers. all-MiniLM, bge, e5, gte, mxbai, arctic-embed, LaBSE,
+//! ms-marco-MiniLM.
 
 use super::activation;
+use super::layers::{check_heads, dense, layer_norm};
+use super::post_norm::{Names, PostNorm};
 use crate::checkpoint::JsonFile;
-use crate::error::{Error, Result};
-use crate::program::{Activation, Attention, Builder, Index, Linear, Lookup, Norm, Value, WeightId};
+use crate::error::Result;
+use crate::program::{Activation, Builder, Index, Lookup, Pool, PoolMode, Value};
 
 /// The numbers that shape a BERT encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BertConfig {
     /// Rows of the word table.
     pub vocab: usize,
+    /// Columns of the tables.
+    pub embedding: usize,
     /// Columns of every hidden state.
     pub hidden: usize,
     /// Encoder layers.
@@ -20,6 +25,8 @@ pub struct BertConfig {
     pub intermediate: usize,
     /// Rows of the position table.
     pub max_positions: usize,
+    /// Row of the first position.
+    pub first_position: u32,
     /// Rows of the token type table.
     pub token_types: usize,
     /// Of the feed-forward network.
@@ -28,9 +35,27 @@ pub struct BertConfig {
     pub eps: f32,
 }
 
-/// Builds the backbone that `config.json` describes.
-pub(super) fn build(b: &mut Builder, config: &JsonFile) -> Result<Value> {
+/// The tensors of a layer.
+pub(super) const NAMES: Names = Names {
+    qkv: ["attention.self.query", "attention.self.key", "attention.self.value"],
+    projection: "attention.output.dense",
+    attention_norm: "attention.output.LayerNorm",
+    up: "intermediate.dense",
+    down: "output.dense",
+    output_norm: "output.LayerNorm",
+};
+
+/// The backbone that `config.json` describes.
+pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     Ok(BertConfig::from_json(config)?.build(b))
+}
+
+/// The first token through the pooler and the classifier: `[sequences, labels]`.
+pub(super) fn classifier(b: &mut Builder, _: &JsonFile, x: Value, labels: usize) -> Result<Value> {
+    let hidden = b.shape(x).cols;
+    let first = b.pool(Pool { x, modes: vec![PoolMode::Cls] });
+    let pooled = dense("pooler.dense", hidden).activation(Activation::Tanh).of(b, first);
+    Ok(dense("classifier", labels).of(b, pooled))
 }
 
 impl BertConfig {
@@ -42,86 +67,52 @@ impl BertConfig {
         if config.bool_or("is_decoder", false)? {
             return Err(config.unsupported("is_decoder", "false"));
         }
-        let hidden_act = config.str_or("hidden_act", "gelu")?;
         let (hidden, heads) = (config.usize_or("hidden_size", 768)?, config.usize_or("num_attention_heads", 12)?);
-        if heads == 0 || hidden == 0 || hidden % heads != 0 {
-            return Err(Error::invalid_file(
-                config.path(),
-                format!("hidden_size = {hidden} is not a positive multiple of num_attention_heads = {heads}"),
-            ));
-        }
+        check_heads(config, ("hidden_size", hidden), ("num_attention_heads", heads))?;
         Ok(BertConfig {
             vocab: config.usize("vocab_size")?,
+            embedding: hidden,
             hidden,
             layers: config.usize_or("num_hidden_layers", 12)?,
             heads,
             intermediate: config.usize_or("intermediate_size", 3072)?,
             max_positions: config.usize_or("max_position_embeddings", 512)?,
+            first_position: 0,
             token_types: config.usize_or("type_vocab_size", 2)?,
-            activation: activation::find(activation::HIDDEN_ACT, hidden_act)
-                .map_err(|known| config.unsupported("hidden_act", known))?,
+            activation: activation::hidden_act(config, "hidden_act", "gelu")?,
             eps: config.f32_or("layer_norm_eps", 1e-12)?,
         })
     }
 
     /// Hidden states of the last layer: `[tokens, hidden]`.
     pub fn build(&self, b: &mut Builder) -> Value {
+        let x = self.embeddings(b);
+        self.encoder(b, x)
+    }
+
+    /// The sum of the tables, normalised: `[tokens, embedding]`.
+    pub(super) fn embeddings(&self, b: &mut Builder) -> Value {
         b.label("embeddings");
-        let mut lookup = |name: &str, rows, index| {
-            let table = b.matrix(format!("embeddings.{name}.weight"), rows, self.hidden);
-            Lookup { table, index, offset: 0 }
+        let mut lookup = |name: &str, rows, index, offset| {
+            let table = b.matrix(format!("embeddings.{name}.weight"), rows, self.embedding);
+            Lookup { table, index, offset }
         };
         let lookups = vec![
-            lookup("word_embeddings", self.vocab, Index::Ids),
-            lookup("position_embeddings", self.max_positions, Index::Positions),
-            lookup("token_type_embeddings", self.token_types, Index::Types),
+            lookup("word_embeddings", self.vocab, Index::Ids, 0),
+            lookup("position_embeddings", self.max_positions, Index::Positions, self.first_position),
+            lookup("token_type_embeddings", self.token_types, Index::Types, 0),
         ];
         let x = b.embed(lookups);
-        let mut x = self.norm(b, x, "embeddings.LayerNorm");
+        layer_norm(b, "embeddings.LayerNorm", self.eps, x)
+    }
+
+    /// All layers.
+    pub(super) fn encoder(&self, b: &mut Builder, mut x: Value) -> Value {
+        let (heads, intermediate, activation, eps) = (self.heads, self.intermediate, self.activation, self.eps);
+        let layer = PostNorm { heads, intermediate, activation, eps };
         for i in 0..self.layers {
-            x = self.layer(b, x, &format!("encoder.layer.{i}"));
+            x = layer.layer(b, &format!("encoder.layer.{i}"), &NAMES, x);
         }
         x
     }
-
-    /// `h = norm(x + attention(x))`, `norm(h + mlp(h))`.
-    fn layer(&self, b: &mut Builder, x: Value, layer: &str) -> Value {
-        let head_dim = self.hidden / self.heads;
-        b.label(format!("{layer}.attention"));
-        let qkv = self.qkv(b, x, &format!("{layer}.attention.self"));
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let attended = b.attention(Attention { qkv, heads: self.heads, head_dim, scale });
-        let projected = self.linear(b, attended, &format!("{layer}.attention.output.dense"), self.hidden, Some(x));
-        let h = self.norm(b, projected, &format!("{layer}.attention.output.LayerNorm"));
-
-        b.label(format!("{layer}.mlp"));
-        let (weight, bias) = dense(b, &format!("{layer}.intermediate.dense"), self.intermediate, self.hidden);
-        let up = b.linear(Linear { x: h, weight, bias: Some(bias), activation: self.activation, residual: None });
-        let down = self.linear(b, up, &format!("{layer}.output.dense"), self.intermediate, Some(h));
-        self.norm(b, down, &format!("{layer}.output.LayerNorm"))
-    }
-
-    /// The three projections as one product: `[tokens, 3 * hidden]`.
-    fn qkv(&self, b: &mut Builder, x: Value, attention: &str) -> Value {
-        let names = ["query", "key", "value"];
-        let weights = names.map(|name| b.tensor(format!("{attention}.{name}.weight"), vec![self.hidden, self.hidden]));
-        let biases = names.map(|name| b.tensor(format!("{attention}.{name}.bias"), vec![self.hidden]));
-        let (weight, bias) = (b.weight(weights.into()), b.weight(biases.into()));
-        b.linear(Linear { x, weight, bias: Some(bias), activation: Activation::Identity, residual: None })
-    }
-
-    fn linear(&self, b: &mut Builder, x: Value, name: &str, cols: usize, residual: Option<Value>) -> Value {
-        let (weight, bias) = dense(b, name, self.hidden, cols);
-        b.linear(Linear { x, weight, bias: Some(bias), activation: Activation::Identity, residual })
-    }
-
-    fn norm(&self, b: &mut Builder, x: Value, name: &str) -> Value {
-        let weight = b.vector(format!("{name}.weight"), self.hidden);
-        let bias = b.vector(format!("{name}.bias"), self.hidden);
-        b.norm(Norm { x, weight, bias: Some(bias), eps: self.eps })
-    }
-}
-
-fn dense(b: &mut Builder, name: &str, out: usize, cols: usize) -> (WeightId, WeightId) {
-    (b.matrix(format!("{name}.weight"), out, cols), b.vector(format!("{name}.bias"), out))
 }

@@ -24,11 +24,13 @@ impl Preset {
             name,
             backbone: BertConfig {
                 vocab: 30_522,
+                embedding: hidden,
                 hidden,
                 layers,
                 heads,
                 intermediate: 4 * hidden,
                 max_positions: 512,
+                first_position: 0,
                 token_types: 2,
                 activation: Activation::Gelu,
                 eps: 1e-12,

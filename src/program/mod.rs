@@ -7,6 +7,7 @@
 mod builder;
 mod op;
 mod plan;
+mod pool_early;
 mod weights;
 
 pub use builder::Builder;

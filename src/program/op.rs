@@ -301,6 +301,29 @@ impl Op {
         }
     }
 
+    /// Replaces each value that it reads.
+    pub fn map_inputs(&mut self, mut map: impl FnMut(Value) -> Value) {
+        match self {
+            Op::Embed(_) => {}
+            Op::Linear(op) => {
+                op.x = map(op.x);
+                op.residual = op.residual.map(map);
+            }
+            Op::Norm(op) => op.x = map(op.x),
+            Op::Attention(op) => op.qkv = map(op.qkv),
+            Op::Pool(op) => op.x = map(op.x),
+            Op::Normalize(op) => op.x = map(op.x),
+        }
+    }
+
+    /// Whether each row of the result depends on the same row of its inputs alone.
+    pub fn is_row_wise(&self) -> bool {
+        match self {
+            Op::Linear(_) | Op::Norm(_) | Op::Normalize(_) => true,
+            Op::Embed(_) | Op::Attention(_) | Op::Pool(_) => false,
+        }
+    }
+
     /// The weights it uses.
     pub fn weights(&self) -> Vec<WeightId> {
         match self {

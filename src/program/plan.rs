@@ -73,12 +73,12 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::program::*;
 
-    /// A tower of `layers` post-norm layers, pooled and normalised.
-    fn tower(layers: usize) -> Program {
+    /// A tower of `layers` post-norm layers of seven steps each, pooled and normalised.
+    pub fn tower(layers: usize, mode: PoolMode) -> Program {
         let mut b = Builder::new();
         let table = b.matrix("word", 100, 8);
         let norm = b.vector("norm", 8);
@@ -104,14 +104,14 @@ mod tests {
             let y = linear(m, 8, 32, Some(h));
             x = b.norm(Norm { x: y, weight: norm, bias: None, eps: 1e-5 });
         }
-        let pooled = b.pool(Pool { x, modes: vec![PoolMode::Mean] });
+        let pooled = b.pool(Pool { x, modes: vec![mode] });
         let out = b.normalize(pooled);
         b.finish(out, x)
     }
 
     #[test]
     fn no_step_writes_what_a_later_reader_still_needs() {
-        for program in [tower(1), tower(3)] {
+        for program in [tower(1, PoolMode::Mean), tower(3, PoolMode::Mean), tower(3, PoolMode::Cls).pooled_early()] {
             for plan in [Plan::reusing(&program), Plan::keeping_all(&program)] {
                 // Replay: a buffer holds the value written last; every read must find its value still there.
                 let mut holds = vec![None; plan.buffers.len()];
@@ -134,15 +134,16 @@ mod tests {
 
     #[test]
     fn depth_costs_no_memory() {
-        let (one, ten) = (Plan::reusing(&tower(1)), Plan::reusing(&tower(10)));
+        let (one, ten) = (Plan::reusing(&tower(1, PoolMode::Mean)), Plan::reusing(&tower(10, PoolMode::Mean)));
         assert_eq!(one.buffers.len(), ten.buffers.len());
         assert_eq!(one.elements(1000, 10), ten.elements(1000, 10));
     }
 
     #[test]
     fn a_program_prints_one_line_a_step() {
-        let text = tower(1).to_string();
-        assert_eq!(text.lines().count(), tower(1).steps.len() + 1);
+        let program = tower(1, PoolMode::Mean);
+        let text = program.to_string();
+        assert_eq!(text.lines().count(), program.steps.len() + 1);
         assert!(text.contains("%2 [tokens, 8] = attention %1, 2 heads of 4, scale 0.5"), "{text}");
     }
 }

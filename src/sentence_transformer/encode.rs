@@ -1,19 +1,14 @@
-//! `encode` and its relatives: prompts, equal texts once, longest first, truncation and normalisation of the result.
+//! `encode` and its relatives: prompts, truncation and normalisation of the result.
 
-use super::{EncodeOptions, Progress, SentenceTransformer};
+use super::{EncodeOptions, SentenceTransformer};
 use crate::error::{Error, Result};
+use crate::job::Job;
 use crate::matrix::Matrix;
 use crate::program::Output;
+use crate::prompts::{self, with_prompt};
 use crate::quantization::{Precision, Quantized, Ranges, quantize_embeddings};
-use crate::scheduler::{Finished, Scheduler, Sequence};
+use crate::scheduler::Finished;
 use std::borrow::Cow;
-use std::collections::HashMap;
-
-/// Texts that are tokenised at once: enough for all cores, few enough that the first batch starts early.
-const CHUNK: usize = 256;
-
-/// Up to so many texts, a call starts no thread of its own.
-const FEW: usize = 16;
 
 /// What the texts are encoded for: decides the prompt where the caller names none.
 #[derive(Clone, Copy)]
@@ -121,63 +116,32 @@ impl SentenceTransformer {
         texts: &[S],
         options: &EncodeOptions,
         output: Output,
-        mut store: impl FnMut(&Finished, usize, &[usize]),
+        store: impl FnMut(&Finished, usize, &[usize]),
     ) -> Result<()> {
         let prompt = self.prompt(task, options)?;
         let skip = match self.model.include_prompt || prompt.is_empty() {
             true => 0,
             false => self.model.tokenizer.prompt_tokens(prompt)? as u32,
         };
-        let unique = unique(texts);
-        let truncated = std::sync::atomic::AtomicUsize::new(0);
-        let sequences = |chunk: &[(&str, Vec<usize>)], first: usize| -> Result<Vec<Sequence>> {
-            let texts: Vec<Cow<str>> = chunk.iter().map(|(text, _)| with_prompt(prompt, text)).collect();
-            let encodings = self.model.tokenizer.encode_batch(&texts)?;
-            let sequence = |(i, encoding): (usize, crate::checkpoint::Encoding)| {
-                let targets = chunk[i].1.len();
-                truncated.fetch_add(if encoding.truncated { targets } else { 0 }, std::sync::atomic::Ordering::Relaxed);
-                Sequence { key: first + i, ids: encoding.ids, types: encoding.types, skip }
-            };
-            Ok(encodings.into_iter().enumerate().map(sequence).collect())
+        let job = Job {
+            executor: self.executor(),
+            output,
+            batch_tokens: options.batch_tokens,
+            progress: options.progress.as_ref(),
+            cancel: options.cancel.as_ref(),
         };
-
-        let mut progress = Progress { total: texts.len(), ..Progress::default() };
-        let done = |finished: Finished| {
-            for (s, &key) in finished.keys.iter().enumerate() {
-                store(&finished, s, &unique[key].1);
-                progress.texts += unique[key].1.len();
-            }
-            progress.tokens += finished.batch.tokens();
-            progress.truncated = truncated.load(std::sync::atomic::Ordering::Relaxed);
-            if let Some(callback) = &options.progress {
-                callback(&progress);
-            }
-            match &options.cancel {
-                Some(cancel) if cancel.is_cancelled() && progress.texts < progress.total => {
-                    Err(Error::Cancelled { done: progress.texts, total: progress.total })
-                }
-                _ => Ok(()),
-            }
+        let tokenize = |texts: &[&str]| {
+            let texts: Vec<Cow<str>> = texts.iter().map(|text| with_prompt(prompt, text)).collect();
+            self.model.tokenizer.encode_batch(&texts)
         };
-        if options.cancel.as_ref().is_some_and(|cancel| cancel.is_cancelled()) && !texts.is_empty() {
-            return Err(Error::Cancelled { done: 0, total: texts.len() });
-        }
-        let scheduler = Scheduler { executor: self.executor(), output, batch_tokens: options.batch_tokens };
-        if unique.len() <= FEW {
-            return scheduler.run_few(sequences(&unique, 0)?, done);
-        }
-        let chunks = unique.chunks(CHUNK).enumerate().map(|(i, chunk)| sequences(chunk, i * CHUNK));
-        scheduler.run(chunks, done)
+        job.run(texts.iter().map(AsRef::as_ref), skip, tokenize, store)
     }
 
     /// The prompt that goes before every text: empty if none does.
     fn prompt<'a>(&'a self, task: Task, options: &'a EncodeOptions) -> Result<&'a str> {
         let prompts = &self.model.prompts;
-        if let Some(prompt) = &options.prompt {
-            if options.prompt_name.is_some() {
-                log::warn!("both prompt and prompt_name are given: prompt_name is ignored");
-            }
-            return Ok(prompt);
+        if options.prompt.is_some() && options.prompt_name.is_some() {
+            log::warn!("both prompt and prompt_name are given: prompt_name is ignored");
         }
         let name = match (&options.prompt_name, task) {
             (Some(name), _) => Some(name.as_str()),
@@ -187,37 +151,8 @@ impl SentenceTransformer {
                 ["document", "passage", "corpus"].into_iter().find(|name| prompts.contains_key(*name))
             }
         };
-        match name {
-            None => Ok(""),
-            Some(name) => prompts.get(name).map(String::as_str).ok_or_else(|| {
-                let known: Vec<_> = prompts.keys().map(String::as_str).collect();
-                Error::InvalidInput(format!("the model has no prompt named '{name}'; it has: {}", known.join(", ")))
-            }),
-        }
+        prompts::resolve(prompts, options.prompt.as_deref(), name)
     }
-}
-
-/// The different texts, longest first, each with the places where it stands. Longest first shows at once whether the
-/// largest batch fits, and leaves the short ones to even out the end.
-fn unique<S: AsRef<str>>(texts: &[S]) -> Vec<(&str, Vec<usize>)> {
-    let mut seen: HashMap<&str, usize> = HashMap::with_capacity(texts.len());
-    let mut unique: Vec<(&str, Vec<usize>)> = Vec::with_capacity(texts.len());
-    for (i, text) in texts.iter().enumerate() {
-        let text = text.as_ref();
-        match seen.entry(text) {
-            std::collections::hash_map::Entry::Occupied(entry) => unique[*entry.get()].1.push(i),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(unique.len());
-                unique.push((text, vec![i]));
-            }
-        }
-    }
-    unique.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
-    unique
-}
-
-fn with_prompt<'a>(prompt: &str, text: &'a str) -> Cow<'a, str> {
-    if prompt.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(format!("{prompt}{text}")) }
 }
 
 /// Divides by the L2 norm, floored at 1e-12 as in the reference.
@@ -229,12 +164,6 @@ fn normalize(row: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn equal_texts_are_computed_once_and_the_longest_first() {
-        let texts = ["b", "long text", "b", "", "", "middle"];
-        assert_eq!(unique(&texts), [("long text", vec![1]), ("middle", vec![5]), ("b", vec![0, 2]), ("", vec![3, 4])]);
-    }
 
     #[test]
     fn a_zero_row_stays_zero() {

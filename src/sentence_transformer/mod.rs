@@ -4,12 +4,12 @@ mod encode;
 mod load;
 mod options;
 
-pub use load::Loader;
-pub use options::{Cancel, EncodeOptions, OnProgress, Progress};
+pub use options::EncodeOptions;
 
 use crate::checkpoint::{Module, Settings, Tokenizer};
 use crate::error::Result;
 use crate::executor::Executor;
+use crate::loader::Loader;
 use crate::matrix::Matrix;
 use crate::program::Program;
 use crate::similarity::SimilarityFunction;
@@ -42,7 +42,6 @@ struct Model {
     similarity: SimilarityFunction,
     include_prompt: bool,
     tokenizer: Tokenizer,
-    max_seq_length: Option<usize>,
     program: Arc<Program>,
     executor: Arc<dyn Executor>,
 }
@@ -58,7 +57,7 @@ impl SentenceTransformer {
     }
 
     /// Options for loading a model: device, dtype, revision, cache folder, ...
-    pub fn builder(id_or_folder: impl Into<String>) -> Loader {
+    pub fn builder(id_or_folder: impl Into<String>) -> Loader<SentenceTransformer> {
         Loader::new(id_or_folder.into())
     }
 
@@ -91,7 +90,7 @@ impl SentenceTransformer {
 
     /// Longer texts are truncated to this many tokens, special tokens included. `None`: the files name no limit.
     pub fn max_seq_length(&self) -> Option<usize> {
-        self.model.max_seq_length
+        self.model.tokenizer.max_seq_length()
     }
 
     /// The prompts by name. `query` and `document` are always there, empty where the files have none.

@@ -1,8 +1,7 @@
 //! What a caller can ask of one call of `encode`.
 
+use crate::job::{Cancel, OnProgress};
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Options of [`encode_with`](super::SentenceTransformer::encode_with) and its relatives. The default is the reference's.
 #[derive(Clone, Default)]
@@ -21,43 +20,6 @@ pub struct EncodeOptions {
     pub progress: Option<OnProgress>,
     /// Ends the call at the next batch, with [`Error::Cancelled`](crate::Error::Cancelled).
     pub cancel: Option<Cancel>,
-}
-
-/// What is called with the [`Progress`] of a call.
-pub type OnProgress = Arc<dyn Fn(&Progress) + Send + Sync>;
-
-/// How far a call of `encode` is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
-    /// Texts whose embeddings are there, equal ones included.
-    pub texts: usize,
-    /// Texts in the call.
-    pub total: usize,
-    /// Tokens computed, special tokens included. Equal texts count once.
-    pub tokens: usize,
-    /// Texts that were longer than the model's maximum and lost their end.
-    pub truncated: usize,
-}
-
-/// A flag that ends running calls. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// A flag that is not set.
-    pub fn new() -> Cancel {
-        Cancel::default()
-    }
-
-    /// Ends the calls that carry this flag.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it is set.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 impl fmt::Debug for EncodeOptions {

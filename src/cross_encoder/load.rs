@@ -1,0 +1,37 @@
+//! From an id or folder to a cross-encoder on a device.
+
+use super::{CrossEncoder, Model, activation};
+use crate::checkpoint::{Checkpoint, ModelType};
+use crate::error::Result;
+use crate::loader::Loader;
+use crate::{models, prompts};
+use std::sync::Arc;
+
+impl Loader<CrossEncoder> {
+    /// Loads the model: files, tokenizer, weights on the device.
+    ///
+    /// # Errors
+    /// Whatever keeps the model from running exactly as its files say: see [`Error`](crate::Error).
+    pub fn load(self) -> Result<CrossEncoder> {
+        let checkpoint = Checkpoint::open_as(ModelType::CrossEncoder, self.id_or_folder(), self.source())?;
+        let program = Arc::new(models::cross_encoder(checkpoint.modules())?);
+        let tokenizer = self.tokenizer(&checkpoint, &program)?;
+        let (settings, config) = (checkpoint.settings(), &checkpoint.transformer()?.1.config);
+        prompts::check_default(&settings.prompts, settings.default_prompt_name.as_deref())?;
+        let labels = models::labels(config)?;
+        let activation = activation::of_files(settings, config, labels.len())?;
+        let executor = self.executor(&checkpoint, &program)?;
+        let model = Model {
+            folder: checkpoint.folder().to_path_buf(),
+            modules: checkpoint.modules().to_vec(),
+            prompts: settings.prompts.clone(),
+            default_prompt_name: settings.default_prompt_name.clone(),
+            labels,
+            activation,
+            tokenizer,
+            program,
+            executor,
+        };
+        Ok(CrossEncoder { model: Arc::new(model) })
+    }
+}

@@ -1,0 +1,120 @@
+//! How a model is loaded: from where, onto which device, in which numbers.
+
+use crate::checkpoint::{Checkpoint, DownloadProgress, SourceOptions, Tokenizer};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::executor::{Dtype, Executor};
+use crate::program::Program;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Loads a model of kind `M`: a [`SentenceTransformer`](crate::SentenceTransformer) or a
+/// [`CrossEncoder`](crate::CrossEncoder), whose `builder` makes it.
+#[derive(Clone)]
+pub struct Loader<M> {
+    id_or_folder: String,
+    source: SourceOptions,
+    device: Device,
+    dtype: Dtype,
+    max_seq_length: Option<usize>,
+    kind: PhantomData<fn() -> M>,
+}
+
+impl<M> Loader<M> {
+    pub(crate) fn new(id_or_folder: String) -> Loader<M> {
+        Loader {
+            id_or_folder,
+            source: SourceOptions::default(),
+            device: Device::Auto,
+            dtype: Dtype::F32,
+            max_seq_length: None,
+            kind: PhantomData,
+        }
+    }
+
+    /// Where to compute. Default: [`Device::Auto`].
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// What to compute in. Default: [`Dtype::F32`].
+    pub fn dtype(mut self, dtype: Dtype) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// A branch, tag or commit of the hub's repository. Default: `main`.
+    pub fn revision(mut self, revision: impl Into<String>) -> Self {
+        self.source.revision = Some(revision.into());
+        self
+    }
+
+    /// An access token for the hub. Default: `HF_TOKEN`, or the saved login.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.source.token = Some(token.into());
+        self
+    }
+
+    /// The hub's cache folder. Default: that of the Python library (`HF_HUB_CACHE`, `HF_HOME`, ...).
+    pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.source.cache_dir = Some(folder.into());
+        self
+    }
+
+    /// Use the cache only, never the network. Default: `HF_HUB_OFFLINE`.
+    pub fn offline(mut self, offline: bool) -> Self {
+        self.source.offline = offline;
+        self
+    }
+
+    /// The hub's address, for a mirror. Default: `HF_ENDPOINT`.
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.source.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// Called while files are downloaded.
+    pub fn download_progress(mut self, progress: impl Fn(&DownloadProgress) + Send + Sync + 'static) -> Self {
+        self.source.progress = Some(Arc::new(progress));
+        self
+    }
+
+    /// Truncate inputs to this many tokens, special tokens included, instead of the model's own maximum.
+    pub fn max_seq_length(mut self, tokens: usize) -> Self {
+        self.max_seq_length = Some(tokens);
+        self
+    }
+
+    pub(crate) fn id_or_folder(&self) -> &str {
+        &self.id_or_folder
+    }
+
+    pub(crate) fn source(&self) -> &SourceOptions {
+        &self.source
+    }
+
+    /// The tokenizer, cutting to the caller's limit, else to the files'; never beyond the position table.
+    pub(crate) fn tokenizer(&self, checkpoint: &Checkpoint, program: &Program) -> Result<Tokenizer> {
+        let (_, transformer) = checkpoint.transformer()?;
+        let length = match (self.max_seq_length.or(transformer.max_seq_length), program.max_positions()) {
+            (Some(length), Some(table)) if length > table => {
+                return Err(Error::InvalidInput(format!(
+                    "max_seq_length = {length} is beyond the model's {table} positions: set it to {table} or less"
+                )));
+            }
+            (length, table) => length.or(table),
+        };
+        let mut tokenizer = checkpoint.tokenizer()?;
+        tokenizer.set_max_seq_length(length)?;
+        Ok(tokenizer)
+    }
+
+    /// The program with its weights on the device.
+    pub(crate) fn executor(&self, checkpoint: &Checkpoint, program: &Arc<Program>) -> Result<Arc<dyn Executor>> {
+        let executor = self.device.load(program.clone(), &checkpoint.weights()?, self.dtype)?;
+        log::info!("{} on {}", self.id_or_folder, executor.describe());
+        Ok(executor)
+    }
+}

@@ -1,0 +1,54 @@
+//! DistilBERT (Sanh et al. 2019): BERT without token types, under other names. multi-qa-distilbert, distiluse, tas-b.
+
+use super::activation;
+use super::layers::{check_heads, dense, layer_norm};
+use super::post_norm::{Names, PostNorm};
+use crate::checkpoint::JsonFile;
+use crate::error::Result;
+use crate::program::{Activation, Builder, Index, Lookup, Pool, PoolMode, Value};
+
+const NAMES: Names = Names {
+    qkv: ["attention.q_lin", "attention.k_lin", "attention.v_lin"],
+    projection: "attention.out_lin",
+    attention_norm: "sa_layer_norm",
+    up: "ffn.lin1",
+    down: "ffn.lin2",
+    output_norm: "output_layer_norm",
+};
+
+/// Of every layer norm: no configuration has a key for it.
+const EPS: f32 = 1e-12;
+
+/// The backbone that `config.json` describes; absent keys have the defaults of transformers' `DistilBertConfig`.
+pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
+    let (hidden, heads) = (config.usize_or("dim", 768)?, config.usize_or("n_heads", 12)?);
+    check_heads(config, ("dim", hidden), ("n_heads", heads))?;
+    let layer = PostNorm {
+        heads,
+        intermediate: config.usize_or("hidden_dim", 4 * 768)?,
+        activation: activation::hidden_act(config, "activation", "gelu")?,
+        eps: EPS,
+    };
+
+    b.label("embeddings");
+    let words = b.matrix("embeddings.word_embeddings.weight", config.usize_or("vocab_size", 30_522)?, hidden);
+    let positions = config.usize_or("max_position_embeddings", 512)?;
+    let positions = b.matrix("embeddings.position_embeddings.weight", positions, hidden);
+    let x = b.embed(vec![
+        Lookup { table: words, index: Index::Ids, offset: 0 },
+        Lookup { table: positions, index: Index::Positions, offset: 0 },
+    ]);
+    let mut x = layer_norm(b, "embeddings.LayerNorm", EPS, x);
+    for i in 0..config.usize_or("n_layers", 6)? {
+        x = layer.layer(b, &format!("transformer.layer.{i}"), &NAMES, x);
+    }
+    Ok(x)
+}
+
+/// The first token through a hidden layer and the classifier: `[sequences, labels]`.
+pub(super) fn classifier(b: &mut Builder, _: &JsonFile, x: Value, labels: usize) -> Result<Value> {
+    let hidden = b.shape(x).cols;
+    let first = b.pool(Pool { x, modes: vec![PoolMode::Cls] });
+    let h = dense("pre_classifier", hidden).activation(Activation::Relu).of(b, first);
+    Ok(dense("classifier", labels).of(b, h))
+}

@@ -1,0 +1,22 @@
+//! RoBERTa (Liu et al. 2019), XLM-RoBERTa and CamemBERT: BERT whose positions begin behind the padding id. bge-m3,
+//! multilingual-e5, paraphrase-multilingual, arctic-embed-l-v2, bge-reranker, stsb-roberta.
+
+use super::bert::BertConfig;
+use super::layers::dense;
+use crate::checkpoint::JsonFile;
+use crate::error::Result;
+use crate::program::{Activation, Builder, Pool, PoolMode, Value};
+
+/// The backbone that `config.json` describes.
+pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
+    let first_position = config.usize_or("pad_token_id", 1)? as u32 + 1;
+    Ok(BertConfig { first_position, ..BertConfig::from_json(config)? }.build(b))
+}
+
+/// The first token through a hidden layer and the classifier: `[sequences, labels]`.
+pub(super) fn classifier(b: &mut Builder, _: &JsonFile, x: Value, labels: usize) -> Result<Value> {
+    let hidden = b.shape(x).cols;
+    let first = b.pool(Pool { x, modes: vec![PoolMode::Cls] });
+    let h = dense("classifier.dense", hidden).activation(Activation::Tanh).of(b, first);
+    Ok(dense("classifier.out_proj", labels).of(b, h))
+}
