@@ -25,7 +25,7 @@ fn mini_lm() -> Program {
     let embedded = b.embed(lookups.to_vec());
     let norm = |b: &mut Builder, name: &str, x| {
         let (weight, bias) = (b.vector(format!("{name}.weight"), HIDDEN), b.vector(format!("{name}.bias"), HIDDEN));
-        b.norm(Norm { x, weight, bias: Some(bias), eps: 1e-12 })
+        b.norm(Norm { x, kind: NormKind::Layer, weight, bias: Some(bias), eps: 1e-12, residual: None })
     };
     let linear = |b: &mut Builder, name: String, x, [rows, cols]: [usize; 2], activation, residual| {
         let (weight, bias) = (b.matrix(format!("{name}.weight"), rows, cols), b.vector(format!("{name}.bias"), rows));
@@ -35,9 +35,7 @@ fn mini_lm() -> Program {
     for i in 0..LAYERS {
         let identity = Activation::Identity;
         let qkv = linear(&mut b, format!("{i}.qkv"), x, [3 * HIDDEN, HIDDEN], identity, None);
-        let head_dim = HIDDEN / HEADS;
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let attended = b.attention(Attention { qkv, heads: HEADS, head_dim, scale });
+        let attended = b.attention(Attention::new(qkv, HEADS, HIDDEN / HEADS));
         let y = linear(&mut b, format!("{i}.output"), attended, [HIDDEN, HIDDEN], identity, Some(x));
         let y = norm(&mut b, &format!("{i}.norm1"), y);
         let inner = linear(&mut b, format!("{i}.up"), y, [INNER, HIDDEN], Activation::Gelu, None);

@@ -129,8 +129,7 @@ fn linears(out: usize, cols: usize, activation: Activation, repeats: usize) -> P
 fn attention(heads: usize, head_dim: usize, with: bool) -> Program {
     let mut builder = Builder::new();
     let qkv = embed(&mut builder, 3 * heads * head_dim);
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    let y = if with { builder.attention(Attention { qkv, heads, head_dim, scale }) } else { qkv };
+    let y = if with { builder.attention(Attention::new(qkv, heads, head_dim)) } else { qkv };
     finish(builder, y)
 }
 

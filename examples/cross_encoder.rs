@@ -31,14 +31,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ranks = model.rank(query, &corpus)?;
 
     // Print the scores
-    println!("Query: {query}");
+    println!("Query:  {query}");
     for rank in &ranks {
         println!("{:.2}\t{}", rank.score, corpus[rank.corpus_id]);
     }
 
     // 3. Alternatively, you can also manually compute the score between two sentences
     let pairs: Vec<(&str, &str)> = corpus.iter().map(|sentence| (query, *sentence)).collect();
-    let scores = model.predict(&pairs)?;
-    println!("{:?}", scores.data);
+    let scores = model.predict(&pairs)?.data;
+
+    // Sort the scores in decreasing order to get the corpus indices
+    let mut indices: Vec<usize> = (0..corpus.len()).collect();
+    indices.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let indices: Vec<String> = indices.iter().map(usize::to_string).collect();
+    println!("Scores: {scores:?}");
+    println!("Indices: [{}]", indices.join(" "));
     Ok(())
 }

@@ -7,18 +7,29 @@ pub struct Batch {
     pub ids: Vec<u32>,
     /// `[tokens]` Segment ids (token types).
     pub types: Vec<u32>,
-    /// `[tokens]` Each token's place in its sequence, from 0.
+    /// `[tokens]` Each token's place in its sequence, from 0; [`Batch::NO_POSITION`] for one that takes none.
     pub positions: Vec<u32>,
     /// `[sequences + 1]` Where each sequence begins; the last entry is the number of tokens.
     pub starts: Vec<u32>,
     /// `[sequences]` How many leading tokens pooling leaves out: those of a prompt that the model excludes.
     pub skip: Vec<u32>,
+    /// Tokens of this id take no position: see [`Program::padding`](crate::program::Program::padding).
+    pub padding: Option<u32>,
 }
 
 impl Batch {
-    /// A batch without sequences.
+    /// One before the first position: with an offset, the row before it (additions wrap around).
+    pub const NO_POSITION: u32 = u32::MAX;
+
+    /// A batch without sequences, whose tokens all take a position.
     pub fn new() -> Batch {
-        Batch { ids: Vec::new(), types: Vec::new(), positions: Vec::new(), starts: vec![0], skip: Vec::new() }
+        Batch::with_padding(None)
+    }
+
+    /// A batch without sequences, in which tokens of the id `padding` take no position.
+    pub fn with_padding(padding: Option<u32>) -> Batch {
+        let (ids, types, positions, skip) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Batch { ids, types, positions, starts: vec![0], skip, padding }
     }
 
     /// Appends a sequence. `types` must be as long as `ids`; `skip` leading tokens stay out of pooling.
@@ -26,7 +37,9 @@ impl Batch {
         assert_eq!(ids.len(), types.len());
         self.ids.extend_from_slice(ids);
         self.types.extend_from_slice(types);
-        self.positions.extend(0..ids.len() as u32);
+        let mut next = 0..;
+        let position = |&id: &u32| if Some(id) == self.padding { None } else { next.next() };
+        self.positions.extend(ids.iter().map(position).map(|position| position.unwrap_or(Batch::NO_POSITION)));
         self.starts.push(self.ids.len() as u32);
         self.skip.push(skip);
     }
@@ -54,7 +67,7 @@ impl Batch {
         let half = (self.tokens() / 2) as u32;
         let cut = self.starts.partition_point(|&start| start < half).clamp(1, self.sequences() - 1);
         let part = |sequences: std::ops::Range<usize>| {
-            let mut batch = Batch::new();
+            let mut batch = Batch::with_padding(self.padding);
             for s in sequences {
                 batch.push(&self.ids[self.range(s)], &self.types[self.range(s)], self.skip[s]);
             }
@@ -73,6 +86,16 @@ impl Default for Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn padding_in_a_text_takes_no_position() {
+        let mut batch = Batch::with_padding(Some(1));
+        batch.push(&[0, 7, 1, 8], &[0; 4], 0);
+        batch.push(&[1, 9], &[0; 2], 0);
+        assert_eq!(batch.positions, [0, 1, Batch::NO_POSITION, 2, Batch::NO_POSITION, 0]);
+        let (a, b) = batch.halves().unwrap();
+        assert_eq!([a.positions, b.positions].concat(), batch.positions);
+    }
 
     #[test]
     fn halves_keep_every_sequence_in_order() {

@@ -4,7 +4,7 @@
 use crate::checkpoint::Encoding;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::program::Output;
+use crate::program::{Output, Program};
 use crate::scheduler::{Finished, Scheduler, Sequence};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -57,6 +57,7 @@ impl Cancel {
 
 /// Where and how a call runs.
 pub(crate) struct Job<'a> {
+    pub program: &'a Program,
     pub executor: &'a dyn Executor,
     pub output: Output,
     pub batch_tokens: Option<usize>,
@@ -82,7 +83,12 @@ impl Job<'_> {
         let truncated = AtomicUsize::new(0);
         let sequences = |chunk: &[I], first: usize| -> Result<Vec<Sequence>> {
             let encodings = tokenize(chunk)?.into_iter().zip(first..);
-            let sequence = |(encoding, key): (Encoding, usize)| {
+            let sequence = |(mut encoding, key): (Encoding, usize)| {
+                if let Some(padding) = self.program.trim {
+                    let end = encoding.ids.iter().rposition(|&id| id != padding).map_or(1, |last| last + 1);
+                    encoding.ids.truncate(end);
+                    encoding.types.truncate(end);
+                }
                 truncated.fetch_add(if encoding.truncated { targets[key].len() } else { 0 }, Ordering::Relaxed);
                 Sequence { key, ids: encoding.ids, types: encoding.types, skip }
             };
@@ -106,7 +112,8 @@ impl Job<'_> {
                 _ => Ok(()),
             }
         };
-        let scheduler = Scheduler { executor: self.executor, output: self.output, batch_tokens: self.batch_tokens };
+        let (executor, output, batch_tokens) = (self.executor, self.output, self.batch_tokens);
+        let scheduler = Scheduler { executor, output, padding: self.program.padding, batch_tokens };
         if unique.len() <= FEW {
             return scheduler.run_few(sequences(&unique, 0)?, done);
         }

@@ -1,6 +1,6 @@
 //! How a model is loaded: from where, onto which device, in which numbers.
 
-use crate::checkpoint::{Checkpoint, DownloadProgress, SourceOptions, Tokenizer};
+use crate::checkpoint::{Checkpoint, DownloadProgress, ModelType, SourceOptions, Tokenizer};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::executor::{Dtype, Executor};
@@ -87,18 +87,19 @@ impl<M> Loader<M> {
         self
     }
 
-    pub(crate) fn id_or_folder(&self) -> &str {
-        &self.id_or_folder
+    /// The files, with the caller's limit in place of theirs.
+    pub(crate) fn checkpoint(&self, model_type: ModelType) -> Result<Checkpoint> {
+        let mut checkpoint = Checkpoint::open_as(model_type, &self.id_or_folder, &self.source)?;
+        if let Some(tokens) = self.max_seq_length {
+            checkpoint.set_max_seq_length(tokens);
+        }
+        Ok(checkpoint)
     }
 
-    pub(crate) fn source(&self) -> &SourceOptions {
-        &self.source
-    }
-
-    /// The tokenizer, cutting to the caller's limit, else to the files'; never beyond the position table.
+    /// The tokenizer, cutting to the checkpoint's limit, never beyond the position table.
     pub(crate) fn tokenizer(&self, checkpoint: &Checkpoint, program: &Program) -> Result<Tokenizer> {
-        let (_, transformer) = checkpoint.transformer()?;
-        let length = match (self.max_seq_length.or(transformer.max_seq_length), program.max_positions()) {
+        let mut tokenizer = checkpoint.tokenizer()?;
+        let length = match (self.max_seq_length.or(tokenizer.max_seq_length()), program.max_positions()) {
             (Some(length), Some(table)) if length > table => {
                 return Err(Error::InvalidInput(format!(
                     "max_seq_length = {length} is beyond the model's {table} positions: set it to {table} or less"
@@ -106,7 +107,6 @@ impl<M> Loader<M> {
             }
             (length, table) => length.or(table),
         };
-        let mut tokenizer = checkpoint.tokenizer()?;
         tokenizer.set_max_seq_length(length)?;
         Ok(tokenizer)
     }

@@ -1,7 +1,6 @@
 //! The prompts of a model: which one goes before a text.
 
 use crate::error::{Error, Result};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The prompt that goes before every text of a call; empty if none does. An explicit `prompt` wins, an empty one too; else
@@ -35,9 +34,4 @@ pub(crate) fn check_default(stored: &BTreeMap<String, String>, default: Option<&
         }
         _ => Ok(()),
     }
-}
-
-/// The text as it is tokenised.
-pub(crate) fn with_prompt<'a>(prompt: &str, text: &'a str) -> Cow<'a, str> {
-    if prompt.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(format!("{prompt}{text}")) }
 }

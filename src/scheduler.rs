@@ -40,6 +40,8 @@ pub struct Scheduler<'a> {
     pub executor: &'a dyn Executor,
     /// Which value comes back.
     pub output: Output,
+    /// As [`Batch::padding`].
+    pub padding: Option<u32>,
     /// Tokens a batch; a longer sequence is a batch by itself. `None`: what suits the executor.
     pub batch_tokens: Option<usize>,
 }
@@ -51,8 +53,8 @@ struct Work {
 }
 
 impl Work {
-    fn new() -> Work {
-        Work { keys: Vec::new(), batch: Batch::new() }
+    fn new(padding: Option<u32>) -> Work {
+        Work { keys: Vec::new(), batch: Batch::with_padding(padding) }
     }
 
     /// Two works of about half the tokens; `None` for a single sequence.
@@ -106,7 +108,7 @@ impl Scheduler<'_> {
     ) -> Result<()> {
         let mut chunks = chunks.peekable();
         let mut budget = self.batch_tokens.unwrap_or_else(|| self.executor.batch_tokens()).max(1);
-        let mut work = Work::new();
+        let mut work = Work::new(self.padding);
         let mut first = true;
         while let Some(chunk) = chunks.next() {
             let chunk = chunk?;
@@ -117,7 +119,7 @@ impl Scheduler<'_> {
             }
             for sequence in chunk {
                 if !work.keys.is_empty() && work.batch.tokens() + sequence.ids.len() > budget {
-                    match launch(std::mem::replace(&mut work, Work::new()))? {
+                    match launch(std::mem::replace(&mut work, Work::new(self.padding)))? {
                         Some(largest) => budget = budget.min(largest),
                         None => return Ok(()),
                     }
@@ -225,7 +227,7 @@ mod tests {
     fn check(echo: &Echo, chunks: Vec<Vec<Sequence>>) {
         let expected: usize = chunks.iter().map(Vec::len).sum();
         let mut seen = vec![0; expected];
-        let scheduler = Scheduler { executor: echo, output: Output::Sentences, batch_tokens: None };
+        let scheduler = Scheduler { executor: echo, output: Output::Sentences, padding: None, batch_tokens: None };
         scheduler
             .run(chunks.into_iter().map(Ok), |finished| {
                 for (i, &key) in finished.keys.iter().enumerate() {
@@ -258,7 +260,7 @@ mod tests {
     #[test]
     fn a_sequence_that_does_not_fit_alone_is_an_error_with_the_sizes() {
         let echo = Echo::new(60, 1);
-        let scheduler = Scheduler { executor: &echo, output: Output::Sentences, batch_tokens: None };
+        let scheduler = Scheduler { executor: &echo, output: Output::Sentences, padding: None, batch_tokens: None };
         let error = scheduler.run(std::iter::once(Ok(sequences(2, 70))), |_| Ok(())).unwrap_err();
         assert!(matches!(error, Error::Run(RunError::OutOfMemory { tokens: 70, .. })), "{error}");
     }
@@ -273,7 +275,7 @@ mod tests {
     #[test]
     fn an_error_of_the_caller_ends_the_run() {
         let echo = Echo::new(usize::MAX, 1);
-        let scheduler = Scheduler { executor: &echo, output: Output::Sentences, batch_tokens: Some(10) };
+        let scheduler = Scheduler { executor: &echo, output: Output::Sentences, padding: None, batch_tokens: Some(10) };
         let stop = |_| Err(Error::Cancelled { done: 0, total: 1000 });
         let endless = std::iter::repeat_with(|| Ok(sequences(10, 10)));
         assert!(matches!(scheduler.run(endless, stop), Err(Error::Cancelled { .. })));

@@ -146,7 +146,7 @@ fn a_small_memory_budget_means_smaller_batches_and_the_same_vectors() {
     let sequences: Vec<Sequence> = texts.iter().enumerate().map(sequence).collect();
     let expected = model.encode(&texts).unwrap();
     let (mut done, mut batches) = (0, 0);
-    let scheduler = Scheduler { executor: &executor, output: Output::Sentences, batch_tokens: None };
+    let scheduler = Scheduler { executor: &executor, output: Output::Sentences, padding: None, batch_tokens: None };
     let run = scheduler.run([Ok(sequences)].into_iter(), |finished| {
         for (s, &key) in finished.keys.iter().enumerate() {
             for (a, b) in finished.rows.row(s).iter().zip(expected.row(key)) {

@@ -3,15 +3,12 @@
 
 mod support;
 
-use lexel::{
-    Device, Dtype, EncodeOptions, Matrix, Precision, QuantizedData, Ranges, SentenceTransformer, SimilarityFunction,
-    quantize_embeddings,
-};
-use safetensors::SafeTensors;
+use lexel::{Device, Dtype, Matrix, Precision, Ranges, SentenceTransformer, SimilarityFunction, quantize_embeddings};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
+use support::encoding::{self, F32, assert_close, assert_codes, check_encode, options};
+use support::golden::Golden;
 
 /// Cases that differ on purpose, each with its reason.
 const EXCEPTIONS: &[(&str, &str)] =
@@ -22,70 +19,9 @@ const EXCEPTIONS: &[(&str, &str)] =
 const F16_EXCEPTIONS: &[(&str, &str)] =
     &[("dense-chain-2", "Hardshrink jumps at 0.5: rounding before it turns single components on or off")];
 
-/// f32 against f32, absolute for normalised embeddings and relative to the largest component for others (design goal for
-/// small models).
-const F32: f32 = 1e-5;
-
-/// Codes of a byte are the floor of a float, so the last bit of the float decides some of them.
-const CODE_STEP: i32 = 1;
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
-
-/// cases.json, texts.json and expected.safetensors.
-struct Golden {
-    cases: Value,
-    texts: Vec<String>,
-    tensors: Vec<u8>,
-}
-
-impl Golden {
-    fn read() -> &'static Golden {
-        static GOLDEN: OnceLock<Golden> = OnceLock::new();
-        GOLDEN.get_or_init(|| {
-            let read = |name: &str| std::fs::read(golden().join(name)).unwrap();
-            Golden {
-                cases: serde_json::from_slice(&read("cases.json")).unwrap(),
-                texts: serde_json::from_slice(&read("texts.json")).unwrap(),
-                tensors: read("expected.safetensors"),
-            }
-        })
-    }
-
-    fn section(&self, name: &str) -> &[Value] {
-        self.cases[name].as_array().unwrap()
-    }
-
-    fn texts(&self, case: &Value) -> Vec<&str> {
-        match &case["texts"] {
-            Value::Array(indices) => {
-                indices.iter().map(|i| self.texts[i.as_u64().unwrap() as usize].as_str()).collect()
-            }
-            _ => self.texts.iter().map(String::as_str).collect(),
-        }
-    }
-
-    fn tensor(&self, name: &Value) -> (Vec<usize>, Vec<u8>) {
-        let tensors = SafeTensors::deserialize(&self.tensors).unwrap();
-        let tensor = tensors.tensor(name.as_str().unwrap()).unwrap();
-        (tensor.shape().to_vec(), tensor.data().to_vec())
-    }
-
-    fn matrix(&self, name: &Value) -> Matrix {
-        let (shape, bytes) = self.tensor(name);
-        let data: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-        match shape[..] {
-            [rows, cols] => Matrix::new(rows, cols, data),
-            [n] => Matrix::new(1, n, data),
-            _ => panic!("{name} has shape {shape:?}"),
-        }
-    }
-
-    fn integers(&self, name: &Value) -> Vec<i32> {
-        let (_, bytes) = self.tensor(name);
-        bytes.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap())).collect()
-    }
+fn golden() -> &'static Golden {
+    static GOLDEN: OnceLock<Golden> = OnceLock::new();
+    GOLDEN.get_or_init(|| Golden::read(""))
 }
 
 fn is_exception(exceptions: &[(&str, &str)], case: &str) -> bool {
@@ -94,120 +30,11 @@ fn is_exception(exceptions: &[(&str, &str)], case: &str) -> bool {
 
 /// A golden model on a device, loaded once for all tests.
 fn model(name: &str, device: &Device, dtype: Dtype) -> SentenceTransformer {
-    static MODELS: Mutex<BTreeMap<String, SentenceTransformer>> = Mutex::new(BTreeMap::new());
-    let key = format!("{name} {} {}", matches!(device, Device::Cpu), dtype.name());
-    MODELS
-        .lock()
-        .unwrap()
-        .entry(key)
-        .or_insert_with(|| {
-            let folder = golden().join("models").join(name).display().to_string();
-            let loader = SentenceTransformer::builder(folder).device(device.clone()).dtype(dtype);
-            loader.load().unwrap_or_else(|error| panic!("{name}: {error}"))
-        })
-        .clone()
-}
-
-fn options(case: &Value) -> EncodeOptions {
-    let options = &case["options"];
-    let text = |key: &str| options[key].as_str().map(String::from);
-    EncodeOptions {
-        prompt: text("prompt"),
-        prompt_name: text("prompt_name"),
-        normalize: options["normalize"].as_bool().unwrap_or(false),
-        truncate_dim: options["truncate_dim"].as_u64().map(|dim| dim as usize),
-        ..EncodeOptions::default()
-    }
-}
-
-/// The worst difference, relative to the largest expected number of its row where that is above 1.
-fn worst(found: &Matrix, expected: &Matrix) -> (f32, usize, usize) {
-    let mut worst = (0.0, 0, 0);
-    for r in 0..expected.rows {
-        let scale = expected.row(r).iter().fold(1f32, |scale, x| scale.max(x.abs()));
-        for (c, (a, b)) in found.row(r).iter().zip(expected.row(r)).enumerate() {
-            let difference = (a - b).abs() / scale;
-            if difference.is_nan() || difference > worst.0 {
-                worst = (difference, r, c);
-            }
-        }
-    }
-    worst
-}
-
-fn assert_close(name: &str, found: &Matrix, expected: &Matrix, tolerance: f32) -> f32 {
-    assert_eq!(found.shape(), expected.shape(), "{name}: shape");
-    let (difference, r, c) = worst(found, expected);
-    assert!(
-        difference <= tolerance,
-        "{name}: off by {difference:e} (tolerance {tolerance:e}) at row {r}, column {c}: {} for {}",
-        found.row(r)[c],
-        expected.row(r)[c]
-    );
-    difference
-}
-
-/// Runs one case of the section `encode`; answers with the worst difference.
-fn check_encode(golden: &Golden, case: &Value, device: &Device) -> f32 {
-    let name = case["name"].as_str().unwrap();
-    let model = model(case["model"].as_str().unwrap(), device, Dtype::F32);
-    let (texts, options) = (golden.texts(case), options(case));
-    if case["options"]["output_value"] == "token_embeddings" {
-        let found = model.encode_tokens(&texts, &options).unwrap();
-        let (expected, starts) = (golden.matrix(&case["expected"]), golden.integers(&case["starts"]));
-        let lengths: Vec<i32> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert_eq!(found.iter().map(|m| m.rows as i32).collect::<Vec<_>>(), lengths, "{name}: tokens a text");
-        let data = found.into_iter().flat_map(|m| m.data).collect();
-        return assert_close(name, &Matrix::new(expected.rows, expected.cols, data), &expected, F32);
-    }
-    let encode = |texts: &[&str]| match case["method"].as_str().unwrap() {
-        "encode" => model.encode_with(texts, &options),
-        "encode_query" => model.encode_query(texts, &options),
-        "encode_document" => model.encode_document(texts, &options),
-        method => panic!("{name}: unknown method {method}"),
-    };
-    match case["options"]["precision"].as_str() {
-        None | Some("float32") if texts.is_empty() => {
-            // The reference forgets the dimension and gives shape [0].
-            assert_eq!(encode(&texts).unwrap().shape(), [0, model.dim()], "{name}");
-            0.0
-        }
-        None | Some("float32") => {
-            let mut expected = golden.matrix(&case["expected"]);
-            // Max pooling where the prompt leaves no token: the reference gives minus infinity, which no index can take;
-            // lexel gives zeros, as both do for the other modes.
-            expected.data.iter_mut().filter(|x| **x == f32::NEG_INFINITY).for_each(|x| *x = 0.0);
-            assert_close(name, &encode(&texts).unwrap(), &expected, F32)
-        }
-        Some(precision) => {
-            let precision: Precision = precision.parse().unwrap();
-            let found = quantize_embeddings(&encode(&texts).unwrap(), precision, None).unwrap();
-            let (_, expected) = golden.tensor(&case["expected"]);
-            assert_codes(name, precision, &found.data, &expected);
-            0.0
-        }
-    }
-}
-
-fn assert_codes(name: &str, precision: Precision, found: &QuantizedData, expected: &[u8]) {
-    let found: Vec<i32> = match found {
-        QuantizedData::I8(codes) => codes.iter().map(|code| i32::from(*code)).collect(),
-        QuantizedData::U8(codes) => codes.iter().map(|code| i32::from(*code)).collect(),
-    };
-    let signed = matches!(precision, Precision::Int8 | Precision::Binary);
-    let expected: Vec<i32> =
-        expected.iter().map(|byte| if signed { i32::from(*byte as i8) } else { i32::from(*byte) }).collect();
-    assert_eq!(found.len(), expected.len(), "{name}: codes");
-    let allowed = if matches!(precision, Precision::Int8 | Precision::Uint8) { CODE_STEP } else { 0 };
-    let differing = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
-    for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
-        assert!((a - b).abs() <= allowed, "{name}: code {i} is {a}, expected {b}");
-    }
-    assert!(differing * 100 <= found.len(), "{name}: {differing} of {} codes differ", found.len());
+    encoding::model(golden(), name, device, dtype)
 }
 
 fn check_all_encodings(device: &Device) {
-    let golden = Golden::read();
+    let golden = golden();
     let (mut run, mut worst) = (0, (0.0, ""));
     for case in golden.section("encode") {
         let name = case["name"].as_str().unwrap();
@@ -245,7 +72,7 @@ fn every_plain_encoding_in_f16_on_a_gpu_adapter() {
     if !device.description().features.f16 {
         return skip("the adapter has no f16");
     }
-    let golden = Golden::read();
+    let golden = golden();
     let mut worst = (1f32, String::new());
     for case in golden.section("encode").iter().filter(|case| case["name"].as_str().unwrap().ends_with("/core")) {
         let name = case["name"].as_str().unwrap();
@@ -266,7 +93,7 @@ fn every_plain_encoding_in_f16_on_a_gpu_adapter() {
 
 #[test]
 fn every_token_id() {
-    let golden = Golden::read();
+    let golden = golden();
     for case in golden.section("tokens") {
         let name = case["name"].as_str().unwrap();
         let folder = case["model"].as_str().unwrap();
@@ -287,7 +114,7 @@ fn every_token_id() {
 
 #[test]
 fn what_a_model_says_of_itself() {
-    for case in Golden::read().section("models") {
+    for case in golden().section("models") {
         let name = case["name"].as_str().unwrap();
         if is_exception(EXCEPTIONS, name) {
             continue;
@@ -305,7 +132,7 @@ fn what_a_model_says_of_itself() {
 
 #[test]
 fn what_the_reference_refuses_is_refused() {
-    for case in Golden::read().section("errors") {
+    for case in golden().section("errors") {
         let name = case["name"].as_str().unwrap();
         if case["options"]["batch_size"].is_number() {
             continue; // the budget counts tokens: any is at least one sequence
@@ -327,7 +154,7 @@ fn what_the_reference_refuses_is_refused() {
 
 #[test]
 fn every_similarity() {
-    let golden = Golden::read();
+    let golden = golden();
     for case in golden.section("similarity") {
         let name = case["name"].as_str().unwrap();
         let function: SimilarityFunction = case["function"].as_str().unwrap().parse().unwrap();
@@ -358,7 +185,7 @@ fn every_similarity() {
 
 #[test]
 fn every_quantisation() {
-    let golden = Golden::read();
+    let golden = golden();
     for case in golden.section("quantize") {
         let name = case["name"].as_str().unwrap();
         if case["precision"] == "float32" {

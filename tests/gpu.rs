@@ -52,7 +52,7 @@ fn encoder(vocabulary: usize, cols: usize, heads: usize) -> Arc<Program> {
     let x = b.embed(lookups.to_vec());
     let norm = |b: &mut Builder, name: &str, x| {
         let (weight, bias) = (b.vector(format!("{name}.weight"), cols), b.vector(format!("{name}.bias"), cols));
-        b.norm(Norm { x, weight, bias: Some(bias), eps: 1e-12 })
+        b.norm(Norm { x, kind: NormKind::Layer, weight, bias: Some(bias), eps: 1e-12, residual: None })
     };
     let linear = |b: &mut Builder, name: String, x, inputs, outputs, activation, residual| {
         let weight = b.matrix(format!("{name}.weight"), outputs, inputs);
@@ -64,8 +64,7 @@ fn encoder(vocabulary: usize, cols: usize, heads: usize) -> Arc<Program> {
         b.label(format!("layer.{layer}"));
         let identity = Activation::Identity;
         let qkv = linear(&mut b, format!("{layer}.qkv"), x, cols, 3 * cols, identity, None);
-        let head_dim = cols / heads;
-        let a = b.attention(Attention { qkv, heads, head_dim, scale: (head_dim as f32).powf(-0.5) });
+        let a = b.attention(Attention::new(qkv, heads, cols / heads));
         let h = linear(&mut b, format!("{layer}.out"), a, cols, cols, identity, Some(x));
         let h = norm(&mut b, &format!("{layer}.attention"), h);
         let m = linear(&mut b, format!("{layer}.up"), h, cols, 4 * cols, Activation::Gelu, None);

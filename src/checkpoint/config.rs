@@ -52,6 +52,11 @@ impl JsonFile {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether `key` is there, be it with the value `null`.
+    pub fn contains(&self, key: &str) -> bool {
+        self.object.contains_key(key)
+    }
+
     /// Every key with a value, in alphabetical order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.object.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key.as_str())
@@ -174,12 +179,17 @@ impl JsonFile {
 
 /// Reads any JSON value from `path`.
 pub(crate) fn read_json(path: &Path) -> Result<Value> {
+    let text = read_text(path)?;
+    serde_json::from_slice(&text).map_err(|error| Error::invalid_file(path, format!("not valid JSON: {error}")))
+}
+
+/// Reads a JSON file of a bearable size.
+pub(crate) fn read_text(path: &Path) -> Result<Vec<u8>> {
     let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
     if size > MAX_JSON_BYTES {
         return Err(Error::invalid_file(path, format!("{size} bytes of JSON; at most {MAX_JSON_BYTES} are read")));
     }
-    let text = std::fs::read(path).map_err(Error::io(path))?;
-    serde_json::from_slice(&text).map_err(|error| Error::invalid_file(path, format!("not valid JSON: {error}")))
+    std::fs::read(path).map_err(Error::io(path))
 }
 
 /// A value as an error shows it: short, on one line.

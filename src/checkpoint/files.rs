@@ -5,8 +5,10 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
+use super::chat_template::TEMPLATE_FILE;
 use super::config::{JsonFile, SETTINGS_FILE};
 use super::modules::{MODULES_FILE, read_entries};
+use super::router;
 use super::transformer::OLD_CONFIG_NAMES;
 use crate::error::{Error, Result};
 
@@ -18,13 +20,14 @@ pub(crate) const PICKLED_WEIGHTS: &str = "pytorch_model.bin";
 
 /// Small files that are read where they exist, in the folder of any module.
 #[cfg_attr(not(feature = "hub"), allow(dead_code))]
-const OPTIONAL_FILES: [&str; 7] = [
+const OPTIONAL_FILES: [&str; 8] = [
     "config.json",
     SETTINGS_FILE,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "router_config.json",
+    TEMPLATE_FILE,
     TOKENIZER_FILE,
 ];
 
@@ -81,6 +84,28 @@ pub(crate) fn shards(path: &Path) -> Result<Vec<String>> {
     }
 }
 
+/// Whether a module of this class has weights.
+pub(crate) fn has_weights(class: &str) -> bool {
+    matches!(class, "Transformer" | "StaticEmbedding" | "WeightedLayerPooling" | "Dense" | "LayerNorm")
+}
+
+/// Adds the modules of routers to the classes and folders of a model's modules. The routers' own files must be there.
+pub(crate) fn add_routed(folder: &Path, modules: &mut Vec<(String, String)>) -> Result<()> {
+    for (class, module) in modules.clone() {
+        if !matches!(class.as_str(), "Router" | "Asym") {
+            continue;
+        }
+        let path = join_inside(folder, &module).map_err(|detail| Error::invalid_file(folder, detail))?;
+        for (class, id) in router::folders(&path)? {
+            join_inside(&path, &id)
+                .map_err(|detail| Error::invalid_file(&path, format!("the folder {id:?} is refused: {detail}")))?;
+            let inside = if module.is_empty() { id } else { format!("{}/{id}", module.trim_end_matches('/')) };
+            modules.push((class, inside));
+        }
+    }
+    Ok(())
+}
+
 /// The first file that the model in `folder` lacks, or `None` if it can be loaded.
 pub(crate) fn first_missing(folder: &Path) -> Result<Option<String>> {
     let root = [("Transformer".to_string(), String::new())];
@@ -88,19 +113,22 @@ pub(crate) fn first_missing(folder: &Path) -> Result<Option<String>> {
         Some(entries) => entries.into_iter().map(|entry| (entry.class, entry.path)).collect(),
         None => root.to_vec(),
     };
+    let mut modules: Vec<(String, String)> = modules;
+    add_routed(folder, &mut modules)?;
     for (class, module) in modules {
         let path =
             join_inside(folder, &module).map_err(|detail| Error::invalid_file(folder.join(MODULES_FILE), detail))?;
         let missing =
             |name: &str| (!path.join(name).is_file()).then(|| Path::new(&module).join(name).display().to_string());
         let mut found = match class.as_str() {
-            "Transformer" | "Pooling" | "Dense" | "LayerNorm" => missing("config.json"),
+            "Transformer" | "Pooling" | "WeightedLayerPooling" | "Dense" | "LayerNorm" => missing("config.json"),
+            "StaticEmbedding" => missing(TOKENIZER_FILE),
             _ => None,
         };
         if class == "Transformer" && !path.join("vocab.txt").is_file() {
             found = found.or_else(|| missing(TOKENIZER_FILE));
         }
-        if matches!(class.as_str(), "Transformer" | "Dense" | "LayerNorm") {
+        if has_weights(&class) {
             if path.join(WEIGHTS_INDEX).is_file() && !path.join(WEIGHTS_FILE).is_file() {
                 let shards = shards(&path.join(WEIGHTS_INDEX))?;
                 found = found.or_else(|| shards.iter().find_map(|shard| missing(shard)));

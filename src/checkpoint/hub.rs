@@ -20,10 +20,12 @@ use hf_hub::{HFClient, HFError};
 use super::blob::{self, BlobWriter};
 use super::config::SETTINGS_FILE;
 use super::files::{
-    PICKLED_WEIGHTS, WEIGHTS_FILE, WEIGHTS_INDEX, join_inside, needed_in_module, pickled_weights_error, shards,
+    PICKLED_WEIGHTS, WEIGHTS_FILE, WEIGHTS_INDEX, add_routed, has_weights, join_inside, needed_in_module,
+    pickled_weights_error, shards,
 };
 use super::hub_cache::{CachedRepo, Snapshot, is_commit, is_plain_name};
 use super::modules::{MODULES_FILE, check_modules, read_entries};
+use super::router::ROUTER_FILES;
 use super::source::{DownloadProgress, SourceOptions};
 use super::transformer::OLD_CONFIG_NAMES;
 use crate::error::{Error, Result};
@@ -228,18 +230,21 @@ impl<'a> Download<'a> {
         let names: Vec<&str> = files.keys().map(String::as_str).collect();
         let entries = read_entries(&folder)?;
         let transformers_at_root = vec![("Transformer".to_string(), String::new())];
-        let modules = entries.map_or(transformers_at_root, |entries| {
+        let mut modules = entries.map_or(transformers_at_root, |entries| {
             entries.into_iter().map(|entry| (entry.class, entry.path)).collect()
         });
+        let is_router = |(class, _): &&(String, String)| matches!(class.as_str(), "Router" | "Asym");
+        for (_, path) in modules.iter().filter(is_router) {
+            let inside = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
+            self.fetch_files(commit, files, &ROUTER_FILES.map(inside)).await?;
+        }
+        add_routed(&folder, &mut modules)?;
         let mut needed = needed_in_module("", &names);
         for (class, path) in &modules {
             let of_module = needed_in_module(path, &names);
-            let has_weights = of_module.iter().any(|name| is_weights(name) || name.ends_with(WEIGHTS_INDEX));
+            let stored_well = of_module.iter().any(|name| is_weights(name) || name.ends_with(WEIGHTS_INDEX));
             let pickle = Path::new(path).join(PICKLED_WEIGHTS);
-            if matches!(class.as_str(), "Transformer" | "Dense" | "LayerNorm")
-                && !has_weights
-                && pickle.to_str().is_some_and(|name| files.contains_key(name))
-            {
+            if has_weights(class) && !stored_well && pickle.to_str().is_some_and(|name| files.contains_key(name)) {
                 return Err(pickled_weights_error(format_args!("{}@{commit}", self.repo)));
             }
             needed.extend(of_module);

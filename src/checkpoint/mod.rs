@@ -5,20 +5,24 @@
 //!   files         which files a model needs, and paths that stay inside its folder
 //!   config        JSON with errors that name file, key and value; prompts and settings
 //!   modules       modules.json and each module's configuration   (transformer: the backbone's)
+//!                 (router: chains of them, by what a text is encoded for)
 //!   weights       tensors by the names that programs use         (safetensors: one mapped file)
-//!   tokenizer     texts -> ids
+//!   tokenizer     texts -> ids                             (chat, chat_template: texts as messages)
 //! ```
 //!
 //! Everything here is parsed and checked, nothing is computed: the layers above turn a [`Checkpoint`] into a program.
 
 #[cfg(feature = "hub")]
 mod blob;
+mod chat;
+mod chat_template;
 pub mod config;
 mod files;
 #[cfg(feature = "hub")]
 mod hub;
 mod hub_cache;
 mod modules;
+mod router;
 mod safetensors;
 mod source;
 mod tokenizer;
@@ -27,11 +31,15 @@ mod weights;
 
 use std::path::{Path, PathBuf};
 
+pub use chat_template::{ChatTemplate, Frame};
 pub use config::{JsonFile, Settings};
-pub use modules::{DenseConfig, Feature, Module, ModuleKind, PoolingConfig};
+pub use modules::{DenseConfig, Feature, LogitScoreConfig, Module, ModuleKind, PoolingConfig, WeightedLayersConfig};
+pub use router::Router;
+pub(crate) use router::route;
 pub use source::{DownloadProgress, ProgressCallback, SourceOptions, download};
 pub use tokenizer::{Encoding, Tokenizer};
 pub use transformer::TransformerModule;
+pub(crate) use transformer::{FEATURE_EXTRACTION, SEQUENCE_CLASSIFICATION, TEXT_GENERATION};
 pub use weights::CheckpointWeights;
 
 use crate::error::{Error, Result};
@@ -66,16 +74,15 @@ impl Checkpoint {
     /// The same for a model that is to be used as `model_type`, which decides what is built where the files do not say.
     pub fn open_as(model_type: ModelType, id_or_folder: &str, options: &SourceOptions) -> Result<Checkpoint> {
         let source = source::resolve(id_or_folder, options)?;
-        let settings = Settings::read(&source.folder)?;
-        let modules = modules::read_modules(&source.folder, model_type, &settings)?;
+        let (settings, modules) = modules::read(&source.folder, model_type)?;
         Ok(Checkpoint { name: source.name, folder: source.folder, commit: source.commit, settings, modules })
     }
 
     /// What the files say that the model is: they name it, or a head for sequence classification stands for a
     /// cross-encoder.
     pub fn model_type(&self) -> Result<ModelType> {
-        if self.settings.model_type.is_some() || self.folder.join(modules::MODULES_FILE).is_file() {
-            return Ok(self.settings.stored_type());
+        if self.folder.join(modules::MODULES_FILE).is_file() {
+            return Ok(Settings::read(&self.folder)?.stored_type());
         }
         let architectures = self.transformer()?.1.config.strings_opt("architectures")?.unwrap_or_default();
         let is_classifier = architectures.first().is_some_and(|name| name.ends_with("ForSequenceClassification"));
@@ -107,6 +114,27 @@ impl Checkpoint {
         &self.modules
     }
 
+    /// Truncate to this many tokens instead of what the files say.
+    pub fn set_max_seq_length(&mut self, tokens: usize) {
+        fn set(modules: &mut [Module], tokens: usize) {
+            for module in modules {
+                match &mut module.kind {
+                    ModuleKind::Transformer(transformer) => transformer.max_seq_length = Some(tokens),
+                    ModuleKind::Router(router) => router.routes.iter_mut().for_each(|(_, chain)| set(chain, tokens)),
+                    _ => {}
+                }
+            }
+        }
+        set(&mut self.modules, tokens);
+    }
+
+    /// The paths that texts take through the modules, by the names of their routes: one without names unless there is a
+    /// [`Router`].
+    pub fn routes(&self) -> Vec<(Vec<String>, Checkpoint)> {
+        let paths = router::flattened(&self.modules).into_iter();
+        paths.map(|(names, modules)| (names, Checkpoint { modules, ..self.clone() })).collect()
+    }
+
     /// The index and the configuration of the transformer among the modules.
     pub fn transformer(&self) -> Result<(usize, &TransformerModule)> {
         let found = self.modules.iter().enumerate().find_map(|(i, module)| match &module.kind {
@@ -119,10 +147,17 @@ impl Checkpoint {
         })
     }
 
-    /// The tokenizer of the transformer, with the model's own maximum length.
+    /// The tokenizer of the first module, with the model's own maximum length.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let (i, transformer) = self.transformer()?;
-        Tokenizer::load(&self.modules[i].path, transformer.max_seq_length, transformer.do_lower_case)
+        match self.modules.first() {
+            Some(Module { kind: ModuleKind::StaticEmbedding, path, .. }) => Tokenizer::without_special_tokens(path),
+            _ => {
+                let (i, transformer) = self.transformer()?;
+                let (length, do_lower_case) = (transformer.max_seq_length, transformer.do_lower_case);
+                let tokenizer = Tokenizer::load(&self.modules[i].path, length, do_lower_case)?;
+                Ok(tokenizer.with_chat(transformer.chat.clone()))
+            }
+        }
     }
 
     /// The weights of all modules, memory-mapped.

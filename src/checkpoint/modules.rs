@@ -9,8 +9,10 @@ use serde_json::Value;
 
 use super::ModelType;
 use super::config::{JsonFile, Settings, brief, read_json};
-use super::files::join_inside;
-use super::transformer::{SEQUENCE_CLASSIFICATION, TransformerModule};
+use super::files::{TOKENIZER_FILE, join_inside};
+use super::router::Router;
+use super::tokenizer::Tokenizer;
+use super::transformer::{SEQUENCE_CLASSIFICATION, TEXT_GENERATION, TransformerModule};
 use crate::error::{Error, Result};
 use crate::program::PoolMode;
 
@@ -30,6 +32,10 @@ pub struct Module {
 pub enum ModuleKind {
     /// A transformer with its tokenizer: texts to token embeddings.
     Transformer(Box<TransformerModule>),
+    /// A table of token vectors with its tokenizer: texts to the means of their tokens' vectors.
+    StaticEmbedding,
+    /// The hidden states of all layers to a weighted mean.
+    WeightedLayers(WeightedLayersConfig),
     /// Token embeddings to one sentence embedding.
     Pooling(PoolingConfig),
     /// Each row divided by its L2 norm.
@@ -41,8 +47,32 @@ pub enum ModuleKind {
         /// Width of the embedding.
         dim: usize,
     },
+    /// The last token's hidden state to the logit of a token, or the difference of two.
+    LogitScore(LogitScoreConfig),
+    /// Several chains of modules, of which a text takes one.
+    Router(Box<Router>),
     /// Does nothing outside training.
     Dropout,
+}
+
+/// Which layers' hidden states are averaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightedLayersConfig {
+    /// Width of the hidden states.
+    pub dim: usize,
+    /// The first: 0 are the embeddings, 1 is the first layer.
+    pub first: usize,
+    /// The last: how many layers the backbone has.
+    pub layers: usize,
+}
+
+/// Which tokens of a language model's vocabulary score a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogitScoreConfig {
+    /// The token that speaks for it.
+    pub true_token: usize,
+    /// The token that speaks against it.
+    pub false_token: Option<usize>,
 }
 
 /// How token embeddings become one sentence embedding.
@@ -99,7 +129,8 @@ pub struct DenseConfig {
 /// The file that lists the modules.
 pub(crate) const MODULES_FILE: &str = "modules.json";
 
-const SUPPORTED_CLASSES: &str = "Transformer, Pooling, Normalize, Dense, LayerNorm, Dropout";
+const SUPPORTED_CLASSES: &str = "Transformer, StaticEmbedding, WeightedLayerPooling, Pooling, Normalize, Dense, LayerNorm, \
+    Dropout, LogitScore, Router";
 
 /// An entry of `modules.json`, not yet interpreted.
 #[derive(Debug, Clone)]
@@ -148,49 +179,91 @@ pub(crate) fn read_entries(folder: &Path) -> Result<Option<Vec<ModuleEntry>>> {
 /// Refuses what lexel cannot run, whatever the model is used as: before its weights are downloaded.
 #[cfg(feature = "hub")]
 pub(crate) fn check_modules(folder: &Path) -> Result<()> {
-    let settings = Settings::read(folder)?;
-    read_modules(folder, settings.stored_type(), &settings).map(drop)
+    read(folder, Settings::read(folder)?.stored_type()).map(drop)
 }
 
-/// The modules of the model in `folder`, in the order they run. Those that were stored for another use than `model_type`
-/// are not read: as the reference does, the transformer is then used as if it stood alone.
-pub(crate) fn read_modules(folder: &Path, model_type: ModelType, settings: &Settings) -> Result<Vec<Module>> {
-    let Some(entries) = read_entries(folder)?.filter(|_| settings.stored_type() == model_type) else {
-        return match model_type {
-            ModelType::SentenceTransformer => default_modules(folder),
-            ModelType::CrossEncoder => default_cross_encoder(folder),
-        };
-    };
+/// The settings of the model in `folder`, and its modules in the order they run. A repository without `modules.json`, or that
+/// was stored for another use than `model_type`, is taken as a transformer that stands alone: its settings are then those of
+/// something else, and not looked at, as in the reference.
+pub(crate) fn read(folder: &Path, model_type: ModelType) -> Result<(Settings, Vec<Module>)> {
+    let settings = Settings::read(folder)?;
+    match read_entries(folder)? {
+        Some(entries) if settings.stored_type() == model_type => Ok((settings, read_stored(folder, entries)?)),
+        _ => {
+            let modules = match model_type {
+                ModelType::SentenceTransformer => default_modules(folder)?,
+                ModelType::CrossEncoder => default_cross_encoder(folder)?,
+            };
+            Ok((Settings::default(), modules))
+        }
+    }
+}
+
+fn read_stored(folder: &Path, entries: Vec<ModuleEntry>) -> Result<Vec<Module>> {
     entries
         .into_iter()
         .map(|entry| {
             let path = join_inside(folder, &entry.path).map_err(|detail| Error::invalid_file(folder, detail))?;
-            let kind = match entry.class.as_str() {
-                "Transformer" => ModuleKind::Transformer(Box::new(TransformerModule::read(&path)?)),
-                "Pooling" => ModuleKind::Pooling(read_pooling(&path)?),
-                "Normalize" => read_normalize(&path)?,
-                "Dense" => ModuleKind::Dense(read_dense(&path)?),
-                "LayerNorm" => ModuleKind::LayerNorm { dim: read_config(&path)?.usize("dimension")? },
-                "Dropout" => ModuleKind::Dropout,
-                _ => {
-                    let file = folder.join(MODULES_FILE).display().to_string();
-                    return Err(Error::unsupported(file, "type", entry.class_path, SUPPORTED_CLASSES));
-                }
-            };
+            let kind = read_module(&folder.join(MODULES_FILE), &entry.class_path, &path)?;
             Ok(Module { name: entry.name, path, kind })
         })
         .collect()
 }
 
-/// What the reference builds for a cross-encoder without `modules.json`: the transformer with its classification head.
+/// What the module in `path` is, which `listed_in` says to be of a class.
+pub(super) fn read_module(listed_in: &Path, class_path: &str, path: &Path) -> Result<ModuleKind> {
+    Ok(match class_path.rsplit('.').next().unwrap_or_default() {
+        "Transformer" => ModuleKind::Transformer(Box::new(TransformerModule::read(path)?)),
+        "StaticEmbedding" => ModuleKind::StaticEmbedding,
+        "WeightedLayerPooling" => ModuleKind::WeightedLayers(read_weighted_layers(path)?),
+        "Pooling" => ModuleKind::Pooling(read_pooling(path)?),
+        "Normalize" => read_normalize(path)?,
+        "Dense" => ModuleKind::Dense(read_dense(path)?),
+        "LayerNorm" => ModuleKind::LayerNorm { dim: read_config(path)?.usize("dimension")? },
+        "Dropout" => ModuleKind::Dropout,
+        "LogitScore" => ModuleKind::LogitScore(read_logit_score(path)?),
+        "Router" | "Asym" => ModuleKind::Router(Box::new(Router::read(path)?)),
+        _ => {
+            let file = listed_in.display().to_string();
+            return Err(Error::unsupported(file, "type", class_path, SUPPORTED_CLASSES));
+        }
+    })
+}
+
+/// What the reference builds for a cross-encoder without `modules.json`: the transformer with its classification head, or a
+/// causal language model with the tokens "yes" and "no".
 fn default_cross_encoder(folder: &Path) -> Result<Vec<Module>> {
     let mut transformer = TransformerModule::read_without_modules(folder)?;
-    transformer.task = SEQUENCE_CLASSIFICATION.into();
-    Ok(vec![Module {
-        name: "0".into(),
-        path: folder.to_path_buf(),
-        kind: ModuleKind::Transformer(Box::new(transformer)),
-    }])
+    let head = match is_causal_lm(&transformer.config)? {
+        true => Some(yes_or_no(folder)?),
+        false => None,
+    };
+    transformer.task = if head.is_some() { TEXT_GENERATION } else { SEQUENCE_CLASSIFICATION }.into();
+    let transformer = ModuleKind::Transformer(Box::new(transformer));
+    let mut modules = vec![Module { name: "0".into(), path: folder.to_path_buf(), kind: transformer }];
+    modules.extend(head.map(|head| Module {
+        name: "1".into(),
+        path: folder.join("1_LogitScore"),
+        kind: ModuleKind::LogitScore(head),
+    }));
+    Ok(modules)
+}
+
+fn is_causal_lm(config: &JsonFile) -> Result<bool> {
+    let architectures = config.strings_opt("architectures")?.unwrap_or_default();
+    Ok(architectures.first().is_some_and(|name| name.ends_with("ForCausalLM")))
+}
+
+fn yes_or_no(folder: &Path) -> Result<LogitScoreConfig> {
+    let tokenizer = Tokenizer::load(folder, None, false)?;
+    let id = |token: &str| {
+        tokenizer.token_to_id(token).map(|id| id as usize).ok_or_else(|| {
+            let detail =
+                format!("no token {token:?}: without {MODULES_FILE}, a language model scores by \"yes\" and \"no\"");
+            Error::invalid_file(folder.join(TOKENIZER_FILE), detail)
+        })
+    };
+    Ok(LogitScoreConfig { true_token: id("yes")?, false_token: Some(id("no")?) })
 }
 
 /// What the reference builds for a repository without `modules.json`: the transformer and mean pooling, or the last token
@@ -198,9 +271,7 @@ fn default_cross_encoder(folder: &Path) -> Result<Vec<Module>> {
 fn default_modules(folder: &Path) -> Result<Vec<Module>> {
     let transformer = TransformerModule::read_without_modules(folder)?;
     let config = &transformer.config;
-    let architectures = config.strings_opt("architectures")?.unwrap_or_default();
-    let is_causal_lm = architectures.first().is_some_and(|name| name.ends_with("ForCausalLM"));
-    let mode = match is_causal_lm && config.bool_or("is_causal", true)? {
+    let mode = match is_causal_lm(config)? && config.bool_or("is_causal", true)? {
         true => PoolMode::LastToken,
         false => PoolMode::Mean,
     };
@@ -254,6 +325,29 @@ fn read_pooling(module: &Path) -> Result<PoolingConfig> {
     Ok(PoolingConfig { dim, modes, include_prompt: config.bool_or("include_prompt", true)? })
 }
 
+fn read_weighted_layers(module: &Path) -> Result<WeightedLayersConfig> {
+    let config = read_config(module)?;
+    let dim = config.usize_opt("embedding_dimension")?;
+    let dim = dim.map_or_else(|| config.usize("word_embedding_dimension"), Ok)?;
+    let (first, layers) = (config.usize_or("layer_start", 4)?, config.usize_or("num_hidden_layers", 12)?);
+    if first > layers {
+        return Err(config.invalid("layer_start", &format!("at most num_hidden_layers = {layers}")));
+    }
+    Ok(WeightedLayersConfig { dim, first, layers })
+}
+
+fn read_logit_score(module: &Path) -> Result<LogitScoreConfig> {
+    let config = read_config(module)?;
+    let input = "causal_logits";
+    if config.str_or("module_input_name", input)? != input {
+        return Err(config.unsupported("module_input_name", input));
+    }
+    Ok(LogitScoreConfig {
+        true_token: config.usize("true_token_id")?,
+        false_token: config.usize_opt("false_token_id")?,
+    })
+}
+
 fn read_normalize(module: &Path) -> Result<ModuleKind> {
     // Versions before 5 store nothing for this module, not even its folder.
     let config = JsonFile::read_if_present(&module.join("config.json"))?;
@@ -295,7 +389,7 @@ mod tests {
     use super::*;
 
     fn st_modules(folder: &Path) -> Result<Vec<Module>> {
-        read_modules(folder, ModelType::SentenceTransformer, &Settings::default())
+        read(folder, ModelType::SentenceTransformer).map(|(_, modules)| modules)
     }
 
     /// A folder with these files, by path inside it.
@@ -377,6 +471,55 @@ mod tests {
             let ModuleKind::Pooling(pooling) = &modules[1].kind else { panic!("{modules:?}") };
             assert_eq!((pooling.dim, pooling.modes[0], modules.len()), (8, mode, 2), "{config}");
         }
+    }
+
+    #[test]
+    fn language_models_that_score() {
+        let modules = r#"[{"type": "x.Transformer", "path": ""}, {"type": "x.LogitScore", "path": "1"}]"#;
+        let read_stored = |module: &str, score: &str| {
+            let settings = r#"{"model_type": "CrossEncoder"}"#;
+            let files = [
+                ("modules.json", modules),
+                BERT,
+                ("sentence_bert_config.json", module),
+                ("config_sentence_transformers.json", settings),
+                ("1/config.json", score),
+                ("chat_template.jinja", "{{ messages }}"),
+            ];
+            read(model(&files).path(), ModelType::CrossEncoder).map(|(_, modules)| modules)
+        };
+        let module = r#"{"transformer_task": "text-generation", "module_output_name": "causal_logits", "modality_config":
+            {"text": {"method_output_name": "logits"}, "message": {"method_output_name": "logits", "format": "flat"}}}"#;
+        let modules = read_stored(module, r#"{"true_token_id": 7, "false_token_id": null}"#).unwrap();
+        let ModuleKind::Transformer(transformer) = &modules[0].kind else { panic!("{modules:?}") };
+        assert!(transformer.task == TEXT_GENERATION && transformer.chat.is_some());
+        let ModuleKind::LogitScore(score) = modules[1].kind else { panic!("{modules:?}") };
+        assert_eq!(score, LogitScoreConfig { true_token: 7, false_token: None });
+        for (module, score, named) in [
+            (module, r#"{"false_token_id": 1}"#, "true_token_id is missing"),
+            (module, r#"{"true_token_id": -1}"#, "true_token_id: expected a whole number"),
+            (module, r#"{"true_token_id": 1, "module_input_name": "scores"}"#, r#"module_input_name = "scores""#),
+            (r#"{"transformer_task": "any-to-any"}"#, "{}", r#"transformer_task = "any-to-any""#),
+            (&module.replace("flat", "round"), "{}", r#"modality_config.message.format = "round""#),
+        ] {
+            let message = read_stored(module, score).unwrap_err().to_string();
+            assert!(message.contains(named) && message.contains("config.json"), "{message}");
+        }
+    }
+
+    #[test]
+    fn without_modules_json_a_language_model_says_yes_or_no() {
+        let config = ("config.json", r#"{"hidden_size": 8, "architectures": ["Qwen3ForCausalLM"]}"#);
+        let read = |vocabulary: &str| {
+            let folder = model(&[config, ("vocab.txt", vocabulary)]);
+            read(folder.path(), ModelType::CrossEncoder).map(|(_, modules)| modules)
+        };
+        let special = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
+        let modules = read(&format!("{special}no\nyes\n")).unwrap();
+        let ModuleKind::LogitScore(score) = modules[1].kind else { panic!("{modules:?}") };
+        assert_eq!(score, LogitScoreConfig { true_token: 6, false_token: Some(5) });
+        let message = read(&format!("{special}yes\n")).unwrap_err().to_string();
+        assert!(message.contains("no token \"no\""), "{message}");
     }
 
     #[test]

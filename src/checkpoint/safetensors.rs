@@ -83,7 +83,15 @@ impl SafetensorsFile {
             "F32" => bytes.as_chunks().0.iter().map(|&element| f32::from_le_bytes(element)).collect(),
             "F16" => bytes.as_chunks().0.iter().map(|&element| f16::from_le_bytes(element).to_f32()).collect(),
             "BF16" => bytes.as_chunks().0.iter().map(|&element| bf16::from_le_bytes(element).to_f32()).collect(),
-            other => return Err(weight("dtype F32, F16 or BF16".to_string(), format!("dtype {other} in {file}"))),
+            "F64" => bytes.as_chunks().0.iter().map(|&element| f64::from_le_bytes(element) as f32).collect(),
+            "I64" => bytes.as_chunks().0.iter().map(|&element| i64::from_le_bytes(element) as f32).collect(),
+            "I32" => bytes.as_chunks().0.iter().map(|&element| i32::from_le_bytes(element) as f32).collect(),
+            other => {
+                return Err(weight(
+                    "dtype F32, F16, BF16, F64, I64 or I32".to_string(),
+                    format!("dtype {other} in {file}"),
+                ));
+            }
         };
         if let Some(bad) = values.iter().position(|value| !value.is_finite()) {
             let columns = tensor.shape.iter().product::<usize>().checked_div(all).unwrap_or(0);
@@ -156,7 +164,8 @@ fn read_header(map: &[u8]) -> Result<HashMap<String, Tensor>, String> {
 /// Bytes of one element; `None` for a dtype that is never read.
 fn element_bytes(dtype: &str) -> Option<usize> {
     match dtype {
-        "F32" => Some(4),
+        "F64" | "I64" => Some(8),
+        "F32" | "I32" => Some(4),
         "F16" | "BF16" => Some(2),
         _ => None,
     }
@@ -183,21 +192,24 @@ mod tests {
             "a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]},
             "b": {"dtype": "F16", "shape": [3], "data_offsets": [16, 22]},
             "c": {"dtype": "BF16", "shape": [1, 2], "data_offsets": [22, 26]},
-            "ids": {"dtype": "I64", "shape": [1], "data_offsets": [26, 34]}}"#;
+            "ids": {"dtype": "I64", "shape": [1], "data_offsets": [26, 34]},
+            "mask": {"dtype": "BOOL", "shape": [1], "data_offsets": [34, 35]}}"#;
         let mut data: Vec<u8> = [1f32, 2.0, 3.0, 4.0].iter().flat_map(|x| x.to_le_bytes()).collect();
         data.extend([0.5f32, -1.0, 65504.0].iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()));
         data.extend([1.5f32, -2.0].iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()));
         data.extend(7i64.to_le_bytes());
+        data.push(1);
         let (_folder, path) = file_with(&with_header(header, &data));
         let file = SafetensorsFile::open(&path).unwrap();
         assert_eq!(file.read("a", 1..2).unwrap(), [3.0, 4.0]);
         assert_eq!(file.read("a", 0..0).unwrap(), [0f32; 0]);
         assert_eq!(file.read("b", 0..3).unwrap(), [0.5, -1.0, 65504.0]);
         assert_eq!(file.read("c", 0..1).unwrap(), [1.5, -2.0]);
-        assert!(file.read("ids", 0..1).unwrap_err().to_string().contains("I64"));
+        assert_eq!(file.read("ids", 0..1).unwrap(), [7.0]);
+        assert!(file.read("mask", 0..1).unwrap_err().to_string().contains("BOOL"));
         assert!(file.read("a", 1..3).is_err() && file.read("z", 0..1).is_err());
         assert_eq!(file.shape("a"), Some(&[2, 2][..]));
-        assert_eq!(file.tensors.len(), 4);
+        assert_eq!(file.tensors.len(), 5);
     }
 
     #[test]

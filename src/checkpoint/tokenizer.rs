@@ -5,14 +5,15 @@
 //! pair of long texts as many as the product of their pieces.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rayon::prelude::*;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::{BertNormalizer, Lowercase, NormalizerWrapper, Sequence};
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, ModelWrapper, PostProcessor, TruncationDirection};
 
+use super::chat_template::{ChatTemplate, Content, Frame};
 use super::config::JsonFile;
 use super::files::TOKENIZER_FILE;
 use crate::error::{Error, Result};
@@ -34,6 +35,12 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     max_seq_length: Option<usize>,
     truncation: TruncationDirection,
+    /// Whether encodings get special tokens.
+    pub(super) special: bool,
+    /// Texts become messages of a chat, where the model takes chats.
+    pub(super) chat: Option<Arc<ChatTemplate>>,
+    /// Whether a pair's second text has segment 1: otherwise all tokens have 0.
+    segments: bool,
     path: PathBuf,
 }
 
@@ -64,9 +71,32 @@ impl Tokenizer {
             "left" => TruncationDirection::Left,
             _ => return Err(config.unsupported("truncation_side", "right, left")),
         };
-        let mut tokenizer = Tokenizer { inner, max_seq_length, truncation, path };
+        let mut tokenizer = Tokenizer {
+            inner,
+            max_seq_length,
+            truncation,
+            special: true,
+            chat: None,
+            segments: makes_segments(folder, &config)?,
+            path,
+        };
         tokenizer.set_max_seq_length(max_seq_length)?;
         Ok(tokenizer)
+    }
+
+    /// Reads the tokenizer in `folder`, which adds no special tokens and cuts to the length that its own file stores: what a
+    /// table of token vectors takes.
+    pub fn without_special_tokens(folder: &Path) -> Result<Tokenizer> {
+        let path = folder.join(TOKENIZER_FILE);
+        let mut inner = tokenizers::Tokenizer::from_file(&path)
+            .map_err(|error| Error::invalid_file(&path, format!("not a tokenizer that is understood: {error}")))?;
+        let stored = inner.get_truncation().map(|truncation| (truncation.max_length, truncation.direction));
+        let (max_seq_length, truncation) = stored.unzip();
+        inner.with_padding(None);
+        // Without parameters there is nothing that could be refused.
+        let _ = inner.with_truncation(None);
+        let truncation = truncation.unwrap_or(TruncationDirection::Right);
+        Ok(Tokenizer { inner, max_seq_length, truncation, special: false, chat: None, segments: false, path })
     }
 
     /// The most tokens that an encoding has, special tokens included.
@@ -106,6 +136,10 @@ impl Tokenizer {
 
     /// Encodes one text.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
+        self.encode_in(Frame::default(), Content::Text(text))
+    }
+
+    pub(super) fn encode_plain(&self, text: &str) -> Result<Encoding> {
         let mut encoding = self.content(text)?;
         let mut truncated = false;
         if let Some(length) = self.max_seq_length {
@@ -116,11 +150,15 @@ impl Tokenizer {
 
     /// Encodes many texts on all cores; results are in the order of the texts.
     pub fn encode_batch<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Vec<Encoding>> {
-        texts.par_iter().map(|text| self.encode(text.as_ref())).collect()
+        self.encode_batch_in(Frame::default(), texts)
     }
 
     /// Encodes a pair. The longer text is cut first, as the reference's `longest_first` does.
     pub fn encode_pair(&self, first: &str, second: &str) -> Result<Encoding> {
+        self.encode_in(Frame::default(), Content::Pair(first, second))
+    }
+
+    pub(super) fn encode_plain_pair(&self, first: &str, second: &str) -> Result<Encoding> {
         let (mut first, mut second) = (self.content(first)?, self.content(second)?);
         let mut truncated = false;
         if let Some(length) = self.max_seq_length {
@@ -142,12 +180,15 @@ impl Tokenizer {
         A: AsRef<str> + Sync,
         B: AsRef<str> + Sync,
     {
-        pairs.par_iter().map(|(first, second)| self.encode_pair(first.as_ref(), second.as_ref())).collect()
+        self.encode_pairs_in(Frame::default(), pairs)
     }
 
     /// How many leading tokens of a text with this prompt belong to the prompt: its tokens alone, without a special token
-    /// at their end. A special token at their beginning counts.
+    /// at their end. A special token at their beginning counts. The prompt of a chat is a message, and part of the text.
     pub fn prompt_tokens(&self, prompt: &str) -> Result<usize> {
+        if self.chat.is_some() {
+            return Ok(0);
+        }
         let encoding = self.encode(prompt)?;
         let special = self.inner.get_added_tokens_decoder();
         let is_special = |id: &u32| {
@@ -164,12 +205,12 @@ impl Tokenizer {
     }
 
     /// The tokens of a text without special ones, however long.
-    fn content(&self, text: &str) -> Result<tokenizers::Encoding> {
+    pub(super) fn content(&self, text: &str) -> Result<tokenizers::Encoding> {
         self.inner.encode_fast(text, false).map_err(|error| self.failed(error))
     }
 
     fn added_tokens(&self, is_pair: bool) -> usize {
-        self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(is_pair))
+        self.inner.get_post_processor().filter(|_| self.special).map_or(0, |processor| processor.added_tokens(is_pair))
     }
 
     /// Cuts to `length` tokens; says whether something was cut off.
@@ -188,8 +229,9 @@ impl Tokenizer {
         second: Option<tokenizers::Encoding>,
         truncated: bool,
     ) -> Result<Encoding> {
-        let encoding = self.inner.post_process(first, second, true).map_err(|error| self.failed(error))?;
-        Ok(Encoding { ids: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec(), truncated })
+        let encoding = self.inner.post_process(first, second, self.special).map_err(|error| self.failed(error))?;
+        let types = if self.segments { encoding.get_type_ids().to_vec() } else { vec![0; encoding.len()] };
+        Ok(Encoding { ids: encoding.get_ids().to_vec(), types, truncated })
     }
 
     fn failed(&self, error: tokenizers::Error) -> Error {
@@ -225,6 +267,23 @@ fn prepend_lowercase(tokenizer: &mut tokenizers::Tokenizer) -> tokenizers::Resul
         tokenizer.with_normalizer(Some(Sequence::new(normalizers)))?;
     }
     Ok(())
+}
+
+/// Whether the model gets the segments that the tokenizer makes: its file or its class says so.
+fn makes_segments(folder: &Path, config: &JsonFile) -> Result<bool> {
+    if let Some(names) = config.strings_opt("model_input_names")? {
+        return Ok(names.contains(&"token_type_ids"));
+    }
+    let class = config.str_opt("tokenizer_class")?.map(|class| class.strip_suffix("Fast").unwrap_or(class));
+    match class {
+        Some(class) => {
+            Ok(["BertTokenizer", "ElectraTokenizer", "DebertaTokenizer", "DebertaV2Tokenizer"].contains(&class))
+        }
+        None => match JsonFile::read_if_present(&folder.join("config.json"))? {
+            Some(model) => Ok(["bert", "electra", "deberta", "deberta-v2"].contains(&model.str_or("model_type", "")?)),
+            None => Ok(true),
+        },
+    }
 }
 
 /// Whether the reference rebuilds this tokenizer as BERT's: its class says so, or nothing but the model does.

@@ -1,9 +1,11 @@
 //! The transformer module: the backbone's `config.json`, the module's own file, and the maximum length they settle on.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::chat_template::{ChatTemplate, TEMPLATE_FILE};
 use super::config::JsonFile;
 use super::files::is_empty;
 use crate::error::{Error, Result};
@@ -13,16 +15,23 @@ use crate::error::{Error, Result};
 pub struct TransformerModule {
     /// The backbone's `config.json`, with stored overrides applied.
     pub config: JsonFile,
-    /// What the backbone is loaded as: `feature-extraction` for embeddings, `sequence-classification` for a cross-encoder.
+    /// What the backbone is loaded as: `feature-extraction` for embeddings, `sequence-classification` or `text-generation` for
+    /// a cross-encoder.
     pub task: String,
     /// Longer texts are truncated to this many tokens, special tokens included. `None`: no limit is stored anywhere.
     pub max_seq_length: Option<usize>,
     /// Whether texts are lowercased before the tokenizer's own normalisation.
     pub do_lower_case: bool,
+    /// Texts become messages of a chat in this template. `None`: they stay texts.
+    pub chat: Option<Arc<ChatTemplate>>,
 }
 
-/// The task of a cross-encoder's transformer.
+/// The task of an embedding model's transformer.
+pub(crate) const FEATURE_EXTRACTION: &str = "feature-extraction";
+/// The task of a cross-encoder's transformer with a head of its own.
 pub(crate) const SEQUENCE_CLASSIFICATION: &str = "sequence-classification";
+/// The task of a cross-encoder's transformer whose tokens are the answer.
+pub(crate) const TEXT_GENERATION: &str = "text-generation";
 
 /// Where the module's own configuration may stand: the first is today's name, the others are those of version 1.
 pub(crate) const OLD_CONFIG_NAMES: [&str; 7] = [
@@ -63,18 +72,21 @@ impl TransformerModule {
     pub(crate) fn read(folder: &Path) -> Result<TransformerModule> {
         for name in OLD_CONFIG_NAMES {
             if let Some(module) = JsonFile::read_if_present(&folder.join(name))? {
-                return TransformerModule::new(folder, module);
+                let chat = chat(folder, &module)?;
+                return TransformerModule::new(folder, module, chat);
             }
         }
-        TransformerModule::read_without_modules(folder)
+        TransformerModule::new(folder, no_module(folder), None)
     }
 
-    /// Reads the backbone in `folder` of a repository without `modules.json`: the module's own file is not looked at.
+    /// Reads the backbone in `folder` of a repository without `modules.json`: the module's own file is not looked at, and a
+    /// chat template is used if there is one.
     pub(crate) fn read_without_modules(folder: &Path) -> Result<TransformerModule> {
-        TransformerModule::new(folder, JsonFile::from_object(folder.join(OLD_CONFIG_NAMES[0]), Default::default()))
+        let chat = ChatTemplate::read(folder, None)?;
+        TransformerModule::new(folder, no_module(folder), chat)
     }
 
-    fn new(folder: &Path, module: JsonFile) -> Result<TransformerModule> {
+    fn new(folder: &Path, module: JsonFile, chat: Option<ChatTemplate>) -> Result<TransformerModule> {
         let mut config = JsonFile::read(&folder.join("config.json"))?;
         for key in ["config_kwargs", "config_args"] {
             if let Some(overrides) = module.object_opt(key)? {
@@ -83,12 +95,41 @@ impl TransformerModule {
                 }
             }
         }
-        let task = module.str_or("transformer_task", "feature-extraction")?.to_string();
+        let task = module.str_or("transformer_task", FEATURE_EXTRACTION)?.to_string();
         check_module(&module, &task)?;
         let max_seq_length = max_seq_length(&module, &tokenizer_config(folder)?, &config)?;
         let do_lower_case = module.bool_or("do_lower_case", false)?;
-        Ok(TransformerModule { config, task, max_seq_length, do_lower_case })
+        Ok(TransformerModule { config, task, max_seq_length, do_lower_case, chat: chat.map(Arc::new) })
     }
+}
+
+/// What stands for the module's own file.
+fn no_module(folder: &Path) -> JsonFile {
+    JsonFile::from_object(folder.join(OLD_CONFIG_NAMES[0]), Default::default())
+}
+
+/// The chat template, if the module takes messages.
+fn chat(folder: &Path, module: &JsonFile) -> Result<Option<ChatTemplate>> {
+    let modalities = module.object_opt("modality_config")?;
+    let Some(message) = modalities.map_or(Ok(None), |modalities| modalities.object_opt("message"))? else {
+        return Ok(None);
+    };
+    let format = match message.str_or("format", "auto")? {
+        "auto" => None,
+        format @ ("flat" | "structured") => Some(format),
+        _ => return Err(message.unsupported("format", "flat, structured, auto")),
+    };
+    let Some(mut template) = ChatTemplate::read(folder, format)? else {
+        let what = format!("{TEMPLATE_FILE} in {}", folder.display());
+        let detail = format!("modality_config in {} asks for messages", module.path().display());
+        return Err(Error::NotFound { what, detail });
+    };
+    if let Some(variables) = module.object_opt("processing_kwargs")?
+        && let Some(variables) = variables.object_opt("chat_template")?
+    {
+        template.set_variables(&variables)?;
+    }
+    Ok(Some(template))
 }
 
 fn tokenizer_config(folder: &Path) -> Result<JsonFile> {
@@ -99,18 +140,24 @@ fn tokenizer_config(folder: &Path) -> Result<JsonFile> {
 /// Refuses what would change the numbers: another output of the backbone, lengths by task, arguments to the model.
 fn check_module(module: &JsonFile, task: &str) -> Result<()> {
     let (method_output, module_output) = match task {
-        "feature-extraction" => ("last_hidden_state", "token_embeddings"),
+        FEATURE_EXTRACTION => ("last_hidden_state", "token_embeddings"),
         SEQUENCE_CLASSIFICATION => ("logits", "scores"),
-        _ => return Err(module.unsupported("transformer_task", "feature-extraction, sequence-classification")),
+        TEXT_GENERATION => ("logits", "causal_logits"),
+        _ => {
+            let supported = [FEATURE_EXTRACTION, SEQUENCE_CLASSIFICATION, TEXT_GENERATION].join(", ");
+            return Err(module.unsupported("transformer_task", supported));
+        }
     };
     if module.str_or("module_output_name", module_output)? != module_output {
         return Err(module.unsupported("module_output_name", module_output));
     }
     if let Some(modalities) = module.object_opt("modality_config")? {
         let text = modalities.object_opt("text")?.ok_or_else(|| modalities.unsupported("text", "a model for text"))?;
-        for (key, supported) in [("method", "forward"), ("method_output_name", method_output)] {
-            if text.str_or(key, supported)? != supported {
-                return Err(text.unsupported(key, supported));
+        for modality in [Some(text), modalities.object_opt("message")?].into_iter().flatten() {
+            for (key, supported) in [("method", "forward"), ("method_output_name", method_output)] {
+                if modality.str_or(key, supported)? != supported {
+                    return Err(modality.unsupported(key, supported));
+                }
             }
         }
     }
@@ -119,8 +166,12 @@ fn check_module(module: &JsonFile, task: &str) -> Result<()> {
             return Err(module.unsupported(key, "absent or null (one maximum length for every text)"));
         }
     }
-    if module.get("processing_kwargs").is_some_and(|value| !is_empty(value)) {
-        return Err(module.unsupported("processing_kwargs", "an empty object"));
+    if let Some(arguments) = module.object_opt("processing_kwargs")? {
+        for key in ["common", "text"] {
+            if arguments.get(key).is_some_and(|value| !is_empty(value)) {
+                return Err(arguments.unsupported(key, "an empty object"));
+            }
+        }
     }
     for key in ["model_kwargs", "model_args"] {
         if let Some(arguments) = module.object_opt(key)?
@@ -230,7 +281,11 @@ mod tests {
             (r#"{"modality_config": {"image": {"method": "forward"}}}"#, "modality_config.text"),
             (r#"{"query_length": 32}"#, "query_length"),
             (r#"{"model_args": {"num_labels": 3}}"#, "model_args.num_labels"),
-            (r#"{"processing_kwargs": {"text": {"padding": "max_length"}}}"#, "processing_kwargs"),
+            (r#"{"processing_kwargs": {"text": {"padding": "max_length"}}}"#, "processing_kwargs.text"),
+            (
+                r#"{"modality_config": {"text": {}, "message": {"method_output_name": "logits"}}}"#,
+                "modality_config.message.method_output_name",
+            ),
         ] {
             let message = check_module(&json(module), "feature-extraction").unwrap_err().to_string();
             assert!(message.contains(named), "{message}");

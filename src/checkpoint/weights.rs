@@ -33,13 +33,17 @@ const PREFIXES: [&str; 13] = [
 ];
 
 /// The table of tokens, as the families name it: BERT and its kin, ModernBERT, decoders, T5, GPT-2.
-const SENTINELS: [&str; 5] = [
+const SENTINELS: [&str; 6] = [
     "embeddings.word_embeddings.weight",
     "embeddings.tok_embeddings.weight",
     "embed_tokens.weight",
     "shared.weight",
+    "encoder.embed_tokens.weight",
     "wte.weight",
 ];
+
+/// Names of one tensor, of which a checkpoint may store either: T5's encoder has its table from the whole model.
+const ALIASES: [(&str, &str); 1] = [("shared.weight", "encoder.embed_tokens.weight")];
 
 /// The weights of every module of a checkpoint, memory-mapped.
 pub struct CheckpointWeights {
@@ -57,10 +61,16 @@ impl CheckpointWeights {
     /// Opens the weight files of `modules` and checks their headers. Numbers are read later, tensor by tensor.
     pub(crate) fn open(modules: &[Module]) -> Result<CheckpointWeights> {
         let modules = modules.iter().map(|module| match module.kind {
-            ModuleKind::Transformer(_) | ModuleKind::Dense(_) | ModuleKind::LayerNorm { .. } => {
-                ModuleWeights::open(&module.path).map(Some)
-            }
-            ModuleKind::Pooling(_) | ModuleKind::Normalize(_) | ModuleKind::Dropout => Ok(None),
+            ModuleKind::Transformer(_)
+            | ModuleKind::StaticEmbedding
+            | ModuleKind::WeightedLayers(_)
+            | ModuleKind::Dense(_)
+            | ModuleKind::LayerNorm { .. } => ModuleWeights::open(&module.path).map(Some),
+            ModuleKind::Pooling(_)
+            | ModuleKind::Normalize(_)
+            | ModuleKind::LogitScore(_)
+            | ModuleKind::Router(_)
+            | ModuleKind::Dropout => Ok(None),
         });
         Ok(CheckpointWeights { modules: modules.collect::<Result<_>>()? })
     }
@@ -79,11 +89,6 @@ impl CheckpointWeights {
         self.find(module, name).is_some()
     }
 
-    /// The shape of a tensor, if there is one of that name.
-    pub fn shape(&self, module: usize, name: &str) -> Option<&[usize]> {
-        self.find(module, name).and_then(|(file, stored)| file.shape(&stored))
-    }
-
     /// The file and the stored name of a tensor.
     fn find(&self, module: usize, name: &str) -> Option<(&SafetensorsFile, String)> {
         let module = self.modules.get(module)?.as_ref()?;
@@ -92,7 +97,8 @@ impl CheckpointWeights {
         } else {
             name.strip_suffix(".bias").map(|stem| format!("{stem}.beta"))
         };
-        for name in [Some(name), old.as_deref()].into_iter().flatten() {
+        let alias = ALIASES.iter().find(|(known, _)| *known == name).map(|(_, alias)| *alias);
+        for name in [Some(name), old.as_deref(), alias].into_iter().flatten() {
             for stored in [format!("{}{name}", module.prefix), name.to_string()] {
                 if let Some(file) = module.files.iter().find(|file| file.shape(&stored).is_some()) {
                     return Some((file, stored));
@@ -119,6 +125,10 @@ impl WeightSource for CheckpointWeights {
             return Err(Error::Weight { name: stored, expected, found });
         }
         file.read(&stored, rows)
+    }
+
+    fn shape(&self, module: usize, name: &str) -> Option<Vec<usize>> {
+        self.find(module, name).and_then(|(file, stored)| file.shape(&stored).map(<[usize]>::to_vec))
     }
 }
 
@@ -215,7 +225,7 @@ mod tests {
             assert_eq!(weights.read(&spec("embeddings.LayerNorm.weight", &[2]), 1..2).unwrap(), [1.0]);
             assert!(weights.contains(0, "embeddings.LayerNorm.bias") && weights.contains(0, "classifier.weight"));
             assert!(!weights.contains(0, "pooler.dense.weight") && !weights.contains(1, TABLE));
-            assert_eq!(weights.shape(0, TABLE), Some(&[3, 2][..]));
+            assert_eq!(weights.shape(0, TABLE), Some(vec![3, 2]));
         }
     }
 

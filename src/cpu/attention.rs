@@ -1,9 +1,12 @@
 //! Multi-head self-attention within each sequence: for each sequence and head two small matrix products with a softmax
-//! between them. Scores exist only for a block of queries, so memory is linear in a sequence's length.
+//! between them. Scores exist only for a block of queries and the keys that it sees, so memory is linear in a sequence's
+//! length, and with a window so is time.
 
+use super::disentangled::Disentangled;
 use super::matmul::{Panels, Strided, StridedMut, matmul, panel_width};
+use super::weights::Weights;
 use crate::batch::Batch;
-use crate::program::Attention;
+use crate::program::{Attention, PositionBias, alibi_slope, relative_bucket};
 use rten_simd::{Isa, SimdOp};
 use rten_vecmath::Softmax;
 
@@ -22,18 +25,56 @@ pub struct Scratch {
     keys: Vec<f32>,
     /// One head's values: `[keys, head_dim]`
     values: Vec<f32>,
-    /// `[QUERY_BLOCK, keys rounded up to panels]`
+    /// `[QUERY_BLOCK, keys that a block sees, rounded up to panels]`
     scores: Vec<f32>,
+    /// What one head adds to the scores: of the distances `-(tokens - 1)..tokens`
+    bias: Vec<f32>,
+    disentangled: Disentangled,
 }
 
-/// `qkv` is `[tokens, 3 * heads * head_dim]`, `out` is `[tokens, heads * head_dim]`.
-pub fn attention(op: &Attention, qkv: &[f32], batch: &Batch, scratch: &mut Scratch, out: &mut [f32]) {
-    Attend { op, qkv, batch, scratch, out }.dispatch();
+/// What an attention adds to its scores.
+pub struct Bias<'a> {
+    kind: Option<PositionBias>,
+    /// `[buckets, heads]`; empty without a table
+    table: &'a [f32],
+}
+
+impl<'a> Bias<'a> {
+    /// That of an op.
+    pub fn new(op: &Attention, weights: &'a Weights) -> Bias<'a> {
+        Bias { kind: op.bias, table: op.table().map_or(&[], |table| weights.rows(table)) }
+    }
+
+    /// One head's, of every distance within a sequence; `false` if there is none.
+    fn fill(&self, head: usize, heads: usize, tokens: usize, out: &mut Vec<f32>) -> bool {
+        let distances = 1 - tokens as i64..tokens as i64;
+        out.clear();
+        match self.kind {
+            // Not by distance alone: see Disentangled.
+            None | Some(PositionBias::Disentangled { .. }) => return false,
+            Some(PositionBias::Alibi) => {
+                let slope = alibi_slope(head, heads);
+                out.extend(distances.map(|distance| -slope * distance.unsigned_abs() as f32));
+            }
+            Some(PositionBias::Relative { max_distance, .. }) => {
+                let buckets = self.table.len() / heads;
+                let bucket = |distance| relative_bucket(distance, buckets, max_distance);
+                out.extend(distances.map(|distance| self.table[bucket(distance) * heads + head]));
+            }
+        }
+        true
+    }
+}
+
+/// `qkv` is `[tokens, (heads + 2 * kv_heads) * head_dim]`, `out` is `[tokens, heads * head_dim]`.
+pub fn attention(op: &Attention, qkv: &[f32], bias: &Bias<'_>, batch: &Batch, scratch: &mut Scratch, out: &mut [f32]) {
+    Attend { op, qkv, bias, batch, scratch, out }.dispatch();
 }
 
 struct Attend<'a> {
     op: &'a Attention,
     qkv: &'a [f32],
+    bias: &'a Bias<'a>,
     batch: &'a Batch,
     scratch: &'a mut Scratch,
     out: &'a mut [f32],
@@ -44,50 +85,85 @@ impl SimdOp for Attend<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let Attend { op, qkv, batch, scratch: Scratch { keys, values, scores }, out } = self;
-        let cols = op.heads * op.head_dim;
+        let Attend { op, qkv, bias, batch, scratch, out } = self;
+        let Scratch { keys, values, scores, bias: distances, disentangled } = scratch;
+        let (in_cols, out_cols) = (op.qkv_cols(), op.heads * op.head_dim);
+        let (k_first, v_first) = (out_cols, out_cols + op.kv_heads * op.head_dim);
         let panel = panel_width(isa);
+        let is_masked = op.causal || op.window.is_some();
         for s in 0..batch.sequences() {
             let range = batch.range(s);
             let tokens = range.len();
             if tokens == 0 {
                 continue;
             }
-            let padded = tokens.next_multiple_of(panel);
-            grow(keys, padded * op.head_dim);
-            grow(scores, QUERY_BLOCK * padded);
-            let qkv = &qkv[range.start * 3 * cols..range.end * 3 * cols];
-            let out = &mut out[range.start * cols..range.end * cols];
+            grow(keys, tokens.next_multiple_of(panel) * op.head_dim);
+            let qkv = &qkv[range.start * in_cols..range.end * in_cols];
+            let out = &mut out[range.start * out_cols..range.end * out_cols];
             for head in 0..op.heads {
                 let first = head * op.head_dim;
-                pack_keys(&qkv[cols + first..], 3 * cols, tokens, op.head_dim, op.scale, panel, keys);
-                let mut v = Panels { data: &qkv[2 * cols + first..], panel_stride: panel, row_stride: 3 * cols };
-                if tokens > GATHER_VALUES_BEYOND {
-                    grow(values, tokens * op.head_dim);
-                    for (value, row) in values.chunks_exact_mut(op.head_dim).zip(v.data.chunks(3 * cols)).take(tokens) {
-                        value.copy_from_slice(&row[..op.head_dim]);
+                let kv = head / (op.heads / op.kv_heads) * op.head_dim;
+                let mut v = Panels { data: &qkv[v_first + kv..], panel_stride: panel, row_stride: in_cols };
+                if head.is_multiple_of(op.heads / op.kv_heads) {
+                    pack_keys(&qkv[k_first + kv..], in_cols, tokens, op.head_dim, op.scale, panel, keys);
+                    if tokens > GATHER_VALUES_BEYOND {
+                        grow(values, tokens * op.head_dim);
+                        let rows = v.data.chunks(in_cols).take(tokens);
+                        for (value, row) in values.chunks_exact_mut(op.head_dim).zip(rows) {
+                            value.copy_from_slice(&row[..op.head_dim]);
+                        }
                     }
+                }
+                if tokens > GATHER_VALUES_BEYOND {
                     v = Panels { data: values, panel_stride: panel, row_stride: op.head_dim };
+                }
+                let is_biased = bias.fill(head, op.heads, tokens, distances);
+                if let Some(PositionBias::Disentangled { distances, .. }) = bias.kind {
+                    let k = Strided { data: &qkv[k_first + kv..], stride: in_cols };
+                    disentangled.begin(isa, op, &distances, bias.table, head, k, tokens);
                 }
                 for block in (0..tokens).step_by(QUERY_BLOCK) {
                     let queries = QUERY_BLOCK.min(tokens - block);
-                    let q = Strided { data: &qkv[block * 3 * cols + first..], stride: 3 * cols };
-                    let k = Panels { data: keys, panel_stride: panel * op.head_dim, row_stride: panel };
-                    let to = StridedMut { data: scores, stride: padded };
-                    matmul(isa, q, k, to, queries, op.head_dim, padded);
-                    for scores in scores.chunks_exact_mut(padded).take(queries) {
-                        Softmax::new_mut(&mut scores[..tokens]).eval(isa);
+                    // Whole panels of keys, so that a panel's stride stays what it is.
+                    let seen = op.seen(block, block + queries, tokens);
+                    let (start, end) = (seen.start / panel * panel, seen.end);
+                    let width = (end - start).next_multiple_of(panel);
+                    grow(scores, QUERY_BLOCK * width);
+                    let q = Strided { data: &qkv[block * in_cols + first..], stride: in_cols };
+                    let k = &keys[start * op.head_dim..];
+                    let k = Panels { data: k, panel_stride: panel * op.head_dim, row_stride: panel };
+                    let to = StridedMut { data: scores, stride: width };
+                    matmul(isa, q, k, to, queries, op.head_dim, width);
+                    if let Some(PositionBias::Disentangled { .. }) = bias.kind {
+                        let q = Strided { data: &qkv[block * in_cols + first..], stride: in_cols };
+                        disentangled.add(isa, q, block, queries, op.head_dim, start..end, scores, width);
                     }
-                    let p = Strided { data: scores, stride: padded };
-                    let to = StridedMut { data: &mut out[block * cols + first..], stride: cols };
-                    matmul(isa, p, v, to, queries, tokens, op.head_dim);
+                    for (i, scores) in scores.chunks_exact_mut(width).take(queries).enumerate() {
+                        let query = block + i;
+                        let seen = op.seen(query, query + 1, tokens);
+                        if is_biased {
+                            let of_row = &distances[tokens - 1 - query..][seen.clone()];
+                            for (score, bias) in scores[seen.start - start..].iter_mut().zip(of_row) {
+                                *score += bias;
+                            }
+                        }
+                        if is_masked {
+                            scores[..seen.start - start].fill(0.0);
+                            scores[seen.end - start..].fill(0.0);
+                        }
+                        Softmax::new_mut(&mut scores[seen.start - start..seen.end - start]).eval(isa);
+                    }
+                    let p = Strided { data: scores, stride: width };
+                    let v = Panels { data: &v.data[start * v.row_stride..], ..v };
+                    let to = StridedMut { data: &mut out[block * out_cols + first..], stride: out_cols };
+                    matmul(isa, p, v, to, queries, end - start, op.head_dim);
                 }
             }
         }
     }
 }
 
-fn grow(buffer: &mut Vec<f32>, len: usize) {
+pub(super) fn grow(buffer: &mut Vec<f32>, len: usize) {
     if buffer.len() < len {
         buffer.resize(len, 0.0);
     }
@@ -95,7 +171,15 @@ fn grow(buffer: &mut Vec<f32>, len: usize) {
 
 /// Transposes `[tokens, head_dim]` with rows `stride` apart into panels `[head_dim, panel]`, times `scale`.
 #[inline(always)]
-fn pack_keys(k: &[f32], stride: usize, tokens: usize, head_dim: usize, scale: f32, panel: usize, out: &mut [f32]) {
+pub(super) fn pack_keys(
+    k: &[f32],
+    stride: usize,
+    tokens: usize,
+    head_dim: usize,
+    scale: f32,
+    panel: usize,
+    out: &mut [f32],
+) {
     for (p, out) in out.chunks_exact_mut(panel * head_dim).take(tokens.div_ceil(panel)).enumerate() {
         let width = panel.min(tokens - p * panel);
         if width < panel {
@@ -115,6 +199,8 @@ mod tests {
     use super::*;
     use crate::cpu::tests::{assert_close, batch, numbers};
     use crate::program::Builder;
+
+    const NO_BIAS: Bias<'static> = Bias { kind: None, table: &[] };
 
     /// The formula, in f64.
     fn expected(op: &Attention, qkv: &[f32], batch: &Batch) -> Vec<f64> {
@@ -144,7 +230,7 @@ mod tests {
         let mut b = Builder::new();
         let table = b.matrix("x", 1, 1);
         let qkv = b.embed(vec![crate::program::Lookup { table, index: crate::program::Index::Ids, offset: 0 }]);
-        Attention { qkv, heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() }
+        Attention::new(qkv, heads, head_dim)
     }
 
     #[test]
@@ -156,7 +242,7 @@ mod tests {
                 let batch = batch(lengths);
                 let qkv = numbers(1, batch.tokens() * 3 * heads * head_dim);
                 let mut out = vec![f32::NAN; batch.tokens() * heads * head_dim];
-                attention(&op, &qkv, &batch, &mut scratch, &mut out);
+                attention(&op, &qkv, &NO_BIAS, &batch, &mut scratch, &mut out);
                 let name = format!("{heads} x {head_dim}, {lengths:?}");
                 assert_close(&out, &expected(&op, &qkv, &batch), 1e-6, &name);
             }
@@ -169,7 +255,7 @@ mod tests {
         let batch = batch(&[20, 3]);
         let qkv: Vec<f32> = numbers(1, batch.tokens() * 96).iter().map(|x| x * 30.0).collect();
         let mut out = vec![f32::NAN; batch.tokens() * 32];
-        attention(&op, &qkv, &batch, &mut Scratch::default(), &mut out);
+        attention(&op, &qkv, &NO_BIAS, &batch, &mut Scratch::default(), &mut out);
         // Scores of several thousand: their rounding, 1e-4, becomes a relative error of the weights.
         assert_close(&out, &expected(&op, &qkv, &batch), 2e-2, "large scores");
     }

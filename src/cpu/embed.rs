@@ -40,7 +40,7 @@ impl SimdOp for Gather<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let ops = isa.f32();
         for (out, &index) in self.out.chunks_exact_mut(self.cols).zip(self.index) {
-            let row = (index + self.offset) as usize;
+            let row = index.wrapping_add(self.offset) as usize;
             let row = &self.table[row * self.cols..(row + 1) * self.cols];
             if self.add {
                 update(

@@ -1,7 +1,7 @@
 //! The loop over a program's steps.
 
 use super::linear::Gemm;
-use super::{Model, attention, embed, linear, norm, normalize, pool};
+use super::{Model, attention, embed, experts, glu, head_norm, linear, norm, normalize, pool, rotary, sum};
 use crate::batch::Batch;
 use crate::program::{Op, Plan, Value};
 
@@ -52,9 +52,22 @@ pub fn run(
             }
             Op::Norm(op) => {
                 let bias = op.bias.map(|bias| weights.rows(bias));
-                norm::norm(value(op.x), weights.rows(op.weight), bias, op.eps, out);
+                norm::norm(op.kind, value(op.x), weights.rows(op.weight), bias, op.eps, out);
+                if let Some(residual) = op.residual {
+                    sum::add(value(residual), out);
+                }
             }
-            Op::Attention(op) => attention::attention(op, value(op.qkv), batch, &mut workspace.attention, out),
+            Op::Glu(op) => glu::glu(value(op.x), cols, op.activation, op.activated, out),
+            Op::Experts(op) => {
+                experts::experts(value(op.x), cols, value(op.logits), program.shape(op.logits).cols, op.top, out);
+            }
+            Op::HeadNorm(op) => head_norm::head_norm(op, value(op.qkv), cols, weights, out),
+            Op::Rotary(op) => rotary::rotary(op, value(op.qkv), cols, weights.rows(op.table), batch, out),
+            Op::Attention(op) => {
+                let bias = attention::Bias::new(op, weights);
+                attention::attention(op, value(op.qkv), &bias, batch, &mut workspace.attention, out);
+            }
+            Op::Sum(op) => sum::sum(value(op.x), op.x_factor, value(op.other), op.factor, out),
             Op::Pool(op) => pool::pool(&op.modes, value(op.x), program.shape(op.x).cols, batch, out),
             Op::Normalize(op) => normalize::normalize(value(op.x), cols, out),
         }

@@ -5,14 +5,20 @@
 
 mod activation;
 mod attention;
+mod disentangled;
 mod embed;
+mod experts;
+mod glu;
+mod head_norm;
 mod interpreter;
 mod linear;
 mod matmul;
 mod norm;
 mod normalize;
 mod pool;
+mod rotary;
 mod simd;
+mod sum;
 mod weights;
 mod worker;
 

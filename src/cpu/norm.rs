@@ -1,17 +1,19 @@
-//! Layer normalisation of each row.
+//! Normalisation of each row.
 
 use super::simd::update;
+use crate::program::NormKind;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 use rten_vecmath::{Sum, SumSquareSub};
 
-/// `out = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias` for each row. `x` and `out` are `[rows, cols]`, `weight` and
-/// `bias` are `[cols]`. The mean first and then the variance: one pass would cancel where the mean is large.
-pub fn norm(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
-    Norm { x, weight, bias, eps, out }.dispatch();
+/// `out = normalised(x) * weight + bias` for each row. `x` and `out` are `[rows, cols]`, `weight` and `bias` are `[cols]`. The
+/// mean first and then the variance: one pass would cancel where the mean is large.
+pub fn norm(kind: NormKind, x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+    Norm { kind, x, weight, bias, eps, out }.dispatch();
 }
 
 struct Norm<'a> {
+    kind: NormKind,
     x: &'a [f32],
     weight: &'a [f32],
     bias: Option<&'a [f32]>,
@@ -27,7 +29,10 @@ impl SimdOp for Norm<'_> {
         let ops = isa.f32();
         let cols = self.weight.len();
         for (x, out) in self.x.chunks_exact(cols).zip(self.out.chunks_exact_mut(cols)) {
-            let mean = Sum::new(x).eval(isa) / cols as f32;
+            let mean = match self.kind {
+                NormKind::Layer => Sum::new(x).eval(isa) / cols as f32,
+                NormKind::Rms => 0.0,
+            };
             let variance = SumSquareSub::new(x, mean).eval(isa) / cols as f32;
             let (mean, scale) = (ops.splat(mean), ops.splat(1.0 / (variance + self.eps).sqrt()));
             match self.bias {
@@ -61,13 +66,15 @@ mod tests {
             for (rows, offset) in [(1, 0.0), (3, 100.0)] {
                 let x: Vec<f32> = numbers(1, rows * cols).iter().map(|x| x + offset).collect();
                 let (weight, bias) = (numbers(2, cols), numbers(3, cols));
-                for bias in [None, Some(&bias[..])] {
+                let kinds = [NormKind::Layer, NormKind::Rms].map(|kind| [(kind, None), (kind, Some(&bias[..]))]);
+                for (kind, bias) in kinds.into_iter().flatten() {
                     let mut out = vec![f32::NAN; rows * cols];
-                    norm(&x, &weight, bias, 1e-5, &mut out);
+                    norm(kind, &x, &weight, bias, 1e-5, &mut out);
                     let expected: Vec<f64> = x
                         .chunks(cols)
                         .flat_map(|x| {
                             let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / cols as f64;
+                            let mean = if kind == NormKind::Rms { 0.0 } else { mean };
                             let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / cols as f64;
                             let scale = 1.0 / (variance + f64::from(1e-5f32)).sqrt();
                             let y = |(i, &x): (usize, &f32)| {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::program::{
-    Activation, Attention, Builder, Index, Linear, Lookup, Norm, Pool, PoolMode, RandomWeights, TensorSpec,
+    Activation, Attention, Builder, Index, Linear, Lookup, Norm, NormKind, Pool, PoolMode, RandomWeights, TensorSpec,
 };
 use std::ops::Range;
 
@@ -42,11 +42,11 @@ fn tower() -> Arc<Program> {
     let x = b.embed(vec![lookup(ids, Index::Ids), lookup(positions, Index::Positions)]);
     let (weight, bias) = (b.matrix("qkv.weight", 60, 20), Some(b.vector("qkv.bias", 60)));
     let qkv = b.linear(Linear { x, weight, bias, activation: Activation::Identity, residual: None });
-    let attended = b.attention(Attention { qkv, heads: 4, head_dim: 5, scale: 0.4 });
+    let attended = b.attention(Attention { scale: 0.4, ..Attention::new(qkv, 4, 5) });
     let (weight, bias) = (b.matrix("out.weight", 20, 20), Some(b.vector("out.bias", 20)));
     let h = b.linear(Linear { x: attended, weight, bias, activation: Activation::Gelu, residual: Some(x) });
     let (weight, bias) = (b.vector("norm.weight", 20), Some(b.vector("norm.bias", 20)));
-    let tokens = b.norm(Norm { x: h, weight, bias, eps: 1e-5 });
+    let tokens = b.norm(Norm { x: h, kind: NormKind::Layer, weight, bias, eps: 1e-5, residual: None });
     let pooled = b.pool(Pool { x: tokens, modes: vec![PoolMode::Mean, PoolMode::Max] });
     let sentences = b.normalize(pooled);
     Arc::new(b.finish(sentences, tokens))

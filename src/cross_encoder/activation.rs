@@ -9,9 +9,9 @@ use crate::program::Activation;
 /// outside torch counts as none, with a warning: the reference would have to run the repository's code.
 pub(super) fn of_files(settings: &Settings, config: &JsonFile, labels: usize) -> Result<Activation> {
     let nested = config.object_opt("sentence_transformers")?;
-    let current = nested.as_ref().map_or(Ok(None), |nested| nested.str_opt("activation_fn"))?;
-    let of_config = match current {
-        Some(class) => Some(class),
+    // Even a null hides the old key.
+    let of_config = match nested.as_ref().filter(|nested| nested.contains("activation_fn")) {
+        Some(nested) => nested.str_opt("activation_fn")?,
         None => config.str_opt("sbert_ce_default_activation_function")?,
     };
     for class in [settings.activation_fn.as_deref(), of_config].into_iter().flatten() {

@@ -1,7 +1,7 @@
 //! From an id or folder to a cross-encoder on a device.
 
 use super::{CrossEncoder, Model, activation};
-use crate::checkpoint::{Checkpoint, ModelType};
+use crate::checkpoint::ModelType;
 use crate::error::Result;
 use crate::loader::Loader;
 use crate::{models, prompts};
@@ -13,12 +13,13 @@ impl Loader<CrossEncoder> {
     /// # Errors
     /// Whatever keeps the model from running exactly as its files say: see [`Error`](crate::Error).
     pub fn load(self) -> Result<CrossEncoder> {
-        let checkpoint = Checkpoint::open_as(ModelType::CrossEncoder, self.id_or_folder(), self.source())?;
-        let program = Arc::new(models::cross_encoder(checkpoint.modules())?);
+        let checkpoint = self.checkpoint(ModelType::CrossEncoder)?;
+        let program = Arc::new(models::cross_encoder(checkpoint.modules(), &checkpoint.weights()?)?);
         let tokenizer = self.tokenizer(&checkpoint, &program)?;
+        tokenizer.check_pairs()?;
         let (settings, config) = (checkpoint.settings(), &checkpoint.transformer()?.1.config);
         prompts::check_default(&settings.prompts, settings.default_prompt_name.as_deref())?;
-        let labels = models::labels(config)?;
+        let labels = models::labels(checkpoint.modules())?;
         let activation = activation::of_files(settings, config, labels.len())?;
         let executor = self.executor(&checkpoint, &program)?;
         let model = Model {

@@ -1,13 +1,13 @@
 //! `predict`: the scores of pairs.
 
 use super::{CrossEncoder, PredictOptions};
+use crate::checkpoint::{Frame, ModuleKind};
 use crate::cpu;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::matrix::Matrix;
 use crate::program::Output;
-use crate::prompts::{self, with_prompt};
-use std::borrow::Cow;
+use crate::prompts;
 
 impl CrossEncoder {
     /// The scores of pairs, in their order: `[pairs, labels]`, one column for most models. Equal pairs are computed once.
@@ -34,6 +34,7 @@ impl CrossEncoder {
     {
         let prompt = self.prompt(options)?;
         let job = Job {
+            program: self.program(),
             executor: self.executor(),
             output: Output::Sentences,
             batch_tokens: options.batch_tokens,
@@ -41,8 +42,13 @@ impl CrossEncoder {
             cancel: options.cancel.as_ref(),
         };
         let tokenize = |pairs: &[(&str, &str)]| {
-            let pairs: Vec<(Cow<str>, &str)> = pairs.iter().map(|(a, b)| (with_prompt(prompt, a), *b)).collect();
-            self.model.tokenizer.encode_pairs(&pairs)
+            let encodings = self.model.tokenizer.encode_pairs_in(Frame { prompt, task: None }, pairs)?;
+            match self.scores_last_token() && encodings.iter().any(|encoding| encoding.ids.is_empty()) {
+                true => {
+                    Err(Error::InvalidInput("a pair has no token that could be scored: both texts are empty".into()))
+                }
+                false => Ok(encodings),
+            }
         };
         let mut scores = Matrix::zeros(pairs.len(), self.labels().len());
         let inputs = pairs.iter().map(|(a, b)| (a.as_ref(), b.as_ref()));
@@ -56,6 +62,11 @@ impl CrossEncoder {
             (0..scores.rows).for_each(|i| softmax(scores.row_mut(i)));
         }
         Ok(scores)
+    }
+
+    /// Whether the logits are a language model's behind the last token, whichever that is.
+    fn scores_last_token(&self) -> bool {
+        self.modules().iter().any(|module| matches!(module.kind, ModuleKind::LogitScore(_)))
     }
 
     /// What goes before the first text of every pair: empty if nothing does.

@@ -125,7 +125,12 @@ pub fn compile(program: &Program, target: &Target) -> Result<Compiled> {
             Op::Embed(op) => kernels::embed::launches(op, &context),
             Op::Linear(op) => kernels::linear::launches(op, &context),
             Op::Norm(op) => kernels::norm::launches(op, &context),
+            Op::Glu(op) => kernels::glu::launches(op, &context),
+            Op::Experts(op) => kernels::experts::launches(op, &context),
+            Op::HeadNorm(op) => kernels::head_norm::launches(op, &context),
+            Op::Rotary(op) => kernels::rotary::launches(op, &context),
             Op::Attention(op) => kernels::attention::launches(op, &context),
+            Op::Sum(op) => kernels::sum::launches(op, &context),
             Op::Pool(op) => kernels::pool::launches(op, &context),
             Op::Normalize(op) => kernels::normalize::launches(op, &context),
         }

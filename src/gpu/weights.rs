@@ -30,6 +30,14 @@ pub static ROWS: Packing = Packing {
     pack_panel: |values, cols, dtype, out| push_row(values, cols.next_multiple_of(4), dtype, out),
 };
 
+/// The same, always in f32: `[rows, stride4(cols)]` of `vec4<f32>`.
+pub static ROWS_F32: Packing = Packing {
+    name: "rows of f32",
+    panel_rows: 1,
+    panel_bytes: |cols, _| cols.next_multiple_of(4) * 4,
+    pack_panel: |values, cols, _, out| push_row(values, cols.next_multiple_of(4), Dtype::F32, out),
+};
+
 /// A vector (`cols` is 1), always in f32, padded with zeros: `[stride4(n)]` of `vec4<f32>`.
 pub static VECTOR: Packing = Packing {
     name: "vector",

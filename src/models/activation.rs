@@ -6,7 +6,12 @@ use crate::program::{Activation, Slope};
 
 /// The activation that a backbone's `config.json` names under `key`.
 pub(super) fn hidden_act(config: &JsonFile, key: &str, default: &str) -> Result<Activation> {
-    find(HIDDEN_ACT, config.str_or(key, default)?).map_err(|known| config.unsupported(key, known))
+    named(config, key, config.str_or(key, default)?)
+}
+
+/// The activation of that name, which stands under `key` alone or with something else.
+pub(super) fn named(config: &JsonFile, key: &str, name: &str) -> Result<Activation> {
+    find(HIDDEN_ACT, name).map_err(|known| config.unsupported(key, known))
 }
 
 /// `hidden_act` and its relatives: the keys of transformers' `ACT2FN`.

@@ -3,7 +3,7 @@
 
 use super::activation;
 use super::layers::{check_heads, dense, layer_norm};
-use super::post_norm::{Names, PostNorm};
+use super::post_norm::{Mlp, Names, PostNorm};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
 use crate::program::{Activation, Builder, Index, Lookup, Pool, PoolMode, Value};
@@ -87,6 +87,7 @@ impl BertConfig {
     /// Hidden states of the last layer: `[tokens, hidden]`.
     pub fn build(&self, b: &mut Builder) -> Value {
         let x = self.embeddings(b);
+        b.hidden_state(x);
         self.encoder(b, x)
     }
 
@@ -108,10 +109,11 @@ impl BertConfig {
 
     /// All layers.
     pub(super) fn encoder(&self, b: &mut Builder, mut x: Value) -> Value {
-        let (heads, intermediate, activation, eps) = (self.heads, self.intermediate, self.activation, self.eps);
-        let layer = PostNorm { heads, intermediate, activation, eps };
+        let layer = PostNorm::new(self.heads, self.eps);
+        let mlp = Mlp { intermediate: self.intermediate, activation: self.activation };
         for i in 0..self.layers {
-            x = layer.layer(b, &format!("encoder.layer.{i}"), &NAMES, x);
+            x = layer.layer(b, &format!("encoder.layer.{i}"), &NAMES, mlp, x);
+            b.hidden_state(x);
         }
         x
     }

@@ -2,7 +2,7 @@
 
 use super::activation;
 use super::layers::{check_heads, dense, layer_norm};
-use super::post_norm::{Names, PostNorm};
+use super::post_norm::{Mlp, Names, PostNorm};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
 use crate::program::{Activation, Builder, Index, Lookup, Pool, PoolMode, Value};
@@ -23,11 +23,10 @@ const EPS: f32 = 1e-12;
 pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let (hidden, heads) = (config.usize_or("dim", 768)?, config.usize_or("n_heads", 12)?);
     check_heads(config, ("dim", hidden), ("n_heads", heads))?;
-    let layer = PostNorm {
-        heads,
+    let layer = PostNorm::new(heads, EPS);
+    let mlp = Mlp {
         intermediate: config.usize_or("hidden_dim", 4 * 768)?,
         activation: activation::hidden_act(config, "activation", "gelu")?,
-        eps: EPS,
     };
 
     b.label("embeddings");
@@ -39,8 +38,10 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
         Lookup { table: positions, index: Index::Positions, offset: 0 },
     ]);
     let mut x = layer_norm(b, "embeddings.LayerNorm", EPS, x);
+    b.hidden_state(x);
     for i in 0..config.usize_or("n_layers", 6)? {
-        x = layer.layer(b, &format!("transformer.layer.{i}"), &NAMES, x);
+        x = layer.layer(b, &format!("transformer.layer.{i}"), &NAMES, mlp, x);
+        b.hidden_state(x);
     }
     Ok(x)
 }

@@ -1,16 +1,18 @@
 //! The modules behind the backbone: from hidden states to the sentence embedding.
 
 use super::activation;
-use crate::checkpoint::{DenseConfig, Feature, Module, ModuleKind, PoolingConfig};
+use crate::checkpoint::{DenseConfig, Feature, Module, ModuleKind, PoolingConfig, WeightedLayersConfig};
 use crate::error::{Error, Result};
-use crate::program::{Activation, Builder, Linear, Norm, Pool, Rows, Slope, Value, WeightSource};
+use crate::program::{Activation, Builder, Linear, Norm, NormKind, Pool, Rows, Slope, Sum, Value, WeightSource};
 
 /// `x` through one module of `modules.json`.
 pub(super) fn build(b: &mut Builder, module: &Module, weights: &dyn WeightSource, x: Value) -> Result<Value> {
     match &module.kind {
-        ModuleKind::Transformer(_) => {
-            Err(Error::unsupported("modules.json", "type", "Transformer", "one Transformer, as the first module"))
+        ModuleKind::Transformer(_) | ModuleKind::StaticEmbedding => {
+            let (class, first) = ("a second Transformer or StaticEmbedding", "one, as the first module");
+            Err(Error::unsupported("modules.json", "type", class, first))
         }
+        ModuleKind::WeightedLayers(config) => weighted_layers(b, module, config, weights, x),
         ModuleKind::Pooling(config) => pooling(b, module, config, x),
         ModuleKind::Dense(config) => {
             expect_feature(b, module, config.feature, x)?;
@@ -20,14 +22,52 @@ pub(super) fn build(b: &mut Builder, module: &Module, weights: &dyn WeightSource
             expect_feature(b, module, Feature::Sentences, x)?;
             expect_cols(b, module, "dimension", *dim, x)?;
             let (weight, bias) = (b.vector("norm.weight", *dim), b.vector("norm.bias", *dim));
-            Ok(b.norm(Norm { x, weight, bias: Some(bias), eps: 1e-5 })) // torch.nn.LayerNorm's default
+            Ok(b.norm(Norm { x, kind: NormKind::Layer, weight, bias: Some(bias), eps: 1e-5, residual: None })) // torch.nn.LayerNorm's default
         }
         ModuleKind::Normalize(feature) => {
             expect_feature(b, module, *feature, x)?;
             Ok(b.normalize(x))
         }
+        ModuleKind::LogitScore(_) => {
+            let (class, supported) = ("LogitScore", "LogitScore in a cross-encoder, behind a Transformer");
+            Err(Error::unsupported("modules.json", "type", class, supported))
+        }
+        ModuleKind::Router(_) => Err(Error::unsupported(
+            "modules.json",
+            "type",
+            "a Router inside a route",
+            "a Router among the model's modules",
+        )),
         ModuleKind::Dropout => Ok(x), // it acts in training only
     }
+}
+
+/// The hidden states from a layer on, each times its weight over the sum of the weights.
+fn weighted_layers(
+    b: &mut Builder,
+    module: &Module,
+    config: &WeightedLayersConfig,
+    weights: &dyn WeightSource,
+    x: Value,
+) -> Result<Value> {
+    expect_cols(b, module, "embedding_dimension", config.dim, x)?;
+    let states = b.hidden_states();
+    if states.len() != config.layers + 1 || states.last() != Some(&x) {
+        let supported = "the layers of a BERT-like backbone right before it";
+        return Err(Error::unsupported(file(module), "num_hidden_layers", config.layers.to_string(), supported));
+    }
+    let states = states[config.first..].to_vec();
+    let factors = weights.read(&b.tensor("layer_weights", vec![states.len()]), 0..states.len())?;
+    let total: f32 = factors.iter().sum();
+    let factors: Vec<f32> = factors.into_iter().map(|factor| factor / total).collect();
+    if let [factor] = factors[..] {
+        return Ok(b.sum(Sum { x, x_factor: factor, other: x, factor: 0.0 }));
+    }
+    let mut sum = b.sum(Sum { x: states[0], x_factor: factors[0], other: states[1], factor: factors[1] });
+    for (&other, &factor) in states.iter().zip(&factors).skip(2) {
+        sum = b.sum(Sum { x: sum, x_factor: 1.0, other, factor });
+    }
+    Ok(sum)
 }
 
 fn pooling(b: &mut Builder, module: &Module, config: &PoolingConfig, x: Value) -> Result<Value> {

@@ -2,28 +2,35 @@
 
 use crate::checkpoint::JsonFile;
 use crate::error::{Error, Result};
-use crate::program::{Activation, Builder, Linear, Norm, Value};
+use crate::program::{Activation, Builder, Index, Linear, Lookup, Norm, NormKind, Value};
 
 /// A linear layer; see [`dense`].
 pub(super) struct Dense {
-    names: Vec<String>,
-    out: usize,
+    /// Names and columns of the result.
+    parts: Vec<(String, usize)>,
     activation: Activation,
     residual: Option<Value>,
+    bias: bool,
 }
 
 /// `x W^T + b` with the tensors `name.weight` `[out, cols of x]` and `name.bias` `[out]`.
 pub(super) fn dense(name: impl Into<String>, out: usize) -> Dense {
-    stacked([name.into()], out)
+    stacked([(name.into(), out)])
 }
 
-/// Several layers of `out` columns each as one product: their columns side by side.
-pub(super) fn stacked(names: impl IntoIterator<Item = String>, out: usize) -> Dense {
-    let names = names.into_iter().collect();
-    Dense { names, out, activation: Activation::Identity, residual: None }
+/// Several layers, by name and columns, as one product: their columns side by side.
+pub(super) fn stacked(parts: impl IntoIterator<Item = (String, usize)>) -> Dense {
+    let parts = parts.into_iter().collect();
+    Dense { parts, activation: Activation::Identity, residual: None, bias: true }
 }
 
 impl Dense {
+    /// Whether there is a bias: otherwise there is.
+    pub fn bias(mut self, bias: bool) -> Dense {
+        self.bias = bias;
+        self
+    }
+
     /// Applied to the result.
     pub fn activation(mut self, activation: Activation) -> Dense {
         self.activation = activation;
@@ -39,19 +46,38 @@ impl Dense {
     /// The layer applied to `x`.
     pub fn of(self, b: &mut Builder, x: Value) -> Value {
         let cols = b.shape(x).cols;
-        let weights = self.names.iter().map(|name| b.tensor(format!("{name}.weight"), vec![self.out, cols])).collect();
+        let weights =
+            self.parts.iter().map(|(name, out)| b.tensor(format!("{name}.weight"), vec![*out, cols]).into()).collect();
         let weight = b.weight(weights);
-        let biases = self.names.iter().map(|name| b.tensor(format!("{name}.bias"), vec![self.out])).collect();
-        let bias = Some(b.weight(biases));
+        let biases = self.parts.iter().map(|(name, out)| b.tensor(format!("{name}.bias"), vec![*out]).into()).collect();
+        let bias = self.bias.then(|| b.weight(biases));
         b.linear(Linear { x, weight, bias, activation: self.activation, residual: self.residual })
     }
 }
 
 /// Layer normalisation with the tensors `name.weight` and `name.bias`.
 pub(super) fn layer_norm(b: &mut Builder, name: &str, eps: f32, x: Value) -> Value {
+    layer_norm_with(b, name, eps, true, x)
+}
+
+/// Layer normalisation with the tensor `name.weight`, and `name.bias` if there is a bias.
+pub(super) fn layer_norm_with(b: &mut Builder, name: &str, eps: f32, bias: bool, x: Value) -> Value {
     let cols = b.shape(x).cols;
-    let (weight, bias) = (b.vector(format!("{name}.weight"), cols), b.vector(format!("{name}.bias"), cols));
-    b.norm(Norm { x, weight, bias: Some(bias), eps })
+    let weight = b.vector(format!("{name}.weight"), cols);
+    let bias = bias.then(|| b.vector(format!("{name}.bias"), cols));
+    b.norm(Norm { x, kind: NormKind::Layer, weight, bias, eps, residual: None })
+}
+
+/// Normalisation by the root mean square with the tensor `name.weight`.
+pub(super) fn rms_norm(b: &mut Builder, name: &str, eps: f32, x: Value) -> Value {
+    let weight = b.vector(format!("{name}.weight"), b.shape(x).cols);
+    b.norm(Norm { x, kind: NormKind::Rms, weight, bias: None, eps, residual: None })
+}
+
+/// Rows of the table `name.weight` for each token id: `[tokens, cols]`.
+pub(super) fn embed_ids(b: &mut Builder, name: &str, vocab: usize, cols: usize) -> Value {
+    let table = b.matrix(format!("{name}.weight"), vocab, cols);
+    b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }])
 }
 
 /// Refuses a width that the heads do not divide.

@@ -4,19 +4,34 @@
 //! `ARCHITECTURES`, a golden case in `tests/golden/`. No executor changes.
 
 mod activation;
+mod albert;
 mod bert;
+mod deberta;
 mod distilbert;
 mod electra;
+mod gemma3;
+mod gte;
 mod head;
+mod jina_bert;
 mod layers;
+mod llama;
+mod logit_score;
+mod modernbert;
+mod mpnet;
+mod nomic_bert;
 mod post_norm;
 mod preset;
 mod roberta;
+mod rope;
+mod static_embedding;
+mod t5;
 
 pub use bert::BertConfig;
 pub use preset::Preset;
 
-use crate::checkpoint::{JsonFile, Module, ModuleKind, TransformerModule};
+use crate::checkpoint::{
+    FEATURE_EXTRACTION, JsonFile, Module, ModuleKind, SEQUENCE_CLASSIFICATION, TEXT_GENERATION, TransformerModule,
+};
 use crate::error::{Error, Result};
 use crate::program::{Activation, Builder, Program, Rows, Value, WeightSource};
 
@@ -29,19 +44,63 @@ type Classifier = fn(&mut Builder, &JsonFile, Value, usize) -> Result<Value>;
 /// How a `model_type` of `config.json` is built.
 struct Architecture {
     model_type: &'static str,
+    /// What else a configuration must have, where two architectures share a name.
+    is: fn(&JsonFile) -> Result<bool>,
     backbone: Backbone,
     /// The head for sequence classification: `None` if no reranker of this kind is known.
     classifier: Option<Classifier>,
+    /// Whether its causal language model is known: the backbone with a matrix `lm_head`.
+    is_language_model: bool,
 }
 
+impl Architecture {
+    const fn new(model_type: &'static str, backbone: Backbone) -> Architecture {
+        Architecture { model_type, is: |_| Ok(true), backbone, classifier: None, is_language_model: false }
+    }
+
+    const fn classifier(mut self, classifier: Classifier) -> Architecture {
+        self.classifier = Some(classifier);
+        self
+    }
+
+    const fn language_model(mut self) -> Architecture {
+        self.is_language_model = true;
+        self
+    }
+
+    const fn only_if(mut self, is: fn(&JsonFile) -> Result<bool>) -> Architecture {
+        self.is = is;
+        self
+    }
+}
+
+/// The first that fits a configuration counts.
 const ARCHITECTURES: &[Architecture] = &[
-    Architecture { model_type: "bert", backbone: bert::backbone, classifier: Some(bert::classifier) },
-    Architecture { model_type: "roberta", backbone: roberta::backbone, classifier: Some(roberta::classifier) },
-    Architecture { model_type: "xlm-roberta", backbone: roberta::backbone, classifier: Some(roberta::classifier) },
-    Architecture { model_type: "camembert", backbone: roberta::backbone, classifier: Some(roberta::classifier) },
-    Architecture { model_type: "distilbert", backbone: distilbert::backbone, classifier: Some(distilbert::classifier) },
-    Architecture { model_type: "electra", backbone: electra::backbone, classifier: Some(electra::classifier) },
+    Architecture::new("bert", jina_bert::backbone).only_if(jina_bert::is_jina).classifier(bert::classifier),
+    Architecture::new("bert", bert::backbone).classifier(bert::classifier),
+    Architecture::new("roberta", roberta::backbone).classifier(roberta::classifier),
+    Architecture::new("xlm-roberta", roberta::backbone).classifier(roberta::classifier),
+    Architecture::new("camembert", roberta::backbone).classifier(roberta::classifier),
+    Architecture::new("mpnet", mpnet::backbone).classifier(mpnet::classifier),
+    Architecture::new("distilbert", distilbert::backbone).classifier(distilbert::classifier),
+    Architecture::new("electra", electra::backbone).classifier(electra::classifier),
+    Architecture::new("albert", albert::backbone).classifier(albert::classifier),
+    Architecture::new("modernbert", modernbert::backbone).classifier(modernbert::classifier),
+    Architecture::new("nomic_bert", nomic_bert::backbone).classifier(bert::classifier),
+    Architecture::new("new", gte::backbone).classifier(bert::classifier),
+    Architecture::new("gte", gte::backbone).classifier(bert::classifier),
+    Architecture::new("deberta-v2", deberta::backbone).classifier(deberta::classifier),
+    Architecture::new("t5", t5::backbone),
+    Architecture::new("eurobert", llama::eurobert).classifier(llama::eurobert_classifier),
+    Architecture::new("qwen3", llama::qwen3).classifier(llama::last_token_classifier).language_model(),
+    Architecture::new("qwen2", llama::qwen2).classifier(llama::last_token_classifier).language_model(),
+    Architecture::new("mistral", llama::mistral).classifier(llama::last_token_classifier).language_model(),
+    Architecture::new("llama", llama::llama).classifier(llama::last_token_classifier).language_model(),
+    Architecture::new("gemma3_text", gemma3::backbone).classifier(llama::last_token_classifier),
 ];
+
+/// What a bi-encoder begins with.
+const FIRST_MODULES: &str = "Transformer or StaticEmbedding, as the first module";
 
 /// The program of a sentence-transformers repository: its modules, run in order. `weights` are looked at only where a
 /// number decides what is computed (the slope of a PReLU).
@@ -49,18 +108,24 @@ const ARCHITECTURES: &[Architecture] = &[
 /// # Errors
 /// [`Error::Unsupported`] names the file, the key and the value that lexel does not implement.
 pub fn sentence_transformer(modules: &[Module], weights: &dyn WeightSource) -> Result<Program> {
-    let mut b = Builder::new();
-    let Some((Module { kind: ModuleKind::Transformer(transformer), .. }, rest)) = modules.split_first() else {
-        return Err(Error::unsupported(
-            "modules.json",
-            "type",
-            "another first module",
-            "Transformer, as the first module",
-        ));
+    let Some((first, rest)) = modules.split_first() else {
+        return Err(Error::unsupported("modules.json", "type", "no modules", FIRST_MODULES));
     };
+    let mut b = Builder::new();
     b.module(0);
-    let mut x = backbone(&mut b, transformer)?;
-    let mut tokens = x;
+    let mut tokens;
+    let mut x;
+    match &first.kind {
+        ModuleKind::Transformer(transformer) => {
+            x = backbone(&mut b, transformer)?;
+            tokens = x;
+        }
+        ModuleKind::StaticEmbedding => {
+            tokens = static_embedding::tokens(&mut b, weights)?;
+            x = static_embedding::mean(&mut b, tokens);
+        }
+        _ => return Err(Error::unsupported("modules.json", "type", "another first module", FIRST_MODULES)),
+    }
     for (i, module) in rest.iter().enumerate() {
         b.module(i + 1);
         b.label(&module.name);
@@ -75,16 +140,41 @@ pub fn sentence_transformer(modules: &[Module], weights: &dyn WeightSource) -> R
     Ok(b.finish(x, tokens).pooled_early())
 }
 
-/// The program of a cross-encoder's repository: a transformer with its classification head. Its
-/// [`Output::Sentences`](crate::program::Output) are the logits.
+/// The program of a cross-encoder's repository: a transformer with its classification head, or a language model with a
+/// LogitScore. Its [`Output::Sentences`](crate::program::Output) are the logits. `weights` are asked for shapes only.
 ///
 /// # Errors
 /// As [`sentence_transformer`].
-pub fn cross_encoder(modules: &[Module]) -> Result<Program> {
-    let [Module { kind: ModuleKind::Transformer(transformer), .. }] = modules else {
-        let supported = "one Transformer with a head for sequence classification";
-        return Err(Error::unsupported("modules.json", "type", "other modules", supported));
+pub fn cross_encoder(modules: &[Module], weights: &dyn WeightSource) -> Result<Program> {
+    let [Module { kind: ModuleKind::Transformer(transformer), .. }, head @ ..] = modules else {
+        return Err(Error::unsupported("modules.json", "type", "another first module", "Transformer"));
     };
+    let mut b = Builder::new();
+    b.set_limit(transformer.max_seq_length);
+    let config = &transformer.config;
+    let (logits, x) = match head {
+        [] => classifier(&mut b, transformer)?,
+        [module @ Module { kind: ModuleKind::LogitScore(score), .. }] => {
+            check_task(transformer, TEXT_GENERATION)?;
+            let architecture = architecture(config)?;
+            if !architecture.is_language_model {
+                return Err(config.unsupported("model_type", names_of(|architecture| architecture.is_language_model)));
+            }
+            let x = (architecture.backbone)(&mut b, config)?;
+            b.label("score");
+            (logit_score::build(&mut b, config, module, score, weights, x)?, x)
+        }
+        _ => {
+            let supported = "a Transformer alone, or a Transformer and a LogitScore";
+            return Err(Error::unsupported("modules.json", "type", "other modules", supported));
+        }
+    };
+    Ok(b.finish(logits, x).pooled_early())
+}
+
+/// The logits and the hidden states of a transformer with its classification head.
+fn classifier(b: &mut Builder, transformer: &TransformerModule) -> Result<(Value, Value)> {
+    check_task(transformer, SEQUENCE_CLASSIFICATION)?;
     let config = &transformer.config;
     let architectures = config.strings_opt("architectures")?.unwrap_or_default();
     if architectures.first().is_some_and(|name| !name.ends_with("ForSequenceClassification")) {
@@ -92,21 +182,25 @@ pub fn cross_encoder(modules: &[Module]) -> Result<Program> {
     }
     let architecture = architecture(config)?;
     let Some(classifier) = architecture.classifier else {
-        let names: Vec<_> = ARCHITECTURES.iter().filter(|a| a.classifier.is_some()).map(|a| a.model_type).collect();
-        return Err(config.unsupported("model_type", names.join(", ")));
+        return Err(config.unsupported("model_type", names_of(|architecture| architecture.classifier.is_some())));
     };
-    let mut b = Builder::new();
-    let x = (architecture.backbone)(&mut b, config)?;
+    let x = (architecture.backbone)(b, config)?;
     b.label("classifier");
-    let logits = classifier(&mut b, config, x, labels(config)?.len())?;
-    Ok(b.finish(logits, x).pooled_early())
+    Ok((classifier(b, config, x, class_names(config)?.len())?, x))
 }
 
-/// The names of a classifier's labels, in the order of its outputs.
+/// The names of a cross-encoder's labels, in the order of its outputs.
 ///
 /// # Errors
 /// [`Error::InvalidFile`](crate::Error::InvalidFile) for labels that are not numbered from 0 without gaps.
-pub fn labels(config: &JsonFile) -> Result<Vec<String>> {
+pub fn labels(modules: &[Module]) -> Result<Vec<String>> {
+    match modules {
+        [Module { kind: ModuleKind::Transformer(transformer), .. }] => class_names(&transformer.config),
+        _ => Ok(vec!["LABEL_0".into()]),
+    }
+}
+
+fn class_names(config: &JsonFile) -> Result<Vec<String>> {
     let Some(names) = config.object_opt("id2label")? else {
         // transformers' own default is two.
         let count = config.usize_or("num_labels", 2)?;
@@ -127,17 +221,31 @@ pub fn torch_activations() -> String {
 }
 
 fn backbone(b: &mut Builder, transformer: &TransformerModule) -> Result<Value> {
-    if transformer.task != "feature-extraction" {
-        let supported = "feature-extraction";
-        return Err(Error::unsupported("sentence_bert_config.json", "transformer_task", &transformer.task, supported));
-    }
+    check_task(transformer, FEATURE_EXTRACTION)?;
+    b.set_limit(transformer.max_seq_length);
     (architecture(&transformer.config)?.backbone)(b, &transformer.config)
+}
+
+fn check_task(transformer: &TransformerModule, task: &str) -> Result<()> {
+    match transformer.task == task {
+        true => Ok(()),
+        false => Err(Error::unsupported("sentence_bert_config.json", "transformer_task", &transformer.task, task)),
+    }
 }
 
 fn architecture(config: &JsonFile) -> Result<&'static Architecture> {
     let model_type = config.str("model_type")?;
-    ARCHITECTURES.iter().find(|architecture| architecture.model_type == model_type).ok_or_else(|| {
-        let names: Vec<_> = ARCHITECTURES.iter().map(|architecture| architecture.model_type).collect();
-        config.unsupported("model_type", names.join(", "))
-    })
+    for architecture in ARCHITECTURES.iter().filter(|architecture| architecture.model_type == model_type) {
+        if (architecture.is)(config)? {
+            return Ok(architecture);
+        }
+    }
+    Err(config.unsupported("model_type", names_of(|_| true)))
+}
+
+/// The model types of some architectures, for messages.
+fn names_of(which: impl Fn(&Architecture) -> bool) -> String {
+    let mut names: Vec<_> = ARCHITECTURES.iter().filter(|&a| which(a)).map(|a| a.model_type).collect();
+    names.dedup();
+    names.join(", ")
 }

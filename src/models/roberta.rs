@@ -1,5 +1,5 @@
-//! RoBERTa (Liu et al. 2019), XLM-RoBERTa and CamemBERT: BERT whose positions begin behind the padding id. bge-m3,
-//! multilingual-e5, paraphrase-multilingual, arctic-embed-l-v2, bge-reranker, stsb-roberta.
+//! RoBERTa (Liu et al. 2019), XLM-RoBERTa and CamemBERT: BERT whose positions begin behind the padding id,
+//! which takes none even in a text. bge-m3, multilingual-e5, paraphrase-multilingual, arctic-embed-l-v2, bge-reranker, stsb-roberta.
 
 use super::bert::BertConfig;
 use super::layers::dense;
@@ -9,8 +9,9 @@ use crate::program::{Activation, Builder, Pool, PoolMode, Value};
 
 /// The backbone that `config.json` describes.
 pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
-    let first_position = config.usize_or("pad_token_id", 1)? as u32 + 1;
-    Ok(BertConfig { first_position, ..BertConfig::from_json(config)? }.build(b))
+    let padding = config.usize_or("pad_token_id", 1)? as u32;
+    b.padding(padding);
+    Ok(BertConfig { first_position: padding + 1, ..BertConfig::from_json(config)? }.build(b))
 }
 
 /// The first token through a hidden layer and the classifier: `[sequences, labels]`.

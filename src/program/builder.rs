@@ -11,6 +11,10 @@ pub struct Builder {
     ids: HashMap<WeightSpec, WeightId>,
     module: usize,
     label: String,
+    padding: Option<u32>,
+    trim: Option<u32>,
+    limit: Option<usize>,
+    hidden_states: Vec<Value>,
 }
 
 impl Builder {
@@ -29,16 +33,51 @@ impl Builder {
         self.label = label.into();
     }
 
+    /// Tokens of this id take no position.
+    pub fn padding(&mut self, id: u32) {
+        self.padding = Some(id);
+    }
+
+    /// No sequence will be longer than this: tables that are computed end there.
+    pub fn set_limit(&mut self, tokens: Option<usize>) {
+        self.limit = tokens;
+    }
+
+    /// The most tokens of a sequence, if that is known.
+    pub fn limit(&self) -> Option<usize> {
+        self.limit
+    }
+
+    /// Notes a hidden state: of the embeddings, then of each layer.
+    pub fn hidden_state(&mut self, x: Value) {
+        self.hidden_states.push(x);
+    }
+
+    /// The hidden states that were noted.
+    pub fn hidden_states(&self) -> &[Value] {
+        &self.hidden_states
+    }
+
+    /// A table of rotary positions. Equal tables are one weight.
+    pub fn rotary_table(&mut self, table: RotaryTable) -> WeightId {
+        self.weight(vec![Part::Rotary(table)])
+    }
+
+    /// Tokens of this id at the end of a sequence are left away.
+    pub fn trim(&mut self, id: u32) {
+        self.trim = Some(id);
+    }
+
     /// A matrix `[rows, cols]` of the current module.
     pub fn matrix(&mut self, name: impl Into<String>, rows: usize, cols: usize) -> WeightId {
         let part = self.tensor(name, vec![rows, cols]);
-        self.weight(vec![part])
+        self.weight(vec![part.into()])
     }
 
     /// A vector `[n]` of the current module.
     pub fn vector(&mut self, name: impl Into<String>, n: usize) -> WeightId {
         let part = self.tensor(name, vec![n]);
-        self.weight(vec![part])
+        self.weight(vec![part.into()])
     }
 
     /// A tensor of the current module, as a part for [`Builder::weight`].
@@ -46,8 +85,8 @@ impl Builder {
         TensorSpec { module: self.module, name: name.into(), shape }
     }
 
-    /// The rows of several tensors stacked, e.g. the weights of q, k and v. The same parts give the same weight.
-    pub fn weight(&mut self, parts: Vec<TensorSpec>) -> WeightId {
+    /// The rows of several parts stacked, e.g. the weights of q, k and v. The same parts give the same weight.
+    pub fn weight(&mut self, parts: Vec<Part>) -> WeightId {
         let spec = WeightSpec::stacked(parts);
         if let Some(&id) = self.ids.get(&spec) {
             return id;
@@ -79,14 +118,68 @@ impl Builder {
     pub fn norm(&mut self, op: Norm) -> Value {
         let shape = self.shape(op.x);
         assert_eq!(self.weights[op.weight.index()].rows, shape.cols, "{}: columns of x and of the norm", self.label);
+        assert!(op.residual.is_none_or(|residual| self.shape(residual) == shape));
         self.push(Op::Norm(op), shape)
+    }
+
+    /// [`Op::Glu`]: `[rows of x, half the columns]`.
+    pub fn glu(&mut self, op: Glu) -> Value {
+        let x = self.shape(op.x);
+        assert!(x.cols.is_multiple_of(2), "{}: columns of x", self.label);
+        self.push(Op::Glu(op), Shape { cols: x.cols / 2, ..x })
+    }
+
+    /// [`Op::Experts`]: `[as x]`.
+    pub fn experts(&mut self, op: Experts) -> Value {
+        let (x, logits) = (self.shape(op.x), self.shape(op.logits));
+        assert!(x.rows == logits.rows && x.cols.is_multiple_of(logits.cols), "{}: columns of the experts", self.label);
+        assert!((1..=logits.cols).contains(&op.top));
+        self.push(Op::Experts(op), x)
+    }
+
+    /// [`Op::HeadNorm`]: `[as qkv]`.
+    pub fn head_norm(&mut self, op: HeadNorm) -> Value {
+        let shape = self.shape(op.qkv);
+        assert!(shape.rows == Rows::Tokens && op.groups.iter().sum::<usize>() * op.group <= shape.cols);
+        assert_eq!(self.weights[op.weight.index()].rows, 2 * op.group, "{}: rows of the weight", self.label);
+        self.push(Op::HeadNorm(op), shape)
+    }
+
+    /// [`Op::Rotary`]: `[as qkv]`.
+    pub fn rotary(&mut self, op: Rotary) -> Value {
+        let shape = self.shape(op.qkv);
+        assert!(shape.rows == Rows::Tokens && op.heads * op.head_dim <= shape.cols && op.head_dim.is_multiple_of(2));
+        assert_eq!(self.weights[op.table.index()].cols, op.head_dim, "{}: columns of the table", self.label);
+        self.push(Op::Rotary(op), shape)
     }
 
     /// [`Op::Attention`]: `[tokens, heads * head_dim]`.
     pub fn attention(&mut self, op: Attention) -> Value {
-        let cols = op.heads * op.head_dim;
-        assert_eq!(self.shape(op.qkv), Shape { rows: Rows::Tokens, cols: 3 * cols }, "{}: columns of qkv", self.label);
+        let (cols, qkv) = (op.heads * op.head_dim, Shape { rows: Rows::Tokens, cols: op.qkv_cols() });
+        assert_eq!(self.shape(op.qkv), qkv, "{}: columns of qkv", self.label);
+        assert!(op.kv_heads > 0 && op.heads.is_multiple_of(op.kv_heads), "{}: heads over those of k and v", self.label);
+        let table = op.table().map(|table| &self.weights[table.index()]);
+        match op.bias {
+            Some(PositionBias::Relative { .. }) => assert!(table.is_some_and(|table| table.cols == op.heads)),
+            Some(PositionBias::Disentangled { distances, .. }) => {
+                assert!(table.is_some_and(|table| (table.rows, table.cols) == (4 * distances.span, cols)));
+                assert_eq!(op.kv_heads, op.heads, "{}: heads of k", self.label);
+            }
+            Some(PositionBias::Alibi) | None => {}
+        }
         self.push(Op::Attention(op), Shape { rows: Rows::Tokens, cols })
+    }
+
+    /// [`Op::Sum`]: `[as x]`.
+    pub fn sum(&mut self, op: Sum) -> Value {
+        let shape = self.shape(op.x);
+        assert_eq!(self.shape(op.other), shape, "{}: the terms of a sum", self.label);
+        self.push(Op::Sum(op), shape)
+    }
+
+    /// `x + other`.
+    pub fn add(&mut self, x: Value, other: Value) -> Value {
+        self.sum(Sum { x, x_factor: 1.0, other, factor: 1.0 })
     }
 
     /// [`Op::Pool`]: `[sequences, modes * cols of x]`.
@@ -109,7 +202,7 @@ impl Builder {
 
     /// The program, with its two outputs.
     pub fn finish(self, sentences: Value, tokens: Value) -> Program {
-        Program { steps: self.steps, weights: self.weights, sentences, tokens }
+        Program { steps: self.steps, weights: self.weights, sentences, tokens, padding: self.padding, trim: self.trim }
     }
 
     fn push(&mut self, op: Op, shape: Shape) -> Value {

@@ -4,16 +4,27 @@
 //! Every value is a matrix whose columns are known now and whose rows are either the batch's tokens or its sequences. So
 //! two run-time numbers describe every shape, and there are no strides, no broadcasting and no padding.
 
+mod activation;
+mod attention;
 mod builder;
+mod folded;
 mod op;
 mod plan;
 mod pool_early;
+mod rotary;
 mod weights;
 
+pub use activation::{Activation, Slope};
+pub use attention::{Attention, Distances, PositionBias, alibi_slope, relative_bucket};
 pub use builder::Builder;
-pub use op::{Activation, Attention, Embed, Index, Linear, Lookup, Norm, Normalize, Op, Pool, PoolMode, Slope};
+pub use folded::{Difference, Mapped, Projected};
+pub use op::{
+    Embed, Experts, Glu, Half, HeadNorm, Index, Linear, Lookup, Norm, NormKind, Normalize, Op, Pool, PoolMode, Rotary,
+    Sum,
+};
 pub use plan::Plan;
-pub use weights::{RandomWeights, TensorSpec, WeightSource, WeightSpec};
+pub use rotary::RotaryTable;
+pub use weights::{Part, RandomWeights, TensorSpec, WeightSource, WeightSpec};
 
 use crate::batch::Batch;
 use crate::error::RunError;
@@ -76,6 +87,11 @@ pub struct Program {
     pub sentences: Value,
     /// The value of [`Output::Tokens`].
     pub tokens: Value,
+    /// A token of this id takes no position, wherever it stands: RoBERTa counts positions so.
+    pub padding: Option<u32>,
+    /// Tokens of this id at the end of a sequence are left away: a decoder's classifier looks at the last other one, which does
+    /// not see them.
+    pub trim: Option<u32>,
 }
 
 impl Value {
@@ -123,7 +139,7 @@ impl Program {
 
     /// Numbers in all weights: the model's parameters that are used.
     pub fn parameters(&self) -> usize {
-        self.weights.iter().map(|weight| weight.rows * weight.cols).sum()
+        self.weights.iter().map(WeightSpec::parameters).sum()
     }
 
     /// How many tokens a sequence may have: the shortest position table, less its offset. `None` without a table.
@@ -138,8 +154,13 @@ impl Program {
             (Index::Positions, &batch.positions, "position"),
             (Index::Types, &batch.types, "token type"),
         ] {
-            let largest = numbers.iter().copied().max().unwrap_or(0);
+            let is_number = |number: &u32| index != Index::Positions || *number != Batch::NO_POSITION;
+            let largest = numbers.iter().copied().filter(is_number).max().unwrap_or(0);
             for (rows, offset) in self.lookups(index) {
+                if offset == 0 && !numbers.iter().all(is_number) {
+                    let detail = "a token without a position, and a table without a row for that";
+                    return Err(RunError::InvalidBatch(detail.into()));
+                }
                 if !numbers.is_empty() && largest as usize + offset as usize >= rows {
                     return Err(RunError::InvalidBatch(format!(
                         "{name} {largest} needs row {} of a table of {rows} rows",
@@ -153,15 +174,14 @@ impl Program {
 
     /// Rows and offset of each table that is read by `index`.
     fn lookups(&self, index: Index) -> impl Iterator<Item = (usize, u32)> + '_ {
-        self.steps
-            .iter()
-            .filter_map(|step| match &step.op {
-                Op::Embed(embed) => Some(&embed.lookups),
-                _ => None,
-            })
-            .flatten()
-            .filter(move |lookup| lookup.index == index)
-            .map(|lookup| (self.weight(lookup.table).rows, lookup.offset))
+        self.steps.iter().flat_map(move |step| match &step.op {
+            Op::Embed(embed) => {
+                let lookups = embed.lookups.iter().filter(|lookup| lookup.index == index);
+                lookups.map(|lookup| (self.weight(lookup.table).rows, lookup.offset)).collect()
+            }
+            Op::Rotary(rotary) if index == Index::Positions => vec![(self.weight(rotary.table).rows, 0)],
+            _ => vec![],
+        })
     }
 }
 
@@ -222,10 +242,38 @@ impl Program {
                 }
                 op.residual.map_or(Ok(()), |residual| write!(f, ", + {residual}"))
             }
-            Op::Norm(op) => write!(f, " {} by {}, eps {:e}", op.x, weight(op.weight), op.eps),
-            Op::Attention(op) => {
-                write!(f, " {}, {} heads of {}, scale {}", op.qkv, op.heads, op.head_dim, op.scale)
+            Op::Norm(op) => {
+                let kind = if op.kind == NormKind::Rms { "rms of " } else { "" };
+                write!(f, " {kind}{} by {}, eps {:e}", op.x, weight(op.weight), op.eps)?;
+                op.residual.map_or(Ok(()), |residual| write!(f, ", + {residual}"))
             }
+            Op::Glu(op) => write!(f, " {}, {} of the {:?} half", op.x, op.activation.name(), op.activated),
+            Op::Experts(op) => write!(f, " {}, the best {} of {}", op.x, op.top, op.logits),
+            Op::HeadNorm(op) => {
+                let [q, k] = op.groups;
+                write!(f, " {}, {q} + {k} groups of {} by {}, eps {:e}", op.qkv, op.group, weight(op.weight), op.eps)
+            }
+            Op::Rotary(op) => write!(f, " {}, {} heads of {} by {}", op.qkv, op.heads, op.head_dim, weight(op.table)),
+            Op::Attention(op) => {
+                write!(f, " {}, {} heads of {}", op.qkv, op.heads, op.head_dim)?;
+                if op.kv_heads != op.heads {
+                    write!(f, " over {}", op.kv_heads)?;
+                }
+                write!(f, ", scale {}", op.scale)?;
+                if let Some(window) = op.window {
+                    write!(f, ", within {window}")?;
+                }
+                if op.causal {
+                    write!(f, ", causal")?;
+                }
+                match op.bias {
+                    None => Ok(()),
+                    Some(PositionBias::Alibi) => write!(f, ", alibi"),
+                    Some(PositionBias::Relative { table, .. }) => write!(f, ", + {}", weight(table)),
+                    Some(PositionBias::Disentangled { table, .. }) => write!(f, ", with {}", weight(table)),
+                }
+            }
+            Op::Sum(op) => write!(f, " {} * {} + {} * {}", op.x_factor, op.x, op.factor, op.other),
             Op::Pool(op) => {
                 let modes: Vec<_> = op.modes.iter().map(|mode| mode.name()).collect();
                 write!(f, " {}, {}", op.x, modes.join(" | "))

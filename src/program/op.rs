@@ -5,7 +5,7 @@
 //! the compiler asks for `cpu/x.rs` and `gpu/kernels/x.rs` + `shaders/x.wgsl` (every match is exhaustive); then rows in
 //! `tests/support/table.rs`, with its definition in `tests/support/naive.rs`.
 
-use super::{Value, WeightId};
+use super::{Activation, Attention, Value, WeightId};
 
 /// One operation. `tokens` and `sequences` are the batch's row counts.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,10 +14,20 @@ pub enum Op {
     Embed(Embed),
     /// A matrix product with bias, activation and residual.
     Linear(Linear),
-    /// Layer normalisation of each row.
+    /// Normalisation of each row.
     Norm(Norm),
+    /// A gated linear unit.
+    Glu(Glu),
+    /// The experts of a mixture, weighted.
+    Experts(Experts),
+    /// Normalisation of the heads of q and k.
+    HeadNorm(HeadNorm),
+    /// Rotary positions of q and k.
+    Rotary(Rotary),
     /// Multi-head self-attention within each sequence.
     Attention(Attention),
+    /// A weighted sum of two values.
+    Sum(Sum),
     /// One row for each sequence from its tokens' rows.
     Pool(Pool),
     /// Each row divided by its L2 norm.
@@ -68,31 +78,97 @@ pub struct Linear {
     pub residual: Option<Value>,
 }
 
-/// `y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias` for each row, with the biased variance (Ba et al. 2016).
+/// Each row normalised: `y = normalised(x) * weight + bias + residual`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Norm {
     /// `[rows, cols]`
     pub x: Value,
+    /// How.
+    pub kind: NormKind,
     /// `[cols]`
     pub weight: WeightId,
     /// `[cols]`
     pub bias: Option<WeightId>,
     /// Added to the variance.
     pub eps: f32,
+    /// `[rows, cols]`
+    pub residual: Option<Value>,
 }
 
-/// `softmax(scale * q k^T) v` for each sequence and head (Vaswani et al. 2017): `[tokens, heads * head_dim]`.
-/// Every token sees all tokens of its own sequence and no other.
+/// How rows are normalised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NormKind {
+    /// `(x - mean(x)) / sqrt(var(x) + eps)`, with the biased variance (Ba et al. 2016).
+    Layer,
+    /// `x / sqrt(mean(x^2) + eps)` (Zhang and Sennrich 2019).
+    Rms,
+}
+
+/// `y = activation(one half of x's columns) * the other half` (Shazeer 2020): `[rows, cols / 2]`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Attention {
-    /// `[tokens, 3 * heads * head_dim]`: the columns are all of q, then all of k, then all of v, each head by head.
+pub struct Glu {
+    /// `[rows, cols]`
+    pub x: Value,
+    /// Of one half.
+    pub activation: Activation,
+    /// Which half.
+    pub activated: Half,
+}
+
+/// Half of a value's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// The first columns.
+    First,
+    /// The last columns.
+    Second,
+}
+
+/// `y = g * x`, where each expert has its block of x's columns, and `g` is the softmax of its row of logits, or 0 but for the
+/// `top` largest (Shazeer et al. 2017): `[as x]`. With the experts' first matrices stacked before it and their second ones side
+/// by side behind it, a mixture of experts is two linears.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Experts {
+    /// `[rows, experts * width]`
+    pub x: Value,
+    /// `[rows, experts]`
+    pub logits: Value,
+    /// How many experts of a row count. At least 1.
+    pub top: usize,
+}
+
+/// Groups of columns of q and of k, each normalised by itself; v as it is: `[as qkv]`. A group is a head (Qwen3, Gemma 3) or
+/// all of them (JinaBERT).
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeadNorm {
+    /// As [`Attention::qkv`].
     pub qkv: Value,
-    /// Heads.
+    /// How.
+    pub kind: NormKind,
+    /// Groups of q, then of k.
+    pub groups: [usize; 2],
+    /// Columns of a group.
+    pub group: usize,
+    /// `[2 * group]`: for the groups of q, then for those of k.
+    pub weight: WeightId,
+    /// `[2 * group]`
+    pub bias: Option<WeightId>,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+/// Rotary positions (Su et al. 2021) in the half-split layout: of each head of q and k, the columns i and i + head_dim / 2 are
+/// turned by an angle that grows with the token's position; v as it is: `[as qkv]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rotary {
+    /// As [`Attention::qkv`].
+    pub qkv: Value,
+    /// Heads of q and of k together.
     pub heads: usize,
-    /// Columns of one head.
+    /// Columns of one head: even.
     pub head_dim: usize,
-    /// Multiplied into the scores before the softmax.
-    pub scale: f32,
+    /// `[positions, head_dim]`: the cosines of the angles, then the sines. See [`RotaryTable`](super::RotaryTable).
+    pub table: WeightId,
 }
 
 /// One row for each sequence from the rows of its tokens, one block of columns a mode: `[sequences, modes * cols]`.
@@ -124,142 +200,24 @@ pub enum PoolMode {
     LastToken,
 }
 
+/// `y = x * x_factor + other * factor`: `[as x]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sum {
+    /// `[rows, cols]`
+    pub x: Value,
+    /// Of x.
+    pub x_factor: f32,
+    /// `[rows, cols]`
+    pub other: Value,
+    /// Of the other.
+    pub factor: f32,
+}
+
 /// `y = x / max(|x|, 1e-12)` for each row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Normalize {
     /// `[rows, cols]`
     pub x: Value,
-}
-
-/// An element-wise function: PyTorch's modules of the same name, with their default parameters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)] // the formulas stand beside each name
-pub enum Activation {
-    /// `x`
-    Identity,
-    /// `x * 0.5 * (1 + erf(x / sqrt 2))`: the exact form
-    Gelu,
-    /// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`: gelu_new, gelu_pytorch_tanh, gelu_fast
-    GeluTanh,
-    /// `x * sigmoid(1.702 x)`
-    QuickGelu,
-    /// `max(x, 0)`
-    Relu,
-    /// `x * sigmoid(x)`: swish
-    Silu,
-    /// `tanh x`
-    Tanh,
-    /// `1 / (1 + e^-x)`
-    Sigmoid,
-    /// `min(max(x, 0), 6)`
-    Relu6,
-    /// `x` above 0, else `slope x`: LeakyReLU (0.01), RReLU (11 / 48 outside training), PReLU (learned)
-    LeakyRelu(Slope),
-    /// `x` above 0, else `e^x - 1`; CELU with alpha 1 is the same function
-    Elu,
-    /// `1.0507 * (x above 0, else 1.67326 (e^x - 1))`
-    Selu,
-    /// `x * tanh(softplus(x))`
-    Mish,
-    /// `ln(1 + e^x)`
-    Softplus,
-    /// `x / (1 + |x|)`
-    Softsign,
-    /// `ln(sigmoid(x))`
-    LogSigmoid,
-    /// `x - tanh x`
-    Tanhshrink,
-    /// `x` where `|x| > 0.5`, else 0
-    Hardshrink,
-    /// `x - 0.5` above 0.5, `x + 0.5` below -0.5, else 0
-    Softshrink,
-    /// `min(max(x / 6 + 1/2, 0), 1)`
-    Hardsigmoid,
-    /// `x * hardsigmoid(x)`
-    Hardswish,
-    /// `min(max(x, -1), 1)`
-    Hardtanh,
-}
-
-/// The factor below 0 of [`Activation::LeakyRelu`]: an f32 as its bits, so that programs can be compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Slope(u32);
-
-impl Slope {
-    /// That of torch.nn.LeakyReLU.
-    pub const LEAKY: Slope = Slope::new(0.01);
-    /// That of torch.nn.RReLU outside training: the middle of 1/8 and 1/3.
-    pub const RRELU: Slope = Slope::new(11.0 / 48.0);
-
-    /// A slope of this value.
-    pub const fn new(value: f32) -> Slope {
-        Slope(value.to_bits())
-    }
-
-    /// Its value.
-    pub const fn value(self) -> f32 {
-        f32::from_bits(self.0)
-    }
-}
-
-impl Activation {
-    /// Every activation, for tables of tests and messages.
-    pub const ALL: [Activation; 22] = {
-        use Activation::*;
-        [
-            Identity,
-            Gelu,
-            GeluTanh,
-            QuickGelu,
-            Relu,
-            Silu,
-            Tanh,
-            Sigmoid,
-            Relu6,
-            LeakyRelu(Slope::LEAKY),
-            Elu,
-            Selu,
-            Mish,
-            Softplus,
-            Softsign,
-            LogSigmoid,
-            Tanhshrink,
-            Hardshrink,
-            Softshrink,
-            Hardsigmoid,
-            Hardswish,
-            Hardtanh,
-        ]
-    };
-
-    /// The name in printed programs, and of the WGSL function.
-    pub fn name(self) -> &'static str {
-        use Activation::*;
-        match self {
-            Identity => "identity",
-            Gelu => "gelu",
-            GeluTanh => "gelu_tanh",
-            QuickGelu => "quick_gelu",
-            Relu => "relu",
-            Silu => "silu",
-            Tanh => "tanh",
-            Sigmoid => "sigmoid",
-            Relu6 => "relu6",
-            LeakyRelu(_) => "leaky_relu",
-            Elu => "elu",
-            Selu => "selu",
-            Mish => "mish",
-            Softplus => "softplus",
-            Softsign => "softsign",
-            LogSigmoid => "log_sigmoid",
-            Tanhshrink => "tanhshrink",
-            Hardshrink => "hardshrink",
-            Softshrink => "softshrink",
-            Hardsigmoid => "hardsigmoid",
-            Hardswish => "hardswish",
-            Hardtanh => "hardtanh",
-        }
-    }
 }
 
 impl PoolMode {
@@ -283,7 +241,12 @@ impl Op {
             Op::Embed(_) => "embed",
             Op::Linear(_) => "linear",
             Op::Norm(_) => "norm",
+            Op::Glu(_) => "glu",
+            Op::Experts(_) => "experts",
+            Op::HeadNorm(_) => "head_norm",
+            Op::Rotary(_) => "rotary",
             Op::Attention(_) => "attention",
+            Op::Sum(_) => "sum",
             Op::Pool(_) => "pool",
             Op::Normalize(_) => "normalize",
         }
@@ -294,8 +257,13 @@ impl Op {
         match self {
             Op::Embed(_) => vec![],
             Op::Linear(op) => [Some(op.x), op.residual].into_iter().flatten().collect(),
-            Op::Norm(op) => vec![op.x],
+            Op::Norm(op) => [Some(op.x), op.residual].into_iter().flatten().collect(),
+            Op::Glu(op) => vec![op.x],
+            Op::Experts(op) => vec![op.x, op.logits],
+            Op::HeadNorm(op) => vec![op.qkv],
+            Op::Rotary(op) => vec![op.qkv],
             Op::Attention(op) => vec![op.qkv],
+            Op::Sum(op) => vec![op.x, op.other],
             Op::Pool(op) => vec![op.x],
             Op::Normalize(op) => vec![op.x],
         }
@@ -309,8 +277,22 @@ impl Op {
                 op.x = map(op.x);
                 op.residual = op.residual.map(map);
             }
-            Op::Norm(op) => op.x = map(op.x),
+            Op::Norm(op) => {
+                op.x = map(op.x);
+                op.residual = op.residual.map(map);
+            }
+            Op::Glu(op) => op.x = map(op.x),
+            Op::Experts(op) => {
+                op.x = map(op.x);
+                op.logits = map(op.logits);
+            }
+            Op::HeadNorm(op) => op.qkv = map(op.qkv),
+            Op::Rotary(op) => op.qkv = map(op.qkv),
             Op::Attention(op) => op.qkv = map(op.qkv),
+            Op::Sum(op) => {
+                op.x = map(op.x);
+                op.other = map(op.other);
+            }
             Op::Pool(op) => op.x = map(op.x),
             Op::Normalize(op) => op.x = map(op.x),
         }
@@ -319,8 +301,9 @@ impl Op {
     /// Whether each row of the result depends on the same row of its inputs alone.
     pub fn is_row_wise(&self) -> bool {
         match self {
-            Op::Linear(_) | Op::Norm(_) | Op::Normalize(_) => true,
-            Op::Embed(_) | Op::Attention(_) | Op::Pool(_) => false,
+            Op::Linear(_) | Op::Norm(_) | Op::Glu(_) | Op::Experts(_) | Op::Sum(_) | Op::Normalize(_) => true,
+            // Of tokens only: these know a token's position, or that they work on q, k and v.
+            Op::Embed(_) | Op::HeadNorm(_) | Op::Rotary(_) | Op::Attention(_) | Op::Pool(_) => false,
         }
     }
 
@@ -330,7 +313,10 @@ impl Op {
             Op::Embed(op) => op.lookups.iter().map(|lookup| lookup.table).collect(),
             Op::Linear(op) => [Some(op.weight), op.bias].into_iter().flatten().collect(),
             Op::Norm(op) => [Some(op.weight), op.bias].into_iter().flatten().collect(),
-            Op::Attention(_) | Op::Pool(_) | Op::Normalize(_) => vec![],
+            Op::HeadNorm(op) => [Some(op.weight), op.bias].into_iter().flatten().collect(),
+            Op::Rotary(op) => vec![op.table],
+            Op::Attention(op) => op.table().into_iter().collect(),
+            Op::Glu(_) | Op::Experts(_) | Op::Sum(_) | Op::Pool(_) | Op::Normalize(_) => vec![],
         }
     }
 }

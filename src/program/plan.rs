@@ -89,20 +89,20 @@ pub(super) mod tests {
                 b.linear(Linear { x, weight, bias: None, activation: Activation::Identity, residual })
             };
             let qkv = linear(x, 24, 8, None);
-            let a = b.attention(Attention { qkv, heads: 2, head_dim: 4, scale: 0.5 });
+            let a = b.attention(Attention { scale: 0.5, ..Attention::new(qkv, 2, 4) });
             let mut linear = |x, rows, cols, residual| {
                 let weight = b.matrix(format!("{layer}.{rows}x{cols}"), rows, cols);
                 b.linear(Linear { x, weight, bias: None, activation: Activation::Identity, residual })
             };
             let h = linear(a, 8, 8, Some(x));
-            let h = b.norm(Norm { x: h, weight: norm, bias: None, eps: 1e-5 });
+            let h = b.norm(Norm { x: h, kind: NormKind::Layer, weight: norm, bias: None, eps: 1e-5, residual: None });
             let mut linear = |x, rows, cols, residual| {
                 let weight = b.matrix(format!("{layer}.{rows}x{cols}"), rows, cols);
                 b.linear(Linear { x, weight, bias: None, activation: Activation::Identity, residual })
             };
             let m = linear(h, 32, 8, None);
             let y = linear(m, 8, 32, Some(h));
-            x = b.norm(Norm { x: y, weight: norm, bias: None, eps: 1e-5 });
+            x = b.norm(Norm { x: y, kind: NormKind::Layer, weight: norm, bias: None, eps: 1e-5, residual: None });
         }
         let pooled = b.pool(Pool { x, modes: vec![mode] });
         let out = b.normalize(pooled);

@@ -35,7 +35,7 @@ impl Program {
             steps.push(step);
         }
         let (sentences, tokens) = (renumber(self.sentences), renumber(self.tokens));
-        Program { steps, weights: self.weights, sentences, tokens }
+        Program { steps, sentences, tokens, ..self }
     }
 
     /// For each step, whether an output needs it.

@@ -1,5 +1,7 @@
 //! The weights that a program names, and where an executor gets their numbers.
 
+use super::RotaryTable;
+use super::folded::{Difference, Mapped, Projected};
 use crate::error::Result;
 use std::ops::Range;
 
@@ -14,12 +16,33 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
 }
 
-/// A matrix `[rows, cols]` (or a vector: `cols` is 1) of a program: the rows of one or several tensors, stacked. So Q, K
-/// and V become one matrix.
+/// Some rows of a weight, and where their numbers come from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// A tensor of the checkpoint.
+    Tensor(TensorSpec),
+    /// A tensor, and 1 added to each number: Gemma's norms.
+    PlusOne(TensorSpec),
+    /// A tensor, each number multiplied by an f32, given as its bits: Gemma's embeddings.
+    Scaled(TensorSpec, u32),
+    /// A matrix, its rows and columns exchanged: the experts' second matrices.
+    Transposed(TensorSpec),
+    /// A table after a norm and a linear layer of its own.
+    Projected(Box<Projected>),
+    /// Rows of a table that are shared or scaled.
+    Mapped(Box<Mapped>),
+    /// A row of a matrix, or the difference of two.
+    Difference(Box<Difference>),
+    /// No tensor but a formula.
+    Rotary(RotaryTable),
+}
+
+/// A matrix `[rows, cols]` (or a vector: `cols` is 1) of a program: the rows of one or several parts, stacked. So Q, K and V
+/// become one matrix.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WeightSpec {
-    /// The tensors, stacked in this order; all of `cols` columns.
-    pub parts: Vec<TensorSpec>,
+    /// Stacked in this order; all of `cols` columns.
+    pub parts: Vec<Part>,
     /// Rows of all parts.
     pub rows: usize,
     /// Columns: 1 for a vector.
@@ -31,17 +54,17 @@ impl WeightSpec {
     ///
     /// # Panics
     /// If the parts differ in their columns: a mistake in a model's builder.
-    pub fn stacked(parts: Vec<TensorSpec>) -> WeightSpec {
+    pub fn stacked(parts: Vec<Part>) -> WeightSpec {
         let cols = parts[0].cols();
         assert!(parts.iter().all(|part| part.cols() == cols), "stacked parts differ in columns: {parts:?}");
-        WeightSpec { rows: parts.iter().map(TensorSpec::rows).sum(), cols, parts }
+        WeightSpec { rows: parts.iter().map(Part::rows).sum(), cols, parts }
     }
 
     /// The name for messages and printed programs: the first part's, and how many more there are.
     pub fn name(&self) -> String {
         match self.parts.len() {
-            1 => self.parts[0].name.clone(),
-            n => format!("{} (+{})", self.parts[0].name, n - 1),
+            1 => self.parts[0].name().to_string(),
+            n => format!("{} (+{})", self.parts[0].name(), n - 1),
         }
     }
 
@@ -52,16 +75,103 @@ impl WeightSpec {
         for part in &self.parts {
             let (from, to) = (range.start.max(first), range.end.min(first + part.rows()));
             if from < to {
-                values.append(&mut source.read(part, from - first..to - first)?);
+                values.append(&mut part.read(source, from - first..to - first)?);
             }
             first += part.rows();
         }
         Ok(values)
     }
 
+    /// Numbers of the checkpoint behind it.
+    pub fn parameters(&self) -> usize {
+        self.parts.iter().map(Part::parameters).sum()
+    }
+
     /// The whole matrix, row-major, as f32.
     pub fn read_all(&self, source: &dyn WeightSource) -> Result<Vec<f32>> {
         self.read(source, 0..self.rows)
+    }
+}
+
+impl Part {
+    /// Its tensor's name, for messages.
+    pub fn name(&self) -> &str {
+        match self {
+            Part::Projected(projected) => &projected.weight.name,
+            Part::Mapped(mapped) => &mapped.table.name,
+            Part::Difference(difference) => &difference.table.name,
+            _ => self.tensor().map_or("rotary", |tensor| &tensor.name),
+        }
+    }
+
+    /// The one tensor behind it.
+    fn tensor(&self) -> Option<&TensorSpec> {
+        match self {
+            Part::Tensor(tensor) | Part::PlusOne(tensor) | Part::Scaled(tensor, _) | Part::Transposed(tensor) => {
+                Some(tensor)
+            }
+            Part::Projected(_) | Part::Mapped(_) | Part::Difference(_) | Part::Rotary(_) => None,
+        }
+    }
+
+    /// Numbers of the checkpoint behind it: 0 for what follows from others.
+    fn parameters(&self) -> usize {
+        match self {
+            Part::Mapped(mapped) => mapped.table.shape.iter().product(),
+            _ => self.tensor().map_or(0, |tensor| tensor.shape.iter().product()),
+        }
+    }
+
+    /// Its rows.
+    pub fn rows(&self) -> usize {
+        match self {
+            Part::Tensor(tensor) | Part::PlusOne(tensor) | Part::Scaled(tensor, _) => tensor.rows(),
+            Part::Transposed(tensor) => tensor.cols(),
+            Part::Projected(projected) => projected.table.rows(),
+            Part::Mapped(mapped) => mapped.rows(),
+            Part::Difference(_) => 1,
+            Part::Rotary(table) => table.positions,
+        }
+    }
+
+    /// Elements of a row.
+    pub fn cols(&self) -> usize {
+        match self {
+            Part::Tensor(tensor) | Part::PlusOne(tensor) | Part::Scaled(tensor, _) => tensor.cols(),
+            Part::Transposed(tensor) => tensor.rows(),
+            Part::Projected(projected) => projected.weight.rows(),
+            Part::Mapped(mapped) => mapped.table.cols(),
+            Part::Difference(difference) => difference.table.cols(),
+            Part::Rotary(table) => table.cols(),
+        }
+    }
+
+    /// Some of its rows, row-major, as f32.
+    fn read(&self, source: &dyn WeightSource, rows: Range<usize>) -> Result<Vec<f32>> {
+        let changed = |tensor, change: &dyn Fn(f32) -> f32| {
+            let mut values = source.read(tensor, rows.clone())?;
+            values.iter_mut().for_each(|value| *value = change(*value));
+            Ok(values)
+        };
+        match self {
+            Part::Tensor(tensor) => source.read(tensor, rows),
+            Part::PlusOne(tensor) => changed(tensor, &|value| value + 1.0),
+            Part::Scaled(tensor, factor) => changed(tensor, &|value| value * f32::from_bits(*factor)),
+            Part::Transposed(tensor) => {
+                let (all, cols) = (source.read(tensor, 0..tensor.rows())?, tensor.cols());
+                Ok(rows.flat_map(|column| all[column..].iter().step_by(cols)).copied().collect())
+            }
+            Part::Projected(projected) => projected.read(source, rows),
+            Part::Mapped(mapped) => mapped.read(source, rows),
+            Part::Difference(difference) => difference.read(source, rows),
+            Part::Rotary(table) => Ok(rows.flat_map(|position| table.row(position)).collect()),
+        }
+    }
+}
+
+impl From<TensorSpec> for Part {
+    fn from(tensor: TensorSpec) -> Part {
+        Part::Tensor(tensor)
     }
 }
 
@@ -84,6 +194,12 @@ pub trait WeightSource: Send + Sync {
     /// # Errors
     /// [`Error::Weight`](crate::Error::Weight) if there is no such tensor, its shape differs, or a number is not finite.
     fn read(&self, tensor: &TensorSpec, rows: Range<usize>) -> Result<Vec<f32>>;
+
+    /// The shape of a tensor, where the source knows it before it is asked for: some modules have no other configuration.
+    fn shape(&self, module: usize, name: &str) -> Option<Vec<usize>> {
+        let _ = (module, name);
+        None
+    }
 }
 
 /// Seeded random weights of any shape: for benchmarks without a checkpoint, and for tests. Matrices are uniform with
@@ -124,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_range_of_stacked_rows_equals_that_part_of_the_whole() {
-        let part = |name: &str, rows| TensorSpec { module: 0, name: name.into(), shape: vec![rows, 3] };
+        let part = |name: &str, rows| TensorSpec { module: 0, name: name.into(), shape: vec![rows, 3] }.into();
         let spec = WeightSpec::stacked(vec![part("q", 4), part("k", 1), part("v", 5)]);
         let source = RandomWeights { seed: 1 };
         let all = spec.read_all(&source).unwrap();

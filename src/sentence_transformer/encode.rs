@@ -1,14 +1,14 @@
 //! `encode` and its relatives: prompts, truncation and normalisation of the result.
 
-use super::{EncodeOptions, SentenceTransformer};
+use super::{EncodeOptions, ModelPath, SentenceTransformer};
+use crate::checkpoint::Frame;
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::matrix::Matrix;
 use crate::program::Output;
-use crate::prompts::{self, with_prompt};
+use crate::prompts;
 use crate::quantization::{Precision, Quantized, Ranges, quantize_embeddings};
 use crate::scheduler::Finished;
-use std::borrow::Cow;
 
 /// What the texts are encoded for: decides the prompt where the caller names none.
 #[derive(Clone, Copy)]
@@ -16,6 +16,17 @@ enum Task {
     Any,
     Query,
     Document,
+}
+
+impl Task {
+    /// The name that a Router knows it by.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Task::Any => None,
+            Task::Query => Some("query"),
+            Task::Document => Some("document"),
+        }
+    }
 }
 
 impl SentenceTransformer {
@@ -89,7 +100,8 @@ impl SentenceTransformer {
     }
 
     fn encode_for<S: AsRef<str> + Sync>(&self, task: Task, texts: &[S], options: &EncodeOptions) -> Result<Matrix> {
-        let full = self.model.program.shape(self.model.program.sentences).cols;
+        let path = self.path(task, options)?;
+        let full = path.program.shape(path.program.sentences).cols;
         let dim = match options.truncate_dim.or(self.model.settings.truncate_dim) {
             Some(0) => return Err(Error::InvalidInput("truncate_dim is 0: give at least 1".into())),
             Some(dim) => dim.min(full),
@@ -119,22 +131,26 @@ impl SentenceTransformer {
         store: impl FnMut(&Finished, usize, &[usize]),
     ) -> Result<()> {
         let prompt = self.prompt(task, options)?;
-        let skip = match self.model.include_prompt || prompt.is_empty() {
+        let path = self.path(task, options)?;
+        let skip = match path.include_prompt || prompt.is_empty() {
             true => 0,
-            false => self.model.tokenizer.prompt_tokens(prompt)? as u32,
+            false => path.tokenizer.prompt_tokens(prompt)? as u32,
         };
         let job = Job {
-            executor: self.executor(),
+            program: &path.program,
+            executor: &*path.executor,
             output,
             batch_tokens: options.batch_tokens,
             progress: options.progress.as_ref(),
             cancel: options.cancel.as_ref(),
         };
-        let tokenize = |texts: &[&str]| {
-            let texts: Vec<Cow<str>> = texts.iter().map(|text| with_prompt(prompt, text)).collect();
-            self.model.tokenizer.encode_batch(&texts)
-        };
+        let frame = Frame { prompt, task: options.task.as_deref().or(task.name()) };
+        let tokenize = |texts: &[&str]| path.tokenizer.encode_batch_in(frame, texts);
         job.run(texts.iter().map(AsRef::as_ref), skip, tokenize, store)
+    }
+
+    fn path(&self, task: Task, options: &EncodeOptions) -> Result<&ModelPath> {
+        self.model.path(options.task.as_deref().or(task.name()))
     }
 
     /// The prompt that goes before every text: empty if none does.

@@ -1,7 +1,7 @@
 //! From an id or folder to a bi-encoder on a device.
 
-use super::{Model, SentenceTransformer};
-use crate::checkpoint::{Checkpoint, ModelType, ModuleKind};
+use super::{Model, ModelPath, SentenceTransformer};
+use crate::checkpoint::{self, Checkpoint, ModelType, ModuleKind};
 use crate::error::{Error, Result};
 use crate::loader::Loader;
 use crate::{models, prompts};
@@ -13,9 +13,7 @@ impl Loader<SentenceTransformer> {
     /// # Errors
     /// Whatever keeps the model from running exactly as its files say: see [`Error`].
     pub fn load(self) -> Result<SentenceTransformer> {
-        let checkpoint = Checkpoint::open_as(ModelType::SentenceTransformer, self.id_or_folder(), self.source())?;
-        let program = Arc::new(models::sentence_transformer(checkpoint.modules(), &checkpoint.weights()?)?);
-        let tokenizer = self.tokenizer(&checkpoint, &program)?;
+        let checkpoint = self.checkpoint(ModelType::SentenceTransformer)?;
         let settings = checkpoint.settings().clone();
         let prompts = settings.bi_encoder_prompts();
         prompts::check_default(&prompts, settings.default_prompt_name.as_deref())?;
@@ -26,22 +24,34 @@ impl Loader<SentenceTransformer> {
             })?,
             None => Default::default(),
         };
-        let include_prompt = checkpoint.modules().iter().all(|module| match &module.kind {
-            ModuleKind::Pooling(pooling) => pooling.include_prompt,
-            _ => true,
-        });
-        let executor = self.executor(&checkpoint, &program)?;
+        let mut paths = Vec::new();
+        for (routes, checkpoint) in checkpoint.routes() {
+            paths.push(self.path(routes, &checkpoint)?);
+        }
+        // Without a default, the first stands for the model where it is asked about itself.
+        let default = checkpoint::route(checkpoint.modules(), None).unwrap_or_default();
+        if let Some(i) = paths.iter().position(|path| path.routes == default) {
+            paths.swap(0, i);
+        }
         let model = Model {
             folder: checkpoint.folder().to_path_buf(),
             modules: checkpoint.modules().to_vec(),
             settings,
             prompts,
             similarity,
-            include_prompt,
-            tokenizer,
-            program,
-            executor,
+            paths,
         };
         Ok(SentenceTransformer { model: Arc::new(model) })
+    }
+
+    fn path(&self, routes: Vec<String>, checkpoint: &Checkpoint) -> Result<ModelPath> {
+        let program = Arc::new(models::sentence_transformer(checkpoint.modules(), &checkpoint.weights()?)?);
+        let tokenizer = self.tokenizer(checkpoint, &program)?;
+        let include_prompt = checkpoint.modules().iter().all(|module| match &module.kind {
+            ModuleKind::Pooling(pooling) => pooling.include_prompt,
+            _ => true,
+        });
+        let executor = self.executor(checkpoint, &program)?;
+        Ok(ModelPath { routes, include_prompt, tokenizer, program, executor })
     }
 }

@@ -6,7 +6,7 @@ mod options;
 
 pub use options::EncodeOptions;
 
-use crate::checkpoint::{Module, Settings, Tokenizer};
+use crate::checkpoint::{self, Module, Settings, Tokenizer};
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::loader::Loader;
@@ -40,10 +40,34 @@ struct Model {
     settings: Settings,
     prompts: BTreeMap<String, String>,
     similarity: SimilarityFunction,
+    /// At least one; the first is that of a text for no task.
+    paths: Vec<ModelPath>,
+}
+
+/// One way of a text through the modules: all there is, unless the model has a Router.
+struct ModelPath {
+    /// The names of the routes.
+    routes: Vec<String>,
     include_prompt: bool,
     tokenizer: Tokenizer,
     program: Arc<Program>,
     executor: Arc<dyn Executor>,
+}
+
+impl Model {
+    /// The path of a text for no task.
+    fn default_path(&self) -> &ModelPath {
+        &self.paths[0]
+    }
+
+    /// The path of a text for a task, which only a Router looks at.
+    fn path(&self, task: Option<&str>) -> Result<&ModelPath> {
+        if let [path] = &self.paths[..] {
+            return Ok(path);
+        }
+        let routes = checkpoint::route(&self.modules, task)?;
+        Ok(self.paths.iter().find(|path| path.routes == routes).unwrap_or(self.default_path()))
+    }
 }
 
 impl SentenceTransformer {
@@ -84,13 +108,13 @@ impl SentenceTransformer {
 
     /// Dimensions of an embedding, lowered to the model's own `truncate_dim`.
     pub fn dim(&self) -> usize {
-        let full = self.model.program.shape(self.model.program.sentences).cols;
+        let full = self.program().shape(self.program().sentences).cols;
         self.model.settings.truncate_dim.map_or(full, |dim| dim.min(full))
     }
 
     /// Longer texts are truncated to this many tokens, special tokens included. `None`: the files name no limit.
     pub fn max_seq_length(&self) -> Option<usize> {
-        self.model.tokenizer.max_seq_length()
+        self.tokenizer().max_seq_length()
     }
 
     /// The prompts by name. `query` and `document` are always there, empty where the files have none.
@@ -105,7 +129,7 @@ impl SentenceTransformer {
 
     /// What the model runs on, for people.
     pub fn device(&self) -> String {
-        self.model.executor.describe()
+        self.executor().describe()
     }
 
     /// The folder that the model was loaded from: its own, or a snapshot in the hub's cache.
@@ -118,19 +142,19 @@ impl SentenceTransformer {
         &self.model.modules
     }
 
-    /// The model as a program: prints as text.
+    /// The model as a program: prints as text. With a Router, that of a text for no task, as in the next two.
     pub fn program(&self) -> &Program {
-        &self.model.program
+        &self.model.default_path().program
     }
 
     /// What runs the program: for traces and for work on token ids.
     pub fn executor(&self) -> &dyn Executor {
-        &*self.model.executor
+        &*self.model.default_path().executor
     }
 
     /// The tokenizer, with the model's truncation.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.model.tokenizer
+        &self.model.default_path().tokenizer
     }
 }
 

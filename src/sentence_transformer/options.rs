@@ -10,6 +10,9 @@ pub struct EncodeOptions {
     pub prompt: Option<String>,
     /// The name of one of the model's prompts, to put before every text.
     pub prompt_name: Option<String>,
+    /// What the texts are encoded for: chooses the route of a model with a Router, and nothing in others.
+    /// [`encode_query`](super::SentenceTransformer::encode_query) and its like set it to `query` or `document`.
+    pub task: Option<String>,
     /// Divide each embedding by its L2 norm, after truncation.
     pub normalize: bool,
     /// Keep only the first dimensions of each embedding (Matryoshka models). `None`: as the model's files say.
@@ -27,6 +30,7 @@ impl fmt::Debug for EncodeOptions {
         f.debug_struct("EncodeOptions")
             .field("prompt", &self.prompt)
             .field("prompt_name", &self.prompt_name)
+            .field("task", &self.task)
             .field("normalize", &self.normalize)
             .field("truncate_dim", &self.truncate_dim)
             .field("batch_tokens", &self.batch_tokens)

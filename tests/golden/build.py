@@ -111,10 +111,20 @@ def edit_json(path, **changes):
     write_json(path, value)
 
 
-def compact_tokenizers(models):
-    """Rewrites tokenizer.json without the indentation, which is half of its size."""
-    for path in sorted(models.rglob("tokenizer.json")):
-        path.write_text(json.dumps(read_json(path), ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
+def compact(models):
+    """Rewrites every JSON file without indentation, which is half of the bytes."""
+    for path in sorted(models.rglob("*.json")):
+        path.write_text(dumps(read_json(path)) + "\n", "utf-8")
+
+
+def dumps(value):
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def write_cases(path, sections):
+    """One case a line: readable, and a changed case is a changed line."""
+    parts = [f"{dumps(name)}:[\n" + ",\n".join(map(dumps, entries)) + "\n]" for name, entries in sections.items()]
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n", "utf-8")
 
 
 def rename_tensors(path, rename, extra=None):

@@ -1,6 +1,8 @@
 """Records what the reference library returns: the sections of cases.json and the tensors they name."""
 
+import tempfile
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from transformers import BertConfig, BertModel
 
 from build import randomise, read_json
 from models import ACTIVATIONS
+from overlay import together
 from texts import AWKWARD, NORMAL, all_texts
 
 TEXTS = all_texts()
@@ -21,17 +24,22 @@ DING = TEXTS.index("ding")
 
 
 class Recorder:
-    def __init__(self, root):
+    def __init__(self, root, bases, scratch):
         self.root = root
+        self.bases = bases
+        self.scratch = scratch
         self.tensors = {}
         self.names = {}
         self.sections = {"models": [], "encode": [], "tokens": [], "errors": [], "similarity": [], "quantize": [], "activations": []}  # fmt: skip
         self.loaded = {}
 
+    def folder(self, name):
+        return together(self.root / "models", self.bases, name, self.scratch)
+
     def load(self, name):
         """Loads a model as float32 on the CPU, whatever the stored type."""
         if name not in self.loaded:
-            path = str(self.root / "models" / name)
+            path = str(self.folder(name))
             model = SentenceTransformer(path, device="cpu", model_kwargs={"dtype": torch.float32}, local_files_only=True)
             self.loaded = {name: model.eval().float()}  # one at a time
         return self.loaded[name]
@@ -92,6 +100,7 @@ def facts(r):
         r.sections["models"].append(
             {
                 "name": path.name,
+                "base": r.bases.get(path.name),
                 "modules": modules,
                 "dimension": st.get_embedding_dimension(),
                 "max_seq_length": st.max_seq_length,
@@ -108,7 +117,7 @@ def facts(r):
         r.tokens("core", path.name, texts)
         r.encode("core", path.name, texts, normalize=False)
         if path.name == "old-prefix":  # the renamed tensors really arrived
-            config = BertConfig(**{k: v for k, v in read_json(path / "config.json").items() if k != "architectures"})
+            config = BertConfig(**{k: v for k, v in read_json(r.folder(path.name) / "config.json").items() if k != "architectures"})
             expected = randomise(BertModel(config), 9).state_dict()
             for name, tensor in st[0].model.state_dict().items():
                 assert torch.equal(tensor, expected[name]), name
@@ -263,9 +272,10 @@ def activations(r):
         r.sections["activations"].append({**entry, "x": "activations/x", "expected": r.put(f"activations/{name}", value)})
 
 
-def record_all(root):
+def record_all(root, bases):
     warnings.simplefilter("ignore")
-    recorder = Recorder(root)
-    for section in (facts, without_prompt, encode_options, similarity, quantisation, activations):
-        section(recorder)
+    with tempfile.TemporaryDirectory() as scratch:
+        recorder = Recorder(root, bases, Path(scratch))
+        for section in (facts, without_prompt, encode_options, similarity, quantisation, activations):
+            section(recorder)
     return recorder

@@ -6,14 +6,17 @@
 It rewrites, next to this file:
 
     texts.json            the input texts, a list of strings; cases name them by index
-    models/<name>/        tiny random checkpoints, as sentence-transformers (or plain transformers) stores them
+    models/<name>/        tiny random checkpoints, as sentence-transformers (or plain transformers) stores them; most are
+                          overlays, only the files that differ from another model (overlay.py)
     cases.json            what to compute, by section
     expected.safetensors  what the reference library computed, tensors named by cases.json
 
 Sections of cases.json (lists of objects; a missing key means "not given"):
 
-    models       name, modules (class names), dimension, max_seq_length, prompts, default_prompt_name,
-                 similarity_fn_name, truncate_dim: what the loaded model says of itself
+    models       name; base: null, or the model that the folder is an overlay of: copy the base's folder, then this one
+                 over it (bases may be overlays themselves, and may bring modules that modules.json does not name).
+                 modules (class names), dimension, max_seq_length, prompts, default_prompt_name, similarity_fn_name,
+                 truncate_dim: what the loaded model says of itself
     encode       name, model, method ("encode", "encode_query", "encode_document"), texts (indices into texts.json, or
                  "all"), options (prompt, prompt_name, normalize, truncate_dim, precision, output_value), expected (a
                  tensor [texts, dim]: F32, I8 or U8). With output_value "token_embeddings": expected is [tokens, dim]
@@ -46,6 +49,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from safetensors.numpy import save_file  # noqa: E402
 
+from build import write_cases  # noqa: E402
 from cases import record_all  # noqa: E402
 from models import build_all  # noqa: E402
 from texts import all_texts  # noqa: E402
@@ -58,18 +62,11 @@ def main():
     transformers.utils.logging.disable_progress_bar()
 
     (root / "texts.json").write_text(json.dumps(all_texts(), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    build_all(root / "models")
-    recorder = record_all(root)
+    bases = build_all(root / "models")
+    recorder = record_all(root, bases)
     save_file(recorder.tensors, root / "expected.safetensors")
     (root / "expected.safetensors").chmod(0o644)
-    # One case a line: readable, and a changed case is a changed line.
-    sections = [
-        f" {json.dumps(name)}: [\n"
-        + ",\n".join("  " + json.dumps(entry, ensure_ascii=False) for entry in entries)
-        + "\n ]"
-        for name, entries in recorder.sections.items()
-    ]
-    (root / "cases.json").write_text("{\n" + ",\n".join(sections) + "\n}\n", "utf-8")
+    write_cases(root / "cases.json", recorder.sections)
 
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and "__pycache__" not in str(path))
     counts = ", ".join(f"{len(entries)} {name}" for name, entries in recorder.sections.items())

@@ -7,7 +7,8 @@ from sentence_transformers.base.modules import Dense, Normalize
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
 from torch import nn
 
-from build import SMALL, backbone, compact_tokenizers, edit_json, old_style, read_json, saved, write_json
+from build import SMALL, backbone, compact, edit_json, old_style, read_json, saved, write_json
+from overlay import shrink
 
 MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
@@ -17,6 +18,9 @@ ACTIVATIONS = [
     "Softsign", "ReLU6", "Hardswish", "Hardsigmoid", "Hardtanh", "LogSigmoid", "Tanhshrink", "Hardshrink", "Softshrink",
     "RReLU", "PReLU",
 ]  # fmt: skip
+
+# Other tests read these folders as they lie there: tests/encode.rs, crates/lexel-cli/tests.
+WHOLE = ["pool-mean", "plain", "prompts", "similarity-euclidean"]
 
 PROMPTS = {"query": "what is: ", "passage": "text: ", "classification": "The red school "}
 
@@ -165,6 +169,7 @@ def options(b):
 
 
 def build_all(root):
+    """Builds every model; returns the base of each overlay."""
     if root.exists():
         shutil.rmtree(root)
     root.mkdir(parents=True)
@@ -172,6 +177,7 @@ def build_all(root):
     for family in (pooling, modules_after, backbones, dialects, options):
         family(builder)
     shutil.rmtree(builder.scratch)
-    compact_tokenizers(root)
+    compact(root)
     for path in root.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
+    return shrink(root, sorted(path.name for path in root.iterdir()), WHOLE)

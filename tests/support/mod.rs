@@ -5,8 +5,11 @@
 pub mod case;
 pub mod compare;
 pub mod data;
+pub mod encoding;
 pub mod executors;
+pub mod golden;
 pub mod minilm;
 pub mod naive;
 pub mod programs;
+pub mod scoring;
 pub mod table;

@@ -3,8 +3,11 @@
 
 use lexel::batch::Batch;
 use lexel::matrix::Matrix;
-use lexel::program::{Activation, Attention, Embed, Index, Linear, Norm, Op, Pool, PoolMode};
-use lexel::program::{Program, Rows, Value, WeightId, WeightSource};
+use lexel::program::{
+    Activation, Attention, Embed, Experts, Glu, Half, HeadNorm, Index, Linear, Norm, NormKind, Op, Pool,
+};
+use lexel::program::{PoolMode, PositionBias, Program, Rotary, Rows, Sum, Value, WeightId, WeightSource};
+use lexel::program::{alibi_slope, relative_bucket};
 
 /// A matrix of f64, row by row.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,8 +63,13 @@ pub fn step(
     match &program.steps[i].op {
         Op::Embed(op) => embed(op, batch, weight),
         Op::Linear(op) => linear(op, &value(op.x), op.residual.map(value), weight),
-        Op::Norm(op) => norm(op, &value(op.x), weight),
-        Op::Attention(op) => attention(op, batch, &value(op.qkv)),
+        Op::Norm(op) => norm(op, &value(op.x), op.residual.map(value), weight),
+        Op::Glu(op) => glu(op, &value(op.x)),
+        Op::Experts(op) => experts(op, &value(op.x), &value(op.logits)),
+        Op::HeadNorm(op) => head_norm(op, &value(op.qkv), weight),
+        Op::Rotary(op) => rotary(op, batch, &value(op.qkv), &weight(op.table)),
+        Op::Attention(op) => attention(op, batch, &value(op.qkv), op.table().map(weight)),
+        Op::Sum(op) => sum(op, &value(op.x), &value(op.other)),
         Op::Pool(op) => pool(op, batch, &value(op.x)),
         Op::Normalize(op) => normalize(&value(op.x)),
     }
@@ -107,39 +115,137 @@ fn linear(op: &Linear, x: &Wide, residual: Option<Wide>, weight: impl Fn(WeightI
     y
 }
 
-fn norm(op: &Norm, x: &Wide, weight: impl Fn(WeightId) -> Wide) -> Wide {
+fn norm(op: &Norm, x: &Wide, residual: Option<Wide>, weight: impl Fn(WeightId) -> Wide) -> Wide {
     let (w, bias) = (weight(op.weight), op.bias.map(&weight));
     let mut y = Wide::zeros(x.rows, x.cols);
     for r in 0..x.rows {
-        let n = x.cols as f64;
-        let mean = x.row(r).iter().sum::<f64>() / n;
-        let variance = x.row(r).iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
-        for c in 0..x.cols {
-            let bias = bias.as_ref().map_or(0.0, |bias| bias.data[c]);
-            y.row_mut(r)[c] = (x.row(r)[c] - mean) / (variance + f64::from(op.eps)).sqrt() * w.data[c] + bias;
+        let bias = bias.as_ref().map(|bias| &bias.data[..]);
+        y.row_mut(r).copy_from_slice(&normalised(op.kind, x.row(r), &w.data, bias, op.eps));
+        if let Some(residual) = &residual {
+            y.row_mut(r).iter_mut().zip(residual.row(r)).for_each(|(y, residual)| *y += residual);
         }
     }
     y
 }
 
-fn attention(op: &Attention, batch: &Batch, qkv: &Wide) -> Wide {
+fn normalised(kind: NormKind, x: &[f64], weight: &[f64], bias: Option<&[f64]>, eps: f32) -> Vec<f64> {
+    let n = x.len() as f64;
+    let mean = match kind {
+        NormKind::Layer => x.iter().sum::<f64>() / n,
+        NormKind::Rms => 0.0,
+    };
+    let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
+    let y = |(c, x): (usize, &f64)| {
+        (x - mean) / (variance + f64::from(eps)).sqrt() * weight[c] + bias.map_or(0.0, |bias| bias[c])
+    };
+    x.iter().enumerate().map(y).collect()
+}
+
+fn glu(op: &Glu, x: &Wide) -> Wide {
+    let half = x.cols / 2;
+    let mut y = Wide::zeros(x.rows, half);
+    for r in 0..x.rows {
+        let (first, second) = x.row(r).split_at(half);
+        for c in 0..half {
+            y.row_mut(r)[c] = match op.activated {
+                Half::First => activation(op.activation, first[c]) * second[c],
+                Half::Second => first[c] * activation(op.activation, second[c]),
+            };
+        }
+    }
+    y
+}
+
+fn experts(op: &Experts, x: &Wide, logits: &Wide) -> Wide {
+    let width = x.cols / logits.cols;
+    let mut y = Wide::zeros(x.rows, x.cols);
+    for r in 0..x.rows {
+        let total: f64 = logits.row(r).iter().map(|logit| logit.exp()).sum();
+        let mut best: Vec<usize> = (0..logits.cols).collect();
+        best.sort_by(|&a, &b| logits.row(r)[b].total_cmp(&logits.row(r)[a]));
+        for &expert in &best[..op.top] {
+            for c in expert * width..(expert + 1) * width {
+                y.row_mut(r)[c] = logits.row(r)[expert].exp() / total * x.row(r)[c];
+            }
+        }
+    }
+    y
+}
+
+fn head_norm(op: &HeadNorm, qkv: &Wide, weight: impl Fn(WeightId) -> Wide) -> Wide {
+    let (w, bias) = (weight(op.weight), op.bias.map(&weight));
+    let mut y = qkv.clone();
+    for r in 0..qkv.rows {
+        for group in 0..op.groups[0] + op.groups[1] {
+            let columns = group * op.group..(group + 1) * op.group;
+            let half = if group < op.groups[0] { 0..op.group } else { op.group..2 * op.group };
+            let bias = bias.as_ref().map(|bias| &bias.data[half.clone()]);
+            let normalised = normalised(op.kind, &qkv.row(r)[columns.clone()], &w.data[half], bias, op.eps);
+            y.row_mut(r)[columns].copy_from_slice(&normalised);
+        }
+    }
+    y
+}
+
+fn rotary(op: &Rotary, batch: &Batch, qkv: &Wide, table: &Wide) -> Wide {
+    let half = op.head_dim / 2;
+    let mut y = qkv.clone();
+    for t in 0..qkv.rows {
+        let (cosines, sines) = table.row(batch.positions[t] as usize).split_at(half);
+        for head in 0..op.heads {
+            for i in 0..half {
+                let (first, second) = (head * op.head_dim + i, head * op.head_dim + half + i);
+                let (a, b) = (qkv.row(t)[first], qkv.row(t)[second]);
+                y.row_mut(t)[first] = a * cosines[i] - b * sines[i];
+                y.row_mut(t)[second] = b * cosines[i] + a * sines[i];
+            }
+        }
+    }
+    y
+}
+
+fn attention(op: &Attention, batch: &Batch, qkv: &Wide, table: Option<Wide>) -> Wide {
     let (d, all) = (op.head_dim, op.heads * op.head_dim);
+    let sees = |query: usize, key: usize| {
+        !(op.causal && key > query) && op.window.is_none_or(|window| query.abs_diff(key) <= window)
+    };
+    let bias = |head: usize, query: usize, key: usize| match (op.bias, &table) {
+        (Some(PositionBias::Alibi), _) => -f64::from(alibi_slope(head, op.heads)) * query.abs_diff(key) as f64,
+        (Some(PositionBias::Relative { max_distance, .. }), Some(table)) => {
+            table.row(relative_bucket(key as i64 - query as i64, table.rows, max_distance))[head]
+        }
+        _ => 0.0,
+    };
+    let disentangled = |head: usize, query: usize, key: usize| match (op.bias, &table) {
+        (Some(PositionBias::Disentangled { distances, .. }), Some(table)) => {
+            let row = distances.row(query as i64 - key as i64);
+            let of = |row: usize, column: usize| &table.row(row)[column..column + d];
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let (q, k) = (&qkv.row(query)[head * d..][..d], &qkv.row(key)[all + head * d..][..d]);
+            f64::from(op.scale) * (dot(q, of(row, head * d)) + dot(k, of(2 * distances.span + row, head * d)))
+        }
+        _ => 0.0,
+    };
     let mut y = Wide::zeros(qkv.rows, all);
     for s in 0..batch.starts.len() - 1 {
         let tokens = batch.starts[s] as usize..batch.starts[s + 1] as usize;
         for head in 0..op.heads {
-            let (q, k, v) = (head * d, all + head * d, 2 * all + head * d);
+            let shared = head / (op.heads / op.kv_heads) * d;
+            let (q, k, v) = (head * d, all + shared, all + op.kv_heads * d + shared);
             for t in tokens.clone() {
                 let query = &qkv.row(t)[q..q + d];
+                let seen: Vec<usize> = tokens.clone().filter(|&u| sees(t, u)).collect();
                 let score = |u: usize| {
                     let key = &qkv.row(u)[k..k + d];
                     f64::from(op.scale) * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>()
+                        + bias(head, t, u)
+                        + disentangled(head, t, u)
                 };
-                let scores: Vec<f64> = tokens.clone().map(score).collect();
+                let scores: Vec<f64> = seen.iter().map(|&u| score(u)).collect();
                 let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let exps: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
                 let total: f64 = exps.iter().sum();
-                for (u, e) in tokens.clone().zip(&exps) {
+                for (&u, e) in seen.iter().zip(&exps) {
                     for c in 0..d {
                         y.row_mut(t)[q + c] += e / total * qkv.row(u)[v + c];
                     }
@@ -148,6 +254,11 @@ fn attention(op: &Attention, batch: &Batch, qkv: &Wide) -> Wide {
         }
     }
     y
+}
+
+fn sum(op: &Sum, x: &Wide, other: &Wide) -> Wide {
+    let (a, b) = (f64::from(op.x_factor), f64::from(op.factor));
+    Wide { data: x.data.iter().zip(&other.data).map(|(x, other)| a * x + b * other).collect(), ..*x }
 }
 
 fn pool(op: &Pool, batch: &Batch, x: &Wide) -> Wide {

@@ -40,7 +40,7 @@ pub fn bert(shape: BertShape) -> Program {
         let qkv = linear(&mut b, &name("qkv"), x, 3 * hidden, Activation::Identity, None);
         b.label(name("attention"));
         let head_dim = hidden / heads;
-        let context = b.attention(Attention { qkv, heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() });
+        let context = b.attention(Attention::new(qkv, heads, head_dim));
         let h = linear(&mut b, &name("out"), context, hidden, Activation::Identity, Some(x));
         let h = norm(&mut b, &name("out.norm"), h);
         let up = linear(&mut b, &name("up"), h, shape.intermediate, Activation::Gelu, None);
@@ -75,5 +75,5 @@ pub fn norm(b: &mut Builder, label: &str, x: Value) -> Value {
     let cols = b.shape(x).cols;
     let weight = b.vector(format!("{label}.weight"), cols);
     let bias = Some(b.vector(format!("{label}.bias"), cols));
-    b.norm(Norm { x, weight, bias, eps: 1e-12 })
+    b.norm(Norm { x, kind: NormKind::Layer, weight, bias, eps: 1e-12, residual: None })
 }

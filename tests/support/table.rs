@@ -16,7 +16,7 @@ const COLS: [usize; 8] = [1, 2, 3, 5, 30, 36, 37, 384];
 /// at sizes that no tile divides. Pipelines are what a run costs.
 pub fn short_table() -> Vec<Case> {
     let names = ["embed 37", "linear 65 -> 129", "linear behind pool", "norm 37", "norm 384 around 1000"];
-    let more = ["attention 3 heads of 5", "attention 1 heads of 80", "pool 37", "normalize 37"];
+    let more = ["attention 3 heads of 5", "attention 1 heads of 80", "pool 37", "normalize 37", "glu 37"];
     let cases: Vec<Case> =
         table().into_iter().filter(|case| [&names[..], &more].concat().contains(&case.name.as_str())).collect();
     assert_eq!(cases.len(), names.len() + more.len());
@@ -25,7 +25,21 @@ pub fn short_table() -> Vec<Case> {
 
 /// Every case.
 pub fn table() -> Vec<Case> {
-    [embed(), linear(), activations(), norm(), attention(), pool(), normalize()].into_iter().flatten().collect()
+    let ops = [
+        embed(),
+        linear(),
+        activations(),
+        norm(),
+        glu(),
+        experts(),
+        sum(),
+        head_norm(),
+        rotary(),
+        attention(),
+        pool(),
+        normalize(),
+    ];
+    ops.into_iter().flatten().chain(attention_variants()).chain(disentangled()).collect()
 }
 
 fn embed() -> Vec<Case> {
@@ -118,9 +132,13 @@ fn norm() -> Vec<Case> {
         let x = input(&mut b, "x", cols);
         let (weight, offset) = (b.vector("norm.weight", cols), b.vector("norm.bias", cols));
         b.label("without bias");
-        b.norm(Norm { x, weight, bias: None, eps: 1e-5 });
+        b.norm(Norm { x, kind: NormKind::Layer, weight, bias: None, eps: 1e-5, residual: None });
+        b.label("root mean square");
+        b.norm(Norm { x, kind: NormKind::Rms, weight, bias: None, eps: 1e-6, residual: None });
+        b.label("with residual");
+        b.norm(Norm { x, kind: NormKind::Rms, weight, bias: Some(offset), eps: 1e-6, residual: Some(x) });
         b.label("with bias");
-        let y = b.norm(Norm { x, weight, bias: Some(offset), eps: 1e-12 });
+        let y = b.norm(Norm { x, kind: NormKind::Layer, weight, bias: Some(offset), eps: 1e-12, residual: None });
         (b, y)
     };
     let mut cases = Vec::new();
@@ -153,10 +171,124 @@ fn norm() -> Vec<Case> {
     let (mut b, cols) = (Builder::new(), 36);
     let x = input(&mut b, "x", cols);
     let (weight, bias) = (b.vector("norm.weight", cols), Some(b.vector("norm.bias", cols)));
-    let y = b.norm(Norm { x, weight, bias, eps: 1e-5 });
+    let y = b.norm(Norm { x, kind: NormKind::Layer, weight, bias, eps: 1e-5, residual: None });
     cases
         .push(Case::new("norm of equal elements", b, y).weights(TestWeights::default().with("x", Fill::Constant(0.5))));
     cases
+}
+
+fn glu() -> Vec<Case> {
+    let build = |cols: usize| {
+        let mut b = Builder::new();
+        let x = input(&mut b, "x", 2 * cols);
+        b.label("first");
+        b.glu(Glu { x, activation: Activation::Gelu, activated: Half::First });
+        let pooled = b.pool(Pool { x, modes: vec![PoolMode::Cls] });
+        b.label("rows are sequences");
+        b.glu(Glu { x: pooled, activation: Activation::Silu, activated: Half::First });
+        b.label("second");
+        let y = b.glu(Glu { x, activation: Activation::Silu, activated: Half::Second });
+        Case::new(format!("glu {cols}"), b, y)
+    };
+    [1, 2, 5, 30, 36, 37, 384].into_iter().map(build).collect()
+}
+
+fn sum() -> Vec<Case> {
+    let build = |cols: usize| {
+        let mut b = Builder::new();
+        let (x, other) = (input(&mut b, "x", cols), input(&mut b, "x.other", cols));
+        b.label("sum");
+        let y = b.sum(Sum { x, x_factor: 0.25, other, factor: -1.5 });
+        Case::new(format!("sum {cols}"), b, y)
+    };
+    [1, 5, 36, 384].into_iter().map(build).collect()
+}
+
+fn experts() -> Vec<Case> {
+    let build = |(experts, width, top): (usize, usize, usize)| {
+        let mut b = Builder::new();
+        let (x, logits) = (input(&mut b, "x", experts * width), input(&mut b, "x.logits", experts));
+        let [x_pooled, logits_pooled] = [x, logits].map(|x| b.pool(Pool { x, modes: vec![PoolMode::Cls] }));
+        b.label("rows are sequences");
+        b.experts(Experts { x: x_pooled, logits: logits_pooled, top });
+        b.label("experts");
+        let y = b.experts(Experts { x, logits, top });
+        Case::new(format!("experts {top} of {experts}, {width} columns each"), b, y)
+    };
+    [(1, 5, 1), (3, 1, 2), (8, 37, 2), (70, 4, 3)].into_iter().map(build).collect()
+}
+
+fn head_norm() -> Vec<Case> {
+    let build = |(heads, kv_heads, group): (usize, usize, usize)| {
+        let mut b = Builder::new();
+        let qkv = input(&mut b, "x", (heads + 2 * kv_heads) * group);
+        let (weight, bias) = (b.vector("norm.weight", 2 * group), b.vector("norm.bias", 2 * group));
+        let norm = |kind, bias| HeadNorm { qkv, kind, groups: [heads, kv_heads], group, weight, bias, eps: 1e-6 };
+        b.label("root mean square");
+        b.head_norm(norm(NormKind::Rms, None));
+        b.label("layer, with bias");
+        let y = b.head_norm(norm(NormKind::Layer, Some(bias)));
+        Case::new(format!("head_norm {heads} + {kv_heads} groups of {group}"), b, y)
+    };
+    [(4, 2, 8), (3, 1, 5), (1, 1, 36), (70, 2, 4), (1, 1, 384)].into_iter().map(build).collect()
+}
+
+fn rotary() -> Vec<Case> {
+    let build = |(heads, kv_heads, head_dim): (usize, usize, usize)| {
+        let mut b = Builder::new();
+        let qkv = input(&mut b, "x", (heads + 2 * kv_heads) * head_dim);
+        let table = b.weight(vec![Part::Rotary(RotaryTable::new(10_000.0, head_dim, super::data::POSITIONS))]);
+        b.label("rotary");
+        let y = b.rotary(Rotary { qkv, heads: heads + kv_heads, head_dim, table });
+        Case::new(format!("rotary {heads} + {kv_heads} heads of {head_dim}"), b, y)
+            .batches(vec![batch(&[1, 0, 17, 129])])
+    };
+    [(1, 1, 2), (3, 3, 6), (4, 2, 8), (3, 1, 10), (12, 12, 64)].into_iter().map(build).collect()
+}
+
+/// Every mask and bias, alone and together.
+fn attention_variants() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (heads, kv_heads, head_dim) in [(4, 2, 8), (3, 3, 6), (6, 1, 64)] {
+        let mut b = Builder::new();
+        let qkv = input(&mut b, "x", (heads + 2 * kv_heads) * head_dim);
+        let table = b.matrix("x.table", 8, heads);
+        let plain = Attention { kv_heads, ..Attention::new(qkv, heads, head_dim) };
+        let relative = Some(PositionBias::Relative { table, max_distance: 20 });
+        let mut y = qkv;
+        for (label, op) in [
+            ("shared keys", plain.clone()),
+            ("window", Attention { window: Some(5), ..plain.clone() }),
+            ("window of 0", Attention { window: Some(0), ..plain.clone() }),
+            ("causal", Attention { causal: true, ..plain.clone() }),
+            ("causal window", Attention { causal: true, window: Some(40), ..plain.clone() }),
+            ("alibi", Attention { bias: Some(PositionBias::Alibi), ..plain.clone() }),
+            ("relative", Attention { bias: relative, ..plain.clone() }),
+            ("all", Attention { bias: relative, causal: true, window: Some(70), ..plain }),
+        ] {
+            b.label(label);
+            y = b.attention(op);
+        }
+        let batches = vec![batch(&[1, 17, 33, 64, 129]), batch(&[0, 3, 0, 200, 0, 49])];
+        cases.push(
+            Case::new(format!("attention over {kv_heads} of {heads} heads of {head_dim}"), b, y).batches(batches),
+        );
+    }
+    cases
+}
+
+fn disentangled() -> Vec<Case> {
+    let build = |(heads, head_dim, span, max_distance): (usize, usize, usize, Option<usize>)| {
+        let mut b = Builder::new();
+        let qkv = input(&mut b, "x", 3 * heads * head_dim);
+        let table = b.matrix("x.table", 4 * span, heads * head_dim);
+        let bias = Some(PositionBias::Disentangled { table, distances: Distances { span, max_distance } });
+        b.label("disentangled");
+        let y = b.attention(Attention { bias, ..Attention::new(qkv, heads, head_dim) });
+        let batches = vec![batch(&[1, 17, 33, 64, 129]), batch(&[0, 3, 0, 200, 0, 49])];
+        Case::new(format!("disentangled attention, {heads} heads of {head_dim}"), b, y).batches(batches)
+    };
+    [(3, 8, 8, Some(40)), (2, 6, 5, None), (1, 64, 256, Some(512))].into_iter().map(build).collect()
 }
 
 fn attention() -> Vec<Case> {
@@ -164,7 +296,7 @@ fn attention() -> Vec<Case> {
         let mut b = Builder::new();
         let qkv = input(&mut b, "x", 3 * heads * head_dim);
         b.label("attention");
-        let y = b.attention(Attention { qkv, heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() });
+        let y = b.attention(Attention::new(qkv, heads, head_dim));
         (b, y)
     };
     let mut cases = Vec::new();

@@ -1,11 +1,12 @@
-//! The program `lexel`: texts in, embeddings out.
+//! The program `lexel`: texts in, embeddings out; pairs of texts in, scores out.
 //!
 //! ```text
 //!   args        what the user wrote (clap)
 //!   config      what it means: models, options, files, checked
-//!   commands/   one file a subcommand
-//!   input       texts from .txt and .jsonl, window by window, on a thread of its own
-//!   output      embeddings to .npy (npy) and .jsonl, written aside and renamed
+//!   commands    one file a subcommand
+//!   input       texts or pairs from .txt, .jsonl, .tsv and .csv, window by window, on a thread of its own
+//!   output      embeddings or scores to .npy and .jsonl, written aside and renamed
+//!   work        a model's work on an input: progress, Ctrl-C, report   (model: what the two kinds have in common)
 //!   messages    everything on stderr: log, bars, reports          failure     exit statuses
 //!   interrupt   Ctrl-C                                            process     memory and CPU time of this process
 //! ```
@@ -17,9 +18,10 @@ mod failure;
 mod input;
 mod interrupt;
 mod messages;
-mod npy;
+mod model;
 mod output;
 mod process;
+mod work;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -50,6 +52,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let json = cli.json;
     match cli.command {
         Command::Encode(args) => commands::encode::run(*args, json),
+        Command::Predict(args) => commands::predict::run(*args, json),
+        Command::Rank(args) => commands::rank::run(*args, json),
         Command::Similarity(args) => commands::similarity::run(args, json),
         Command::Devices => commands::devices::run(json),
         Command::Info(args) => commands::info::run(&args, json),

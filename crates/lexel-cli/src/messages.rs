@@ -60,6 +60,11 @@ pub fn report(text: &str, fields: Map<String, Value>, json: bool, stdout_is_data
     Ok(())
 }
 
+/// A text on one line: control characters as spaces.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// Data for the user or the next program.
 pub fn stdout(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
@@ -101,12 +106,12 @@ fn bar() -> MutexGuard<'static, Option<ProgressBar>> {
     BAR.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The bar of `encode`: bytes of the input, which are in proportion to the work, unlike texts. Removed when dropped.
-pub struct EncodeBar(());
+/// The bar of a model's work: bytes of the input, which are in proportion to it, unlike texts. Removed when dropped.
+pub struct WorkBar(());
 
-impl EncodeBar {
+impl WorkBar {
     /// Shows it; `bytes` is the size of the input, where it is known.
-    pub fn new(bytes: Option<u64>) -> EncodeBar {
+    pub fn new(bytes: Option<u64>) -> WorkBar {
         show(
             bytes,
             match bytes {
@@ -114,11 +119,11 @@ impl EncodeBar {
                 None => "{spinner} {msg}  {elapsed}",
             },
         );
-        EncodeBar(())
+        WorkBar(())
     }
 
-    /// Moves it.
-    pub fn set(bytes: u64, texts: usize, seconds: f64) {
+    /// Moves it. `noun` is what is counted.
+    pub fn set(bytes: u64, count: usize, noun: &str, seconds: f64) {
         if let Some(bar) = &*bar() {
             bar.set_position(bytes);
             let left = match bar.length() {
@@ -129,12 +134,12 @@ impl EncodeBar {
                 }
                 _ => String::new(),
             };
-            bar.set_message(format!("{texts} texts, {:.0} texts/s{left}", texts as f64 / seconds.max(1e-3)));
+            bar.set_message(format!("{count} {noun}, {:.0} {noun}/s{left}", count as f64 / seconds.max(1e-3)));
         }
     }
 }
 
-impl Drop for EncodeBar {
+impl Drop for WorkBar {
     fn drop(&mut self) {
         hide();
     }

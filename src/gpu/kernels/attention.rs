@@ -1,20 +1,22 @@
 //! Multi-head self-attention within each sequence.
 //!
-//! - `attention.wgsl`: one or more threads a query row, keys and values through workgroup memory; needs no feature, any head width.
+//! - `attention.wgsl`: one or more threads a query row, keys and values through workgroup memory; needs no feature, any head
+//!   width, any mask and bias.
 //! - `attention_subgroup.wgsl`: broadcasts instead of barriers, for software adapters with a fixed subgroup size.
 
 use super::linear::words;
 use crate::error::{Error, Result};
 use crate::gpu::compile::{Context, Count, Grid, Launch, Slot};
 use crate::gpu::kernel::{Binding, Kernel, Prelude, Target, stride4};
-use crate::program::Attention;
+use crate::gpu::weights::{ROWS, WeightUse};
+use crate::program::{Attention, Distances, PositionBias, alibi_slope, relative_bucket};
 use std::fmt::Write as _;
 
 static ATTENTION: Kernel = Kernel {
     name: "attention",
     source: include_str!("../../../shaders/attention.wgsl"),
     parts: &[],
-    bindings: &[Binding::Read, Binding::Write],
+    bindings: &[Binding::Read, Binding::Read, Binding::Write],
 };
 
 static ATTENTION_SUBGROUP: Kernel = Kernel {
@@ -66,8 +68,9 @@ pub fn launches(op: &Attention, context: &Context) -> Result<Vec<Launch>> {
         .constant("SCALE_LOG2", op.scale * std::f32::consts::LOG2_E)
         .constant("QKV_STRIDE4", stride4(context.shape(op.qkv).cols));
     let out4 = stride4(context.out_shape().cols);
+    let mut slots = vec![Slot::Value(op.qkv), Slot::Value(context.out)];
     let (kernel, prelude) = match lanes(context.target) {
-        Some(lanes) if op.head_dim.is_multiple_of(4) => {
+        Some(lanes) if op.head_dim.is_multiple_of(4) && is_plain(op) => {
             let part = words(context.target.dtype, context.target.features.int64);
             let prelude = prelude.constant("OUT_STRIDE4", out4).constant("SUBGROUP_SIZE", lanes).part(part);
             (&ATTENTION_SUBGROUP, unrolled(prelude, lanes, head4))
@@ -78,11 +81,18 @@ pub fn launches(op: &Attention, context: &Context) -> Result<Vec<Launch>> {
             if keys == 0 {
                 return Err(Error::Device(format!("a head of {} columns; attention takes at most 496", op.head_dim)));
             }
+            let table = op.table().map(|table| WeightUse::whole(table, context.weight(table), &ROWS));
+            slots.insert(1, table.map_or(Slot::Unused, Slot::Weight));
             let prelude = prelude
                 .constant("OUT_STRIDE", out4 * 4)
                 .constant("QUERY_TILE", tile)
                 .constant("SPLIT", split)
-                .constant("KEYS", keys);
+                .constant("KEYS", keys)
+                .constant("KV_HEADS", op.kv_heads)
+                .constant("WINDOW", op.window.map_or(u32::MAX, |window| window.min(u32::MAX as usize) as u32))
+                .constant("CAUSAL", op.causal)
+                .constant("BIASED", op.bias.is_some())
+                .part(position_bias(op, context));
             (&ATTENTION, prelude)
         }
     };
@@ -90,9 +100,89 @@ pub fn launches(op: &Attention, context: &Context) -> Result<Vec<Launch>> {
         kernel,
         prelude,
         params: vec![],
-        slots: vec![Slot::Value(op.qkv), Slot::Value(context.out)],
+        slots,
         grid: Grid { count: Count::QueryTiles, per_group: 1, columns: op.heads as u32 },
     }])
+}
+
+/// Whether every query sees every key and scores depend on q and k alone: all that attention_subgroup.wgsl can.
+fn is_plain(op: &Attention) -> bool {
+    op.kv_heads == op.heads && op.window.is_none() && !op.causal && op.bias.is_none()
+}
+
+/// `position_bias(head, query, key)` of attention.wgsl.
+fn position_bias(op: &Attention, context: &Context) -> String {
+    let body = match op.bias {
+        None => "return 0.0;".to_string(),
+        Some(PositionBias::Alibi) => {
+            let slopes = (0..op.heads).map(|head| format!("{:?}", alibi_slope(head, op.heads)));
+            let slopes = slopes.collect::<Vec<_>>().join(", ");
+            format!(
+                "var slopes = array<f32, {}>({slopes});\n    \
+                 return -slopes[head] * f32(max(query, key) - min(query, key));",
+                op.heads
+            )
+        }
+        Some(PositionBias::Relative { table, max_distance }) => {
+            let buckets = context.weight(table).rows;
+            let bucket = |distance| relative_bucket(distance, buckets, max_distance);
+            // The bucket within a direction is the number of thresholds that the distance has reached.
+            let mut within = String::from("0u");
+            for far in 1..=max_distance as i64 {
+                for _ in bucket(1 - far)..bucket(-far) {
+                    let _ = write!(within, " + u32(far >= {far}u)");
+                }
+            }
+            let half = buckets / 2;
+            format!(
+                "let far = max(query, key) - min(query, key);\n    \
+                 let bucket = {within} + select(0u, {half}u, key > query);\n    \
+                 return f32(bias[bucket * {}u + head]);",
+                4 * stride4(op.heads)
+            )
+        }
+        Some(PositionBias::Disentangled { table, distances }) => {
+            disentangled(op, &distances, context.weight(table).cols)
+        }
+    };
+    format!("fn position_bias(head: u32, query: u32, key: u32) -> f32 {{\n    {body}\n}}\n")
+}
+
+/// The body of `position_bias`: the row of the distance, found among the distances at which rows change, and its products with q
+/// and k, whose halves of the table lie one behind the other.
+fn disentangled(op: &Attention, distances: &Distances, cols: usize) -> String {
+    let (span, stride) = (distances.span, 4 * stride4(cols));
+    let furthest = (1..).find(|&far| distances.row(far) == 2 * span - 1 && distances.row(-far) == 0).unwrap_or(1);
+    let changes: Vec<String> = (1..=furthest)
+        .filter(|&far| distances.row(far) > distances.row(far - 1) || distances.row(-far) < distances.row(1 - far))
+        .map(|far| format!("{far}u"))
+        .collect();
+    let count = changes.len();
+    let changes = changes.join(", ");
+    let columns = op.head_dim.div_ceil(4);
+    format!(
+        "var changes = array<u32, {count}>({changes});
+    let far = max(query, key) - min(query, key);
+    var rows = 0u;
+    var end = {count}u;
+    while rows < end {{
+        let middle = (rows + end) / 2u;
+        if far >= changes[middle] {{ rows = middle + 1u; }} else {{ end = middle; }}
+    }}
+    let row = select({span}u - rows, min({span}u + rows, {last}u), query >= key);
+    var sum = 0.0;
+    for (var i = 0u; i < {columns}u; i++) {{
+        let q = load(query, head, i);
+        let k = load(key, HEADS + head, i);
+        let at = row * {stride}u + head * HEAD_DIM + i * 4u;
+        for (var c = 0u; c < min(4u, HEAD_DIM - i * 4u); c++) {{
+            sum += q[c] * f32(bias[at + c]) + k[c] * f32(bias[at + {half}u + c]);
+        }}
+    }}
+    return sum * SCALE_LOG2 / LOG2_E;",
+        last = 2 * span - 1,
+        half = 2 * span * stride,
+    )
 }
 
 /// `State`, `start`, `attend` and `store` of attention_subgroup.wgsl. The sums are named fields, because an array that

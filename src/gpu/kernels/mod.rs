@@ -3,10 +3,15 @@
 
 pub mod attention;
 pub mod embed;
+pub mod experts;
+pub mod glu;
+pub mod head_norm;
 pub mod linear;
 pub mod norm;
 pub mod normalize;
 pub mod pool;
+pub mod rotary;
+pub mod sum;
 
 use super::kernel::{Prelude, Target};
 

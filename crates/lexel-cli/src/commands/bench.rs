@@ -5,6 +5,7 @@ use crate::args::BenchCommand;
 use crate::config::{self, EncodeConfig, ModelConfig};
 use crate::failure::Failure;
 use crate::{messages, process};
+use lexel::SentenceTransformer;
 use lexel::executor::Executor;
 use lexel::models::Preset;
 use lexel::program::{Output, RandomWeights};
@@ -69,15 +70,16 @@ fn bench_model(args: &BenchCommand, json: bool) -> Result<(), Failure> {
     let (Some(model_id), Some(path)) = (&args.model, &args.input.input) else {
         return Err(Failure::usage("give --model and --input, or --preset"));
     };
-    let input = config::input(path, args.input.column.as_deref(), args.input.input_format)?;
-    let texts = input.texts(args.texts)?;
+    let input = config::texts(path, &args.input.column)?;
+    let window = input.read(args.texts)?;
+    let texts = window.texts();
     if texts.is_empty() {
         return Err(Failure::new(crate::failure::DATA, format!("{} holds no texts to measure with", input.name())));
     }
     let config = ModelConfig::resolve(model_id.clone(), &args.on)?;
     let encode = EncodeConfig::resolve(&args.embedding, args.on.device.batch_tokens);
     let begun = Instant::now();
-    let model = config.load()?;
+    let model: SentenceTransformer = config.load()?;
     let load_s = begun.elapsed().as_secs_f64();
     let job = Job {
         what: vec![("model", model_id.clone()), ("input", input.name())],
@@ -107,11 +109,13 @@ fn bench_preset(name: &str, args: &BenchCommand, json: bool) -> Result<(), Failu
     let sequences = lengths.sequences(count, longest, preset.backbone.vocab);
     let single = Lengths::Exactly(SINGLE_TOKENS).sequences(1, longest, preset.backbone.vocab);
     let begun = Instant::now();
-    let executor = device.load(Arc::new(preset.program()), &RandomWeights { seed: 1 }, dtype)?;
+    let program = Arc::new(preset.program());
+    let executor = device.load(program.clone(), &RandomWeights { seed: 1 }, dtype)?;
     let load_s = begun.elapsed().as_secs_f64();
     messages::note(&format!("device: {}", executor.describe()));
     let executor: &dyn Executor = &*executor;
-    let scheduler = Scheduler { executor, output: Output::Sentences, batch_tokens: args.on.device.batch_tokens };
+    let (output, padding, batch_tokens) = (Output::Sentences, program.padding, args.on.device.batch_tokens);
+    let scheduler = Scheduler { executor, output, padding, batch_tokens };
     let job = Job {
         what: vec![("preset", name.to_string()), ("lengths", args.lengths.clone())],
         device: executor.describe(),

@@ -4,10 +4,10 @@ use crate::args::InfoCommand;
 use crate::config;
 use crate::failure::Failure;
 use crate::messages::{self, DownloadBar};
-use lexel::checkpoint::{Checkpoint, Module, ModuleKind, TransformerModule};
-use lexel::models;
+use lexel::checkpoint::{Checkpoint, ModelType, Module, ModuleKind, SourceOptions, TransformerModule};
 use lexel::program::Program;
-use serde_json::{Value, json};
+use lexel::{Activation, models};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -17,51 +17,97 @@ pub fn run(args: &InfoCommand, json: bool) -> Result<(), Failure> {
     let bar = DownloadBar::default();
     let mut source = config::source(&args.source);
     source.progress = Some(bar.shared_callback());
-    let opened = Checkpoint::open(&args.model, &source);
+    let opened = open(&args.model, &source);
     bar.finish();
-    let checkpoint = opened?;
-    let program = models::sentence_transformer(checkpoint.modules(), &checkpoint.weights()?)?;
+    let (model_type, checkpoint) = opened?;
+    let (modules, weights) = (checkpoint.modules(), checkpoint.weights()?);
+    let program = match model_type {
+        ModelType::SentenceTransformer => models::sentence_transformer(modules, &weights)?,
+        ModelType::CrossEncoder => models::cross_encoder(modules, &weights)?,
+    };
     if args.program {
         return match json {
             true => messages::stdout(&format!("{}\n", json!({"program": program.to_string()}))),
             false => messages::stdout(&program.to_string()),
         };
     }
-    let facts = facts(&checkpoint, &program)?;
+    let facts = facts(model_type, &checkpoint, &program)?;
     match json {
         true => messages::stdout(&format!("{facts}\n")),
         false => messages::stdout(&text(&facts)),
     }
 }
 
+/// The model, opened as what its files say that it is.
+fn open(model: &str, source: &SourceOptions) -> lexel::Result<(ModelType, Checkpoint)> {
+    // First as a cross-encoder: one without modules.json would be opened as a bi-encoder of mean pooling, with a warning.
+    if let Ok(checkpoint) = Checkpoint::open_as(ModelType::CrossEncoder, model, source)
+        && checkpoint.model_type()? == ModelType::CrossEncoder
+    {
+        return Ok((ModelType::CrossEncoder, checkpoint));
+    }
+    Ok((ModelType::SentenceTransformer, Checkpoint::open(model, source)?))
+}
+
 /// Everything that is told, by name.
-fn facts(checkpoint: &Checkpoint, program: &Program) -> Result<Value, Failure> {
-    let (_, transformer) = checkpoint.transformer()?;
+fn facts(model_type: ModelType, checkpoint: &Checkpoint, program: &Program) -> Result<Value, Failure> {
+    // Not every bi-encoder has one.
+    let transformer = checkpoint.transformer().ok().map(|(_, transformer)| transformer);
     let settings = checkpoint.settings();
-    let full = program.shape(program.sentences).cols;
     // Some files also hold a table of position ids, which are no weights.
     let mut dtypes = checkpoint.weights()?.dtypes();
     dtypes.retain(|dtype| dtype.contains('F'));
-    Ok(json!({
-        "model": checkpoint.name(),
-        "folder": checkpoint.folder(),
-        "commit": checkpoint.commit(),
-        "architecture": transformer.config.str("model_type")?,
-        "parameters": program.parameters(),
-        "dimensions": settings.truncate_dim.map_or(full, |dim| dim.min(full)),
-        "max_seq_length": max_seq_length(transformer, program),
-        "modules": checkpoint.modules().iter().map(module).collect::<Vec<_>>(),
-        "similarity": settings.similarity_fn_name.as_deref().unwrap_or("cosine"),
-        "prompts": settings.bi_encoder_prompts(),
-        "default_prompt": settings.default_prompt_name,
-        "dtype": dtypes,
-        "files": files(checkpoint.folder(), checkpoint.modules()),
-    }))
+    let mut facts = Map::new();
+    let mut tell = |name: &str, value: Value| facts.insert(name.to_string(), value);
+    tell("model", json!(checkpoint.name()));
+    tell("folder", json!(checkpoint.folder()));
+    tell("commit", json!(checkpoint.commit()));
+    tell("architecture", json!(transformer.map(|transformer| transformer.config.str("model_type")).transpose()?));
+    tell("parameters", json!(program.parameters()));
+    if model_type == ModelType::SentenceTransformer {
+        let full = program.shape(program.sentences).cols;
+        tell("dimensions", json!(settings.truncate_dim.map_or(full, |dim| dim.min(full))));
+    }
+    tell("max_seq_length", json!(max_seq_length(transformer, program)));
+    tell("modules", json!(checkpoint.modules().iter().map(module).collect::<Vec<_>>()));
+    match model_type {
+        ModelType::SentenceTransformer => {
+            tell("similarity", json!(settings.similarity_fn_name.as_deref().unwrap_or("cosine")));
+            tell("prompts", json!(settings.bi_encoder_prompts()));
+        }
+        ModelType::CrossEncoder => {
+            let labels = models::labels(checkpoint.modules())?;
+            tell("activation", json!(activation(checkpoint, labels.len())?.name()));
+            tell("labels", json!(labels));
+            tell("prompts", json!(settings.prompts));
+        }
+    }
+    tell("default_prompt", json!(settings.default_prompt_name));
+    tell("dtype", json!(dtypes));
+    tell("files", json!(files(checkpoint.folder(), checkpoint.modules())));
+    Ok(Value::Object(facts))
+}
+
+/// What [`lexel::CrossEncoder::activation`] says of the loaded model.
+fn activation(checkpoint: &Checkpoint, labels: usize) -> lexel::Result<Activation> {
+    let config = &checkpoint.transformer()?.1.config;
+    let nested = config.object_opt("sentence_transformers")?;
+    let of_config = match nested.as_ref().filter(|nested| nested.contains("activation_fn")) {
+        Some(nested) => nested.str_opt("activation_fn")?,
+        None => config.str_opt("sbert_ce_default_activation_function")?,
+    };
+    let mut classes = [checkpoint.settings().activation_fn.as_deref(), of_config].into_iter().flatten();
+    match classes.find(|class| class.starts_with("torch.")) {
+        Some(class) => models::torch_activation(class)
+            .ok_or_else(|| config.unsupported_value("activation_fn", class, models::torch_activations())),
+        None if labels == 1 => Ok(Activation::Sigmoid),
+        None => Ok(Activation::Identity),
+    }
 }
 
 /// As the model truncates when it is loaded without options.
-fn max_seq_length(transformer: &TransformerModule, program: &Program) -> Option<usize> {
-    transformer.max_seq_length.or(program.max_positions())
+fn max_seq_length(transformer: Option<&TransformerModule>, program: &Program) -> Option<usize> {
+    transformer.and_then(|transformer| transformer.max_seq_length).or(program.max_positions())
 }
 
 fn module(module: &Module) -> String {
@@ -76,7 +122,16 @@ fn module(module: &Module) -> String {
         }
         ModuleKind::LayerNorm { dim } => format!("LayerNorm ({dim})"),
         ModuleKind::Transformer(_) => "Transformer".to_string(),
+        ModuleKind::StaticEmbedding => "StaticEmbedding".to_string(),
+        ModuleKind::WeightedLayers(layers) => {
+            format!("WeightedLayerPooling (hidden states {} to {})", layers.first, layers.layers)
+        }
+        ModuleKind::LogitScore(_) => "LogitScore".to_string(),
         ModuleKind::Normalize(_) => "Normalize".to_string(),
+        ModuleKind::Router(router) => {
+            let routes: Vec<_> = router.routes.iter().map(|(name, _)| name.as_str()).collect();
+            format!("Router ({})", routes.join(", "))
+        }
         ModuleKind::Dropout => "Dropout".to_string(),
     }
 }

@@ -6,4 +6,6 @@ pub mod download;
 pub mod encode;
 pub mod info;
 mod lengths;
+pub mod predict;
+pub mod rank;
 pub mod similarity;

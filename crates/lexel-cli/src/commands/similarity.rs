@@ -4,7 +4,7 @@ use crate::args::SimilarityCommand;
 use crate::config::{self, EncodeConfig, ModelConfig};
 use crate::failure::Failure;
 use crate::{interrupt, messages};
-use lexel::Matrix;
+use lexel::{Matrix, SentenceTransformer};
 use serde_json::json;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ const LABEL: usize = 48;
 pub fn run(args: SimilarityCommand, json: bool) -> Result<(), Failure> {
     let mut texts = args.texts;
     if let Some(path) = &args.input.input {
-        let input = config::input(path, args.input.column.as_deref(), args.input.input_format)?;
-        texts.append(&mut input.texts(Some(MOST_TEXTS + 1))?);
+        let input = config::texts(path, &args.input.column)?;
+        texts.extend(input.read(Some(MOST_TEXTS + 1))?.records.into_iter().flatten());
     }
     if texts.len() > MOST_TEXTS {
         return Err(Failure::usage(format!(
@@ -29,7 +29,7 @@ pub fn run(args: SimilarityCommand, json: bool) -> Result<(), Failure> {
     }
     let config = ModelConfig::resolve(args.model, &args.on)?;
     let mut encode = EncodeConfig::resolve(&args.embedding, args.on.device.batch_tokens);
-    let model = config.load()?;
+    let model: SentenceTransformer = config.load()?;
     encode.options.cancel = Some(interrupt::cancel_flag());
     let embeddings = encode.encode(&model, &texts, Arc::new(|_| ()))?;
     let scores = model.similarity(&embeddings, &embeddings)?;
@@ -67,7 +67,7 @@ fn table(texts: &[String], scores: &Matrix) -> String {
 
 /// The beginning of a text on one line.
 fn label(text: &str) -> String {
-    let mut label: String = text.chars().take(LABEL).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut label = messages::one_line(&text.chars().take(LABEL).collect::<String>());
     if text.chars().nth(LABEL).is_some() {
         label.push_str("...");
     }

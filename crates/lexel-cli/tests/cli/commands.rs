@@ -5,10 +5,11 @@ use crate::support::*;
 #[test]
 fn help_names_every_subcommand_and_every_status() {
     let help = succeed(&["--help"]);
-    for name in ["encode", "similarity", "devices", "info", "download", "bench", "66 ", "130 ", "LEXEL_DEVICE"] {
+    let names = ["encode", "predict", "rank", "similarity", "devices", "info", "download", "bench"];
+    for name in names.iter().chain(&["66 ", "130 ", "LEXEL_DEVICE"]) {
         assert!(help.text().contains(name), "{name}");
     }
-    for name in ["encode", "similarity", "devices", "info", "download", "bench"] {
+    for name in names {
         assert!(succeed(&[name, "--help"]).text().contains("Usage: lexel"));
     }
     assert!(succeed(&["encode", "--help"]).text().contains("an existing file of that name is replaced"));
@@ -45,6 +46,52 @@ fn info_tells_what_the_files_say() {
     assert!(json["parameters"].as_u64().unwrap() > 1000 && json["prompts"]["query"].is_string());
     let program = succeed(&["info", &model, "--program"]);
     assert!(program.text().starts_with("%0 [tokens, ") && program.text().contains("output: sentences %"));
+}
+
+/// Its own reading of the files, without the weights, must be the library's.
+#[test]
+fn info_on_a_cross_encoder_tells_its_labels_and_activation() {
+    let run = succeed(&["info", &cross_encoder("bert-3")]);
+    assert!(run.stderr.is_empty(), "{run:?}");
+    for expected in
+        ["activation       identity", "labels           contradiction, entailment, neutral", "Transformer\n"]
+    {
+        assert!(run.text().contains(expected), "{expected}: {run:?}");
+    }
+    assert!(succeed(&["info", &cross_encoder("bert-1"), "--program"]).text().contains("classifier"));
+
+    let mut activations = std::collections::BTreeSet::new();
+    for case in cross_encoder_cases()["models"].as_array().unwrap() {
+        let (name, folder) = (case["name"].as_str().unwrap(), Folder::new());
+        // Stored as a bi-encoder: a cross-encoder only where it is used as one.
+        if name.ends_with("-other-type") {
+            continue;
+        }
+        let path = folder.path("model");
+        std::fs::create_dir(&path).unwrap();
+        // Some are stored as what differs from a base.
+        for stored in [case["base"].as_str().unwrap_or(name), name] {
+            for file in std::fs::read_dir(cross_encoder(stored)).unwrap() {
+                let file = file.unwrap();
+                std::fs::copy(file.path(), format!("{path}/{}", file.file_name().to_str().unwrap())).unwrap();
+            }
+        }
+        let run = lexel(&["info", &path, "--json"]);
+        match lexel::CrossEncoder::builder(&path).device(lexel::Device::Cpu).load() {
+            Ok(model) => {
+                let json = run.json();
+                assert_eq!(json["activation"], model.activation().name(), "{name}");
+                assert_eq!(json["labels"], serde_json::json!(model.labels()), "{name}");
+                assert_eq!(json["prompts"], serde_json::json!(model.prompts()), "{name}");
+                assert_eq!(json["max_seq_length"], serde_json::json!(model.max_seq_length()), "{name}");
+                activations.insert(model.activation().name());
+            }
+            Err(error) if error.to_string().contains("activation_fn") => assert_eq!(run.status, 65, "{name}: {run:?}"),
+            // A default prompt that is not there, for one.
+            Err(_) => {}
+        }
+    }
+    assert!(activations.len() > 2, "{activations:?}");
 }
 
 #[test]

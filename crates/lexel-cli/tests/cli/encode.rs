@@ -47,6 +47,28 @@ fn line_ends_and_byte_order_marks_are_no_part_of_a_text() {
 }
 
 #[test]
+fn tables_give_the_texts_of_a_column() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let texts = folder.write("in.txt", "one, \"two\"\n\nthree\n");
+    let tsv = folder.write("in.tsv", "id\ttext\r\n1\tone, \"two\"\r\n2\t\r\n3\tthree");
+    let bare = folder.write("bare.tsv", "one, \"two\"\n\nthree\n");
+    let csv = folder.write("in.csv", "body,id\n\"one, \"\"two\"\"\",1\n\n\"\",2\nthree,3\n");
+    let outputs: Vec<_> =
+        [(&texts, &[][..]), (&tsv, &[]), (&bare, &["--no-header"]), (&csv, &["--column", "body", "--window", "2"])]
+            .into_iter()
+            .map(|(input, options)| {
+                let output = format!("{input}.npy");
+                encode(&[&["-q", "--model", &model, "--input", input, "--output", &output], options].concat());
+                floats(&output)
+            })
+            .collect();
+    assert_eq!(outputs[0].0[0], 3);
+    for output in &outputs {
+        assert_close(&output.1, &outputs[0].1);
+    }
+}
+
+#[test]
 fn jsonl_holds_the_same_numbers_to_the_last_bit() {
     let (folder, model) = (Folder::new(), model("pool-mean"));
     let input = folder.write("in.txt", TEXTS.join("\n"));

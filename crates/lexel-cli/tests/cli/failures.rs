@@ -34,6 +34,42 @@ fn bad_data_is_named_with_its_line() {
     );
 }
 
+/// `predict` with this input and a file for the output, which must not be there afterwards.
+fn predict_fails(status: i32, expected: &str, name: &str, contents: &[u8], options: &[&str]) {
+    let folder = Folder::new();
+    let (input, output) = (folder.write(name, contents), folder.path("out.npy"));
+    let model = cross_encoder("bert-1");
+    let common = ["predict", "--device", "cpu", "--model", &model, "-i", &input, "-o", &output];
+    fail(status, expected, &[&common[..], options].concat());
+    assert_eq!(folder.names(), [name], "{expected}");
+}
+
+#[test]
+fn bad_pairs_are_named_with_their_line() {
+    let bare = &["--no-header"][..];
+    predict_fails(65, "p.tsv, line 2: 1 column, where the first line has 2", "p.tsv", b"a\tb\nc d\n", bare);
+    predict_fails(65, "p.tsv, line 1: 1 column: there is no column 2", "p.tsv", b"one\ntwo\n", bare);
+    predict_fails(65, "p.tsv, line 3: an empty line", "p.tsv", b"a\tb\nc\td\n\n", &["--no-header", "--window", "1"]);
+    predict_fails(65, "p.tsv, line 2: not valid UTF-8: byte 0xff at column 3", "p.tsv", b"a\tb\nc\t\xff\n", bare);
+    predict_fails(65, "p.csv, line 2: not valid UTF-8: byte 0xff in column 2", "p.csv", b"a,b\nc,\xff\n", bare);
+    predict_fails(65, "p.csv, line 2: a quote is opened", "p.csv", b"a,b\nc,\"d\ne,f\n", bare);
+    predict_fails(65, "p.csv, line 1: the file is empty", "p.csv", b"", &[]);
+    let missing = "p.tsv, line 1: there is no column 'text_a'; the columns are 'query', 'passage': choose two by \
+                   --columns A,B, or --no-header if this line is data";
+    predict_fails(65, missing, "p.tsv", b"query\tpassage\na\tb\n", &[]);
+    predict_fails(65, "no column 'b'; the columns are 'a', 'c'", "p.csv", b"a,c\n", &["--columns", "a,b"]);
+    predict_fails(65, "line 1: there is no key 'text_b'; the keys are 'text_a'", "p.jsonl", b"{\"text_a\": \"\"}", &[]);
+}
+
+#[test]
+fn pairs_need_two_columns() {
+    predict_fails(2, "give two columns", "p.tsv", b"a\tb\n", &["--columns", "a"]);
+    predict_fails(2, "with --no-header, columns are numbers", "p.tsv", b"", &["--no-header", "--columns", "a,b"]);
+    predict_fails(2, "--no-header is for .tsv and .csv", "p.jsonl", b"", &["--no-header"]);
+    predict_fails(2, "a .txt input has a text a line, no pairs", "p.txt", b"a\n", &[]);
+    predict_fails(2, "unexpected argument '--column'", "p.tsv", b"", &["--column", "a"]);
+}
+
 #[test]
 fn what_is_not_there_is_no_input() {
     let (folder, model) = (Folder::new(), model("pool-mean"));
@@ -139,17 +175,24 @@ fn a_reader_that_goes_away_ends_the_program_quietly() {
 
 #[test]
 fn an_interrupted_run_says_so_and_leaves_nothing() {
-    let (folder, model) = (Folder::new(), model("pool-mean"));
+    interrupt(&["encode", "--model", &model("pool-mean"), "--input-format", "txt"]);
+    interrupt(&["predict", "--model", &cross_encoder("bert-1"), "--input-format", "tsv", "--no-header"]);
+}
+
+/// Ctrl-C while the program waits for more of its input.
+fn interrupt(args: &[&str]) {
+    let folder = Folder::new();
     let mut child = command()
-        .args(["encode", "--device", "cpu", "--model", &model, "-i", "-", "--input-format", "txt"])
+        .args(args)
+        .args(["--device", "cpu", "-i", "-"])
         .args(["-o", &folder.path("out.npy"), "--window", "1"])
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The input stays open: the program waits for more when the signal comes.
+    // The input stays open.
     let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(b"one\ntwo\n").unwrap();
+    stdin.write_all(b"one\ttwo\nthree\tfour\n").unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut messages = String::new();
     stderr.read_line(&mut messages).unwrap();

@@ -3,4 +3,6 @@
 mod commands;
 mod encode;
 mod failures;
+mod predict;
+mod rank;
 mod support;

@@ -7,9 +7,67 @@ use tempfile::TempDir;
 
 /// One of the golden models: tiny, with random weights.
 pub fn model(name: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/models").join(name);
-    assert!(folder.is_dir(), "{} is missing", folder.display());
-    folder.to_str().unwrap().to_string()
+    golden(&format!("models/{name}"))
+}
+
+/// One of the golden cross-encoders that is stored whole, not as what differs from another.
+pub fn cross_encoder(name: &str) -> String {
+    golden(&format!("cross_encoder/models/{name}"))
+}
+
+fn golden(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path);
+    assert!(path.exists(), "{} is missing", path.display());
+    path.to_str().unwrap().to_string()
+}
+
+/// The golden cases of cross-encoders.
+pub fn cross_encoder_cases() -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(golden("cross_encoder/cases.json")).unwrap()).unwrap()
+}
+
+/// What the reference library made of some documents and a query.
+pub struct Ranking {
+    pub query: String,
+    pub documents: Vec<String>,
+    /// Indices of documents and their scores, best first.
+    pub hits: Vec<(usize, f32)>,
+}
+
+/// The golden ranking of all documents by a model.
+pub fn ranking(model: &str) -> Ranking {
+    let cases = cross_encoder_cases();
+    let name = format!("rank/{model}/all");
+    let case = cases["rank"].as_array().unwrap().iter().find(|case| case["name"] == name.as_str()).unwrap();
+    let text =
+        |index: &serde_json::Value| cases["texts"][index.as_u64().unwrap() as usize].as_str().unwrap().to_string();
+    let hit =
+        |hit: &serde_json::Value| (hit["corpus_id"].as_u64().unwrap() as usize, hit["score"].as_f64().unwrap() as f32);
+    Ranking {
+        query: text(&case["query"]),
+        documents: case["documents"].as_array().unwrap().iter().map(text).collect(),
+        hits: case["expected"].as_array().unwrap().iter().map(hit).collect(),
+    }
+}
+
+impl Ranking {
+    /// The scores in the order of the documents.
+    pub fn scores(&self) -> Vec<f32> {
+        let mut scores = vec![0.0; self.documents.len()];
+        self.hits.iter().for_each(|&(i, score)| scores[i] = score);
+        scores
+    }
+
+    /// The documents as a .jsonl file of texts.
+    pub fn jsonl(&self) -> String {
+        self.documents.iter().map(|text| serde_json::json!({"text": text}).to_string() + "\n").collect()
+    }
+
+    /// The query with each document as a .jsonl file of pairs.
+    pub fn pairs_jsonl(&self) -> String {
+        let line = |text| serde_json::json!({"text_a": self.query, "text_b": text}).to_string() + "\n";
+        self.documents.iter().map(line).collect()
+    }
 }
 
 /// A folder of its own for a test, with what the test puts there.
@@ -110,22 +168,35 @@ pub fn pipe(input: &[u8], args: &[&str]) -> Run {
     Run::of(child.wait_with_output().unwrap())
 }
 
-/// A .npy file: its type, its shape and its bytes.
+/// A .npy file of two dimensions: its type, its shape and its bytes.
 pub fn npy(bytes: &[u8]) -> (String, [usize; 2], Vec<u8>) {
+    let (descr, shape, data) = npy_of_any_shape(bytes);
+    (descr, shape.try_into().unwrap(), data)
+}
+
+fn npy_of_any_shape(bytes: &[u8]) -> (String, Vec<usize>, Vec<u8>) {
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
     let length = u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
     assert_eq!((10 + length) % 64, 0);
     let dict = std::str::from_utf8(&bytes[10..10 + length]).unwrap();
     assert!(dict.ends_with('\n') && dict.contains("'fortran_order': False"), "{dict}");
     let between = |start: &str, end: &str| dict.split_once(start).unwrap().1.split_once(end).unwrap().0;
-    let shape: Vec<usize> = between("'shape': (", ")").split(',').map(|n| n.trim().parse().unwrap()).collect();
-    (between("'descr': '", "'").to_string(), shape.try_into().unwrap(), bytes[10 + length..].to_vec())
+    // `(3,)` or `(3, 2)`
+    let shape = between("'shape': (", ")").split(',').map(str::trim).filter(|n| !n.is_empty());
+    let shape = shape.map(|n| n.parse().unwrap()).collect();
+    (between("'descr': '", "'").to_string(), shape, bytes[10 + length..].to_vec())
+}
+
+/// A .npy file of float32 in two dimensions.
+pub fn floats(path: &str) -> ([usize; 2], Vec<f32>) {
+    let (shape, data) = scores(path);
+    (shape.try_into().unwrap(), data)
 }
 
 /// A .npy file of float32.
-pub fn floats(path: &str) -> ([usize; 2], Vec<f32>) {
-    let (descr, shape, data) = npy(&std::fs::read(path).unwrap());
-    assert_eq!((descr.as_str(), data.len()), ("<f4", shape[0] * shape[1] * 4));
+pub fn scores(path: &str) -> (Vec<usize>, Vec<f32>) {
+    let (descr, shape, data) = npy_of_any_shape(&std::fs::read(path).unwrap());
+    assert_eq!((descr.as_str(), data.len()), ("<f4", shape.iter().product::<usize>() * 4));
     (shape, data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
 }
 
@@ -133,6 +204,12 @@ pub fn floats(path: &str) -> ([usize; 2], Vec<f32>) {
 pub fn expected(model: &str, texts: &[&str], options: &lexel::EncodeOptions) -> lexel::Matrix {
     let model = lexel::SentenceTransformer::builder(model).device(lexel::Device::Cpu).load().unwrap();
     model.encode_with(texts, options).unwrap()
+}
+
+/// The same pairs through the library.
+pub fn expected_scores(model: &str, pairs: &[(&str, &str)], options: &lexel::PredictOptions) -> lexel::Matrix {
+    let model = lexel::CrossEncoder::builder(model).device(lexel::Device::Cpu).load().unwrap();
+    model.predict_with(pairs, options).unwrap()
 }
 
 /// Batches are cut differently, which may change the last bits.

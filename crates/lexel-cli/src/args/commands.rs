@@ -1,0 +1,171 @@
+//! The options of each subcommand.
+
+use super::shared::*;
+use clap::Args;
+use std::path::PathBuf;
+
+/// `lexel encode`
+#[derive(Debug, Args)]
+pub struct EncodeCommand {
+    /// Hub id (all-MiniLM-L6-v2, org/name) or folder of the model
+    #[arg(long, short, value_name = "MODEL")]
+    pub model: String,
+    /// Which texts.
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Where the embeddings go: .npy or .jsonl, or - for standard output
+    ///
+    /// An existing file is replaced once the new one is complete. The header of .npy holds the number of rows, so that into
+    /// a pipe all of it is written at the end and held in memory until then: .jsonl streams.
+    #[arg(long, short, value_name = "FILE|-")]
+    pub output: PathBuf,
+    /// The format of the output, where its name does not say
+    #[arg(long, value_name = "FORMAT")]
+    pub output_format: Option<OutputFormat>,
+    /// What happens to each text.
+    #[command(flatten)]
+    pub embedding: EmbeddingArgs,
+    /// The numbers of the output: float32, int8, uint8, or one bit a dimension
+    ///
+    /// int8 and uint8 divide the range of each dimension into 256 steps. The ranges come from --ranges; else from the whole
+    /// input, and then all embeddings are held in memory until its end. binary and ubinary are eight dimensions a byte.
+    #[arg(long, value_name = "PRECISION", default_value = "float32", help_heading = "Embeddings",
+          value_parser = ["float32", "int8", "uint8", "binary", "ubinary"])]
+    pub precision: String,
+    /// The ranges for int8 and uint8: a .npy file of float32 [2, dimensions], smallest and largest values
+    #[arg(long, value_name = "FILE.npy", help_heading = "Embeddings")]
+    pub ranges: Option<PathBuf>,
+    /// The model on its device.
+    #[command(flatten)]
+    pub on: ModelArgs,
+    /// Texts a window: read, encoded and written at once
+    #[arg(long, value_name = "N", default_value_t = crate::input::WINDOW_RECORDS, value_parser = positive, hide = true)]
+    pub window: usize,
+}
+
+/// `lexel predict`
+#[derive(Debug, Args)]
+pub struct PredictCommand {
+    /// Hub id (org/name) or folder of the cross-encoder
+    #[arg(long, short, value_name = "MODEL")]
+    pub model: String,
+    /// Which pairs.
+    #[command(flatten)]
+    pub input: PairsArgs,
+    /// Where the scores go: .npy or .jsonl, or - for standard output
+    ///
+    /// An existing file is replaced once the new one is complete. The header of .npy holds the number of rows, so that into
+    /// a pipe all of it is written at the end and held in memory until then: .jsonl streams.
+    #[arg(long, short, value_name = "FILE|-")]
+    pub output: PathBuf,
+    /// The format of the output, where its name does not say
+    #[arg(long, value_name = "FORMAT")]
+    pub output_format: Option<OutputFormat>,
+    /// How pairs are scored.
+    #[command(flatten)]
+    pub score: ScoreArgs,
+    /// Turn the scores of each pair into probabilities; nothing for a model of one label
+    #[arg(long, help_heading = "Scores")]
+    pub softmax: bool,
+    /// The model on its device.
+    #[command(flatten)]
+    pub on: ModelArgs,
+    /// Pairs a window: read, scored and written at once
+    #[arg(long, value_name = "N", default_value_t = crate::input::WINDOW_RECORDS, value_parser = positive, hide = true)]
+    pub window: usize,
+}
+
+/// `lexel rank`
+#[derive(Debug, Args)]
+pub struct RankCommand {
+    /// Hub id (org/name) or folder of the cross-encoder
+    #[arg(long, short, value_name = "MODEL")]
+    pub model: String,
+    /// What the texts should answer
+    #[arg(long, value_name = "TEXT")]
+    pub query: String,
+    /// Which texts.
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Print only the best N texts
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub top_k: Option<usize>,
+    /// How texts are scored.
+    #[command(flatten)]
+    pub score: ScoreArgs,
+    /// The model on its device.
+    #[command(flatten)]
+    pub on: ModelArgs,
+}
+
+/// `lexel similarity`
+#[derive(Debug, Args)]
+pub struct SimilarityCommand {
+    /// Hub id (all-MiniLM-L6-v2, org/name) or folder of the model
+    #[arg(long, short, value_name = "MODEL")]
+    pub model: String,
+    /// The texts to compare, each with each
+    #[arg(value_name = "TEXT", required_unless_present = "input")]
+    pub texts: Vec<String>,
+    /// More texts, from a file.
+    #[command(flatten)]
+    pub input: OptionalInputArgs,
+    /// What happens to each text.
+    #[command(flatten)]
+    pub embedding: EmbeddingArgs,
+    /// The model on its device.
+    #[command(flatten)]
+    pub on: ModelArgs,
+}
+
+/// `lexel info`
+#[derive(Debug, Args)]
+pub struct InfoCommand {
+    /// Hub id (all-MiniLM-L6-v2, org/name) or folder of the model
+    pub model: String,
+    /// Print the model as the program that lexel runs, step by step
+    #[arg(long)]
+    pub program: bool,
+    /// Where it comes from.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `lexel download`
+#[derive(Debug, Args)]
+pub struct DownloadCommand {
+    /// Hub id (all-MiniLM-L6-v2, org/name)
+    pub model: String,
+    /// Where it comes from.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `lexel bench`
+#[derive(Debug, Args)]
+pub struct BenchCommand {
+    /// Hub id (all-MiniLM-L6-v2, org/name) or folder of the model
+    #[arg(long, short, value_name = "MODEL", requires = "input")]
+    pub model: Option<String>,
+    /// Which texts.
+    #[command(flatten)]
+    pub input: OptionalInputArgs,
+    /// A model's shape, with random weights: all-MiniLM-L6-v2, bert-base, ... (any other name lists them)
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "input"])]
+    pub preset: Option<String>,
+    /// Tokens a text: short (28 on average), mixed (8 to 512, most of them short), long (256), or a number
+    #[arg(long, value_name = "LENGTHS", requires = "preset", default_value = "short")]
+    pub lengths: String,
+    /// How many texts [default: all of the file; with --preset, as many as have 65,536 tokens]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub texts: Option<usize>,
+    /// How often to measure
+    #[arg(long, value_name = "N", default_value = "3", value_parser = positive)]
+    pub repeats: usize,
+    /// What happens to each text.
+    #[command(flatten)]
+    pub embedding: EmbeddingArgs,
+    /// The model on its device.
+    #[command(flatten)]
+    pub on: ModelArgs,
+}

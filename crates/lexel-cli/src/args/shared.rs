@@ -1,0 +1,184 @@
+//! Groups of options that several subcommands have.
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+use lexel::Activation;
+use std::path::PathBuf;
+
+/// Where a model comes from.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct SourceArgs {
+    /// A branch, tag or commit of the model's repository [default: main]
+    #[arg(long, value_name = "REV")]
+    pub revision: Option<String>,
+    /// Use the cache only, never the network
+    #[arg(long)]
+    pub offline: bool,
+    /// The hub's cache folder [default: that of the Python library]
+    #[arg(long, value_name = "FOLDER")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// What computes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Device")]
+pub struct DeviceArgs {
+    /// auto, cpu, gpu, or part of an adapter's name (see `lexel devices`)
+    ///
+    /// auto takes a real GPU if there is one, else the CPU; a software adapter only runs when it is named.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: String,
+    /// What to compute in; f16 needs a GPU that has it
+    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = ["f32", "f16"])]
+    pub dtype: String,
+    /// Tokens a batch [default: what suits the device]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub batch_tokens: Option<usize>,
+}
+
+/// A model on a device.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// Where it comes from.
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Truncate texts (or pairs) to N tokens, special tokens included [default: the model's own maximum]
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = "Model", visible_alias = "max-length")]
+    pub max_seq_length: Option<usize>,
+    /// What it runs on.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// What happens to each text.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Embeddings")]
+pub struct EmbeddingArgs {
+    /// Text to put before every text
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["prompt_name", "query", "document"])]
+    pub prompt: Option<String>,
+    /// The name of one of the model's prompts, to put before every text
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["query", "document"])]
+    pub prompt_name: Option<String>,
+    /// The texts are search queries: use the model's prompt for them
+    #[arg(long, conflicts_with = "document")]
+    pub query: bool,
+    /// The texts are documents to be found: use the model's prompt for them
+    #[arg(long)]
+    pub document: bool,
+    /// Divide each embedding by its length, after truncation
+    #[arg(long)]
+    pub normalize: bool,
+    /// Keep only the first N dimensions of each embedding
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub truncate_dim: Option<usize>,
+}
+
+/// How a cross-encoder scores.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Scores")]
+pub struct ScoreArgs {
+    /// Text to put before the first text of every pair
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_name")]
+    pub prompt: Option<String>,
+    /// The name of one of the model's prompts, to put before the first text of every pair
+    #[arg(long, value_name = "NAME")]
+    pub prompt_name: Option<String>,
+    /// What makes scores of the model's logits: identity, sigmoid, tanh, ... (any other name lists them)
+    /// [default: the model's own, see `lexel info`]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Activation::ALL.map(Activation::name)),
+          hide_possible_values = true)]
+    pub activation: Option<String>,
+}
+
+/// Formats of input files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InputFormat {
+    /// A text a line; an empty line is an empty text
+    Txt,
+    /// A JSON object a line; or the bare text, a string (for pairs, an array of two)
+    Jsonl,
+    /// Columns separated by tabs: a line is a record, and a quote is a character like any other
+    Tsv,
+    /// Columns separated by commas: a field in double quotes may hold commas and line ends; empty lines are skipped
+    Csv,
+}
+
+/// Formats of output files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// NumPy's array file: float32 [texts, dimensions], or int8 / uint8; for scores float32 [pairs] or [pairs, labels]
+    Npy,
+    /// {"index": 0, "embedding": [...]} a line; for scores {"index": 0, "score": ...} or {"index": 0, "scores": {LABEL: ...}}
+    Jsonl,
+}
+
+/// How the input is written.
+#[derive(Debug, Args)]
+pub struct FormatArgs {
+    /// The format of the input, where its name does not say
+    #[arg(long, value_name = "FORMAT", requires = "input")]
+    pub input_format: Option<InputFormat>,
+    /// The first line of a .tsv or .csv file is data: columns have numbers, from 1, instead of names
+    #[arg(long, requires = "input")]
+    pub no_header: bool,
+}
+
+/// Which column of the input to read.
+#[derive(Debug, Args)]
+pub struct ColumnArgs {
+    /// The column of a .tsv or .csv file, or the key of a .jsonl file, that holds the text
+    /// [default: text; with --no-header, 1]
+    #[arg(long, value_name = "NAME", requires = "input")]
+    pub column: Option<String>,
+    /// How the input is written.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// Which texts to read.
+#[derive(Debug, Args)]
+pub struct InputArgs {
+    /// The file of texts: .txt, .jsonl, .tsv or .csv, or - for standard input
+    #[arg(long, short, value_name = "FILE|-", required = true)]
+    pub input: PathBuf,
+    /// Which column of it.
+    #[command(flatten)]
+    pub column: ColumnArgs,
+}
+
+/// The same, where texts may come from elsewhere.
+#[derive(Debug, Args)]
+pub struct OptionalInputArgs {
+    /// The file of texts: .txt, .jsonl, .tsv or .csv, or - for standard input
+    #[arg(long, short, value_name = "FILE|-")]
+    pub input: Option<PathBuf>,
+    /// Which column of it.
+    #[command(flatten)]
+    pub column: ColumnArgs,
+}
+
+/// Which pairs to read.
+#[derive(Debug, Args)]
+pub struct PairsArgs {
+    /// The file of pairs: .jsonl, .tsv or .csv, or - for standard input
+    #[arg(long, short, value_name = "FILE|-", required = true)]
+    pub input: PathBuf,
+    /// The two columns of a .tsv or .csv file, or keys of a .jsonl file, that hold the texts of a pair
+    /// [default: text_a,text_b; with --no-header, 1,2]
+    #[arg(long, value_name = "A,B")]
+    pub columns: Option<String>,
+    /// How the input is written.
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// A number of at least one.
+pub(super) fn positive(text: &str) -> Result<usize, String> {
+    match text.replace('_', "").parse() {
+        Ok(0) => Err("must be at least 1".to_string()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("not a whole number".to_string()),
+    }
+}

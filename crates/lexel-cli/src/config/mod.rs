@@ -1,0 +1,142 @@
+//! What the command line means: parsed arguments in, checked configuration out.
+
+mod input;
+
+pub use input::{ending, is_pipe, pairs, texts};
+
+use crate::args::{DeviceArgs, EmbeddingArgs, ModelArgs, ScoreArgs, SourceArgs};
+use crate::failure::Failure;
+use crate::messages;
+use crate::model::Model;
+use lexel::checkpoint::SourceOptions;
+use lexel::{Activation, Device, Dtype, EncodeOptions, Matrix, OnProgress, PredictOptions, SentenceTransformer};
+
+/// A model, where it comes from and what it runs on.
+pub struct ModelConfig {
+    id: String,
+    source: SourceOptions,
+    max_seq_length: Option<usize>,
+    device: Device,
+    dtype: Dtype,
+}
+
+/// What the texts are: decides the prompt where none is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Just texts.
+    Any,
+    /// Search queries.
+    Query,
+    /// Documents to be found.
+    Document,
+}
+
+/// How texts are encoded.
+#[derive(Clone)]
+pub struct EncodeConfig {
+    /// What the texts are.
+    pub task: Task,
+    /// The library's options.
+    pub options: EncodeOptions,
+}
+
+impl ModelConfig {
+    /// The configuration behind the arguments.
+    pub fn resolve(id: String, args: &ModelArgs) -> Result<ModelConfig, Failure> {
+        let (device, dtype) = device(&args.device)?;
+        Ok(ModelConfig { id, source: source(&args.source), max_seq_length: args.max_seq_length, device, dtype })
+    }
+
+    /// The dtype that is computed in.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Loads the model, with a bar while files are downloaded, and says what it runs on.
+    pub fn load<M: Model>(&self) -> Result<M, Failure> {
+        let bar = messages::DownloadBar::default();
+        let mut loader =
+            M::builder(&self.id).device(self.device.clone()).dtype(self.dtype).download_progress(bar.callback());
+        if let Some(revision) = &self.source.revision {
+            loader = loader.revision(revision);
+        }
+        if let Some(folder) = &self.source.cache_dir {
+            loader = loader.cache_dir(folder);
+        }
+        if self.source.offline {
+            loader = loader.offline(true);
+        }
+        if let Some(tokens) = self.max_seq_length {
+            loader = loader.max_seq_length(tokens);
+        }
+        let loaded = M::load(loader);
+        bar.finish();
+        let model = loaded?;
+        messages::note(&format!("device: {}", model.device()));
+        Ok(model)
+    }
+}
+
+/// Where a model comes from.
+pub fn source(args: &SourceArgs) -> SourceOptions {
+    SourceOptions {
+        revision: args.revision.clone(),
+        cache_dir: args.cache_dir.clone(),
+        offline: args.offline,
+        ..SourceOptions::default()
+    }
+}
+
+/// The device and what it computes in.
+pub fn device(args: &DeviceArgs) -> Result<(Device, Dtype), Failure> {
+    Ok((args.device.parse()?, args.dtype.parse()?))
+}
+
+impl EncodeConfig {
+    /// The configuration behind the arguments.
+    pub fn resolve(args: &EmbeddingArgs, batch_tokens: Option<usize>) -> EncodeConfig {
+        let task = match (args.query, args.document) {
+            (true, _) => Task::Query,
+            (_, true) => Task::Document,
+            _ => Task::Any,
+        };
+        let options = EncodeOptions {
+            prompt: args.prompt.clone(),
+            prompt_name: args.prompt_name.clone(),
+            normalize: args.normalize,
+            truncate_dim: args.truncate_dim,
+            batch_tokens,
+            ..EncodeOptions::default()
+        };
+        EncodeConfig { task, options }
+    }
+
+    /// Encodes texts; `progress` is called after each batch.
+    pub fn encode<S: AsRef<str> + Sync>(
+        &self,
+        model: &SentenceTransformer,
+        texts: &[S],
+        progress: OnProgress,
+    ) -> lexel::Result<Matrix> {
+        let options = EncodeOptions { progress: Some(progress), ..self.options.clone() };
+        match self.task {
+            Task::Any => model.encode_with(texts, &options),
+            Task::Query => model.encode_query(texts, &options),
+            Task::Document => model.encode_document(texts, &options),
+        }
+    }
+}
+
+/// How pairs are scored.
+pub fn score(args: &ScoreArgs, softmax: bool, batch_tokens: Option<usize>) -> PredictOptions {
+    let named = |name: &String| Activation::ALL.into_iter().find(|activation| activation.name() == name);
+    PredictOptions {
+        prompt: args.prompt.clone(),
+        prompt_name: args.prompt_name.clone(),
+        // The parser knows the names.
+        activation: args.activation.as_ref().and_then(named),
+        softmax,
+        batch_tokens,
+        ..PredictOptions::default()
+    }
+}

@@ -1,0 +1,230 @@
+//! Formats in which a line is a record.
+
+use super::columns::{Columns, Table};
+use super::{RECORD_BYTES, Records, bad, choose};
+use crate::failure::Failure;
+use serde_json::Value;
+use std::io::{BufRead, Read};
+
+/// The lines of an input.
+pub struct Lines {
+    reader: Box<dyn BufRead + Send>,
+    /// The input's name in messages.
+    pub name: String,
+    /// The number of the current line, from 1.
+    pub line: u64,
+    /// The current line, with its end.
+    pub buffer: Vec<u8>,
+}
+
+/// .txt
+pub struct Txt(pub Lines);
+
+/// .jsonl
+pub struct Jsonl<const N: usize> {
+    lines: Lines,
+    keys: [String; N],
+}
+
+/// .tsv
+pub struct Tsv<const N: usize> {
+    lines: Lines,
+    table: Table<N>,
+}
+
+impl Lines {
+    /// The lines of `reader`, which is called `name` in messages.
+    pub fn new(reader: Box<dyn BufRead + Send>, name: String) -> Lines {
+        Lines { reader, name, line: 0, buffer: Vec::new() }
+    }
+
+    /// Reads a line into the buffer. Answers with the bytes read; `None` at the end of the input.
+    pub fn read(&mut self) -> Result<Option<u64>, Failure> {
+        self.buffer.clear();
+        self.line += 1;
+        let mut limited = (&mut self.reader).take(RECORD_BYTES as u64);
+        let read = limited.read_until(b'\n', &mut self.buffer).map_err(|error| Failure::reading(&self.name, &error))?;
+        if read == RECORD_BYTES {
+            return Err(self.bad(&format!("the line is longer than {} MiB", RECORD_BYTES >> 20)));
+        }
+        // A byte order mark is no part of the first text.
+        if self.line == 1 && self.buffer.starts_with(b"\xef\xbb\xbf") {
+            self.buffer.drain(..3);
+        }
+        Ok((read > 0).then_some(read as u64))
+    }
+
+    /// The current line, without its end.
+    fn text(&self) -> Result<&str, Failure> {
+        let line =
+            self.buffer.strip_suffix(b"\n").map_or(&self.buffer[..], |line| line.strip_suffix(b"\r").unwrap_or(line));
+        std::str::from_utf8(line).map_err(|error| {
+            let byte = self.buffer.get(error.valid_up_to()).copied().unwrap_or_default();
+            self.bad(&format!("not valid UTF-8: byte {byte:#04x} at column {}", error.valid_up_to() + 1))
+        })
+    }
+
+    fn bad(&self, what: &str) -> Failure {
+        bad(&self.name, self.line, what)
+    }
+}
+
+impl<const N: usize> Records<N> for Txt {
+    fn next(&mut self) -> Result<Option<([String; N], u64)>, Failure> {
+        let Some(read) = self.0.read()? else { return Ok(None) };
+        let text = self.0.text()?;
+        Ok(Some((std::array::from_fn(|_| text.to_string()), read)))
+    }
+}
+
+impl<const N: usize> Jsonl<N> {
+    /// Reads the values of these keys.
+    pub fn new(lines: Lines, keys: [String; N]) -> Jsonl<N> {
+        Jsonl { lines, keys }
+    }
+
+    /// The texts of the line in the buffer.
+    fn texts(&self) -> Result<[String; N], Failure> {
+        let line = self.lines.text()?;
+        let bad = |what: &str| self.lines.bad(what);
+        let bare = if N == 1 { "string" } else { "array of two strings" };
+        if line.trim().is_empty() {
+            return Err(bad(&format!("an empty line: each line of a .jsonl file is a JSON object or {bare}")));
+        }
+        let value = serde_json::from_str(line).map_err(|error| bad(&format!("not valid JSON: {error}")))?;
+        let mut texts = std::array::from_fn(|_| String::new());
+        match value {
+            Value::String(text) if N == 1 => texts[0] = text,
+            Value::Array(values) if N > 1 => {
+                if values.len() != N {
+                    return Err(bad(&format!("an array of {}: a pair has two texts", values.len())));
+                }
+                for (i, value) in values.iter().enumerate() {
+                    texts[i] = string(value).map_err(|kind| bad(&format!("text {} is {kind}, not a string", i + 1)))?;
+                }
+            }
+            Value::Object(object) => {
+                for (text, key) in texts.iter_mut().zip(&self.keys) {
+                    let Some(value) = object.get(key) else {
+                        let keys: Vec<_> = object.keys().map(|key| format!("'{key}'")).collect();
+                        let keys = if keys.is_empty() { "none".to_string() } else { keys.join(", ") };
+                        let what = format!("there is no key '{key}'; the keys are {keys}: {}", choose::<N>());
+                        return Err(bad(&what));
+                    };
+                    *text = string(value).map_err(|kind| bad(&format!("'{key}' is {kind}, not a string")))?;
+                }
+            }
+            other => return Err(bad(&format!("expected a JSON object or {bare}, found {}", kind(&other)))),
+        }
+        Ok(texts)
+    }
+}
+
+impl<const N: usize> Records<N> for Jsonl<N> {
+    fn next(&mut self) -> Result<Option<([String; N], u64)>, Failure> {
+        let Some(read) = self.lines.read()? else { return Ok(None) };
+        Ok(Some((self.texts()?, read)))
+    }
+}
+
+impl<const N: usize> Tsv<N> {
+    /// Reads these columns.
+    pub fn new(lines: Lines, columns: Columns<N>) -> Tsv<N> {
+        Tsv { lines, table: Table::new(columns, "a tab separates columns") }
+    }
+}
+
+impl<const N: usize> Records<N> for Tsv<N> {
+    fn next(&mut self) -> Result<Option<([String; N], u64)>, Failure> {
+        let mut bytes = 0;
+        while let Some(read) = self.lines.read()? {
+            bytes += read;
+            let fields: Vec<&str> = self.lines.text()?.split('\t').collect();
+            let texts = self.table.texts(&fields);
+            if let Some(texts) = texts.map_err(|what| self.lines.bad(&what))? {
+                return Ok(Some((texts, bytes)));
+            }
+        }
+        self.table.end().map_err(|what| self.lines.bad(what))?;
+        Ok(None)
+    }
+}
+
+/// The text of a string; of another value, what it is.
+fn string(value: &Value) -> Result<String, &'static str> {
+    value.as_str().map(str::to_string).ok_or_else(|| kind(value))
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{fails, read, records};
+    use super::super::{Columns, Format};
+
+    fn jsonl() -> Format<1> {
+        Format::Jsonl(["text".into()])
+    }
+
+    fn pairs() -> Format<2> {
+        Format::Jsonl(["a".into(), "b".into()])
+    }
+
+    #[test]
+    fn lines_with_every_kind_of_end() {
+        assert_eq!(records(b"a\r\nb\n\nc\r", &Format::Txt), [["a"], ["b"], [""], ["c\r"]]);
+        assert_eq!(records(b"\xef\xbb\xbfa\n", &Format::Txt), [["a"]]);
+        assert_eq!(records(b"\n", &Format::Txt), [[""]]);
+        assert!(read::<1>(b"", &Format::Txt, 9).unwrap().is_empty());
+    }
+
+    #[test]
+    fn objects_and_bare_texts() {
+        let texts = records(b"{\"id\": 1, \"text\": \"a\\nb\"}\r\n\"c\"\n", &jsonl());
+        assert_eq!(texts, [["a\nb"], ["c"]]);
+        let texts = records(b"{\"b\": \"2\", \"id\": 1, \"a\": \"1\"}\n[\"3\", \"\"]", &pairs());
+        assert_eq!(texts, [["1", "2"], ["3", ""]]);
+    }
+
+    #[test]
+    fn a_line_of_tsv_is_a_record_whatever_its_quotes() {
+        let named = Format::Tsv(Columns::Named(["q".into(), "p".into()]));
+        let texts = records(b"\xef\xbb\xbfp\tid\tq\r\n\"a\t\t \"\"b\"\r\n\t\t", &named);
+        assert_eq!(texts, [[" \"\"b\"", "\"a"], ["", ""]]);
+        assert_eq!(records(b"a\n\nb\n", &Format::Tsv(Columns::Numbered([0]))), [["a"], [""], ["b"]]);
+        assert!(read::<2>(b"q\tp\n", &named, 9).unwrap().is_empty());
+        assert!(read::<1>(b"", &Format::Tsv(Columns::Numbered([0])), 9).unwrap().is_empty());
+    }
+
+    #[test]
+    fn errors_name_the_line_and_what_to_do() {
+        let jsonl = jsonl();
+        fails(&[
+            (b"good\nb\xffd\n", &Format::Txt, "file, line 2: not valid UTF-8: byte 0xff at column 2"),
+            (b"{\"text\": \n", &jsonl, "file, line 1: not valid JSON"),
+            (b"\"a\"\n\n", &jsonl, "line 2: an empty line"),
+            (b"{\"body\": \"x\"}", &jsonl, "no key 'text'; the keys are 'body': choose one by --column NAME"),
+            (b"{\"text\": 7}", &jsonl, "'text' is a number"),
+            (b"[1]", &jsonl, "expected a JSON object or string, found an array"),
+        ]);
+        let (pairs, numbered) = (pairs(), Format::Tsv(Columns::Numbered([0, 1])));
+        fails(&[
+            (b"{\"a\": \"x\"}", &pairs, "no key 'b'; the keys are 'a': choose two by --columns A,B"),
+            (b"[\"x\", \"y\"]\n[\"x\"]", &pairs, "line 2: an array of 1: a pair has two texts"),
+            (b"[\"x\", null]", &pairs, "text 2 is null, not a string"),
+            (b"\"x\"", &pairs, "expected a JSON object or array of two strings, found a string"),
+            (b"a\tb\na b\n", &numbered, "file, line 2: 1 column, where the first line has 2 (a tab separates columns)"),
+            (b"a\tb\n\n", &numbered, "file, line 2: an empty line"),
+            (b"", &Format::Tsv(Columns::Named(["a".into(), "b".into()])), "file, line 1: the file is empty"),
+        ]);
+    }
+}

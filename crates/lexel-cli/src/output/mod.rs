@@ -1,0 +1,244 @@
+//! Embeddings and scores into files: written aside and renamed when complete, so that a file of the wanted name is always
+//! whole.
+
+pub mod npy;
+mod rows;
+
+pub use rows::Rows;
+
+use crate::args::OutputFormat;
+use crate::config::{ending, is_pipe};
+use crate::failure::Failure;
+use crate::interrupt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, IsTerminal, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// Where rows go and how they are written.
+pub struct OutputConfig {
+    /// `None`: standard output.
+    path: Option<PathBuf>,
+    format: OutputFormat,
+}
+
+/// An output that is being written. Dropped before [`finish`](Output::finish), it leaves nothing behind.
+pub struct Output {
+    place: Place,
+    writer: BufWriter<Target>,
+    format: OutputFormat,
+    /// The type and width of the rows, known from the first ones on.
+    kind: Option<(&'static str, Option<usize>)>,
+    rows: usize,
+    /// For .npy into something that cannot be rewritten: all of it, until its number of rows is known.
+    held: Option<Vec<u8>>,
+}
+
+/// Where the output ends up.
+enum Place {
+    Stdout,
+    /// A pipe or device with a name: written directly.
+    Special(PathBuf),
+    File {
+        temporary: PathBuf,
+        path: PathBuf,
+    },
+}
+
+enum Target {
+    Stdout(io::Stdout),
+    File(File),
+}
+
+impl OutputConfig {
+    /// The output behind the arguments: its format from the option, else from the name's ending.
+    pub fn resolve(path: &Path, format: Option<OutputFormat>) -> Result<OutputConfig, Failure> {
+        let format = match (format, ending(path).as_deref()) {
+            (Some(format), _) => format,
+            (None, Some("npy")) => OutputFormat::Npy,
+            (None, Some("jsonl" | "ndjson")) => OutputFormat::Jsonl,
+            (None, _) if is_pipe(path) => {
+                let message = "the format of standard output is unknown: give --output-format npy or jsonl";
+                return Err(Failure::usage(message));
+            }
+            (None, _) => {
+                return Err(Failure::usage(format!(
+                    "the format of {} is unknown (known endings: .npy, .jsonl): give --output-format npy or jsonl",
+                    path.display()
+                )));
+            }
+        };
+        let path = (!is_pipe(path)).then(|| path.to_path_buf());
+        if path.is_none() && format == OutputFormat::Npy && io::stdout().is_terminal() {
+            return Err(Failure::usage(".npy is binary, and standard output is a terminal: give --output FILE.npy"));
+        }
+        Ok(OutputConfig { path, format })
+    }
+
+    /// Whether data goes to standard output.
+    pub fn is_stdout(&self) -> bool {
+        self.path.is_none()
+    }
+
+    /// Whether the output is .jsonl.
+    pub fn is_jsonl(&self) -> bool {
+        self.format == OutputFormat::Jsonl
+    }
+
+    /// Opens the output, aside.
+    pub fn create(&self) -> Result<Output, Failure> {
+        let (place, target) = match &self.path {
+            None => (Place::Stdout, Target::Stdout(io::stdout())),
+            Some(path) => open(path)?,
+        };
+        let rewritable = matches!(place, Place::File { .. });
+        let mut output = Output {
+            place,
+            writer: BufWriter::with_capacity(1 << 18, target),
+            format: self.format,
+            kind: None,
+            rows: 0,
+            held: (self.format == OutputFormat::Npy && !rewritable).then(Vec::new),
+        };
+        if self.format == OutputFormat::Npy && rewritable {
+            // Rewritten at the end, with the number of rows.
+            output.put(&[0; npy::HEADER_BYTES])?;
+        }
+        Ok(output)
+    }
+}
+
+fn open(path: &Path) -> Result<(Place, Target), Failure> {
+    // Through a link: the file behind it is replaced, not the link.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let failed = |error| Failure::writing(&path, &error);
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => {
+            return Err(Failure::usage(format!("{} is a folder: give a file for --output", path.display())));
+        }
+        Ok(metadata) if !metadata.is_file() => {
+            let file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
+            return Ok((Place::Special(path), Target::File(file)));
+        }
+        _ => {}
+    }
+    let Some(name) = path.file_name() else {
+        return Err(Failure::usage(format!("--output {} names no file", path.display())));
+    };
+    let mut aside = std::ffi::OsString::from(".");
+    aside.push(name);
+    aside.push(".lexel-tmp");
+    let temporary = path.with_file_name(aside);
+    let file = File::create(&temporary).map_err(failed)?;
+    interrupt::set_temporary(Some(temporary.clone()));
+    Ok((Place::File { temporary, path }, Target::File(file)))
+}
+
+impl Output {
+    /// Appends rows.
+    pub fn append(&mut self, rows: &Rows) -> Result<(), Failure> {
+        self.kind = Some((rows.descr(), rows.cols()));
+        match self.format {
+            OutputFormat::Npy => self.put(&rows.bytes())?,
+            OutputFormat::Jsonl => {
+                for row in 0..rows.count() {
+                    self.put(&rows.line(row, self.rows + row)?)?;
+                }
+            }
+        }
+        self.rows += rows.count();
+        // A reader of the pipe sees each window as soon as it is there.
+        if matches!(self.place, Place::Stdout | Place::Special(_)) {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Completes the output and gives it its name. At least an empty [`Rows`] must have been appended: it carries their
+    /// type and width.
+    pub fn finish(mut self) -> Result<(), Failure> {
+        if self.format == OutputFormat::Npy {
+            let (descr, cols) = self.kind.unwrap_or(("<f4", Some(0)));
+            let header = npy::header(descr, self.rows, cols);
+            match self.held.take() {
+                Some(held) => {
+                    self.put(&header)?;
+                    self.put(&held)?;
+                }
+                None => {
+                    self.flush()?;
+                    let rewound = self.writer.get_mut().rewind();
+                    rewound.map_err(|error| self.failed(&error))?;
+                    self.put(&header)?;
+                }
+            }
+        }
+        self.flush()?;
+        if let (Place::File { temporary, path }, Target::File(file)) = (&self.place, self.writer.get_ref()) {
+            // On disk before it has its name, or a power cut could leave an empty file of that name.
+            let renamed = file.sync_all().and_then(|()| fs::rename(temporary, path));
+            renamed.map_err(|error| self.failed(&error))?;
+            interrupt::set_temporary(None);
+            self.place = Place::Stdout;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        match &mut self.held {
+            Some(held) => {
+                held.extend_from_slice(bytes);
+                Ok(())
+            }
+            None => self.writer.write_all(bytes).map_err(|error| self.failed(&error)),
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.writer.flush().map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &io::Error) -> Failure {
+        match &self.place {
+            Place::Stdout => Failure::writing_stdout(error),
+            Place::Special(path) if error.kind() == io::ErrorKind::BrokenPipe => {
+                log::debug!("{}: {error}", path.display());
+                Failure::new(0, "")
+            }
+            Place::Special(path) | Place::File { path, .. } => Failure::writing(path, error),
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Place::File { temporary, .. } = &self.place {
+            let _ = fs::remove_file(temporary);
+            interrupt::set_temporary(None);
+        }
+    }
+}
+
+impl Target {
+    fn rewind(&mut self) -> io::Result<()> {
+        match self {
+            Target::Stdout(_) => Err(io::ErrorKind::NotSeekable.into()),
+            Target::File(file) => file.seek(SeekFrom::Start(0)).map(|_| ()),
+        }
+    }
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Target::Stdout(stdout) => stdout.write(bytes),
+            Target::File(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Target::Stdout(stdout) => stdout.flush(),
+            Target::File(file) => file.flush(),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What an output holds: rows of embeddings or of scores, as the bytes of .npy and the lines of .jsonl.
+
+use crate::failure::{DATA, Failure};
+use lexel::Matrix;
+use lexel::quantization::{Quantized, QuantizedData};
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// Some rows, as they are written.
+pub enum Rows<'a> {
+    /// Embeddings as they are.
+    Float32(Matrix),
+    /// Embeddings in fewer bits.
+    Quantized(Quantized),
+    /// Scores of pairs, and the names of their labels.
+    Scores(Matrix, &'a [String]),
+}
+
+impl Rows<'_> {
+    /// How many.
+    pub fn count(&self) -> usize {
+        match self {
+            Rows::Float32(matrix) | Rows::Scores(matrix, _) => matrix.rows,
+            Rows::Quantized(quantized) => quantized.rows,
+        }
+    }
+
+    /// Numbers a row; `None`: a row is a number.
+    pub fn cols(&self) -> Option<usize> {
+        match self {
+            Rows::Scores(_, [_]) => None,
+            Rows::Float32(matrix) | Rows::Scores(matrix, _) => Some(matrix.cols),
+            Rows::Quantized(quantized) => Some(quantized.cols),
+        }
+    }
+
+    /// Their type in .npy.
+    pub fn descr(&self) -> &'static str {
+        match self {
+            Rows::Float32(_) | Rows::Scores(..) => "<f4",
+            Rows::Quantized(Quantized { data: QuantizedData::I8(_), .. }) => "|i1",
+            Rows::Quantized(Quantized { data: QuantizedData::U8(_), .. }) => "|u1",
+        }
+    }
+
+    /// Their bytes in .npy.
+    pub fn bytes(&self) -> Vec<u8> {
+        match self {
+            Rows::Float32(matrix) | Rows::Scores(matrix, _) => {
+                matrix.data.iter().flat_map(|x| x.to_le_bytes()).collect()
+            }
+            Rows::Quantized(Quantized { data: QuantizedData::I8(codes), .. }) => {
+                codes.iter().map(|&code| code as u8).collect()
+            }
+            Rows::Quantized(Quantized { data: QuantizedData::U8(codes), .. }) => codes.clone(),
+        }
+    }
+
+    /// A row's line in .jsonl. `index` is its number in the whole output.
+    pub fn line(&self, row: usize, index: usize) -> Result<Vec<u8>, Failure> {
+        let mut line = format!("{{\"index\": {index}, ").into_bytes();
+        let written = match self {
+            Rows::Float32(matrix) => embedding(&mut line, finite(matrix.row(row), "embedding of text", index)?),
+            Rows::Quantized(quantized) => {
+                let range = row * quantized.cols..(row + 1) * quantized.cols;
+                match &quantized.data {
+                    QuantizedData::I8(codes) => embedding(&mut line, &codes[range]),
+                    QuantizedData::U8(codes) => embedding(&mut line, &codes[range]),
+                }
+            }
+            Rows::Scores(matrix, labels) => scores(&mut line, finite(matrix.row(row), "score of pair", index)?, labels),
+        };
+        written.map_err(|error| Failure::new(DATA, format!("row {index}: {error}")))?;
+        line.extend_from_slice(b"}\n");
+        Ok(line)
+    }
+}
+
+fn embedding<T: Serialize>(line: &mut Vec<u8>, embedding: &[T]) -> io::Result<()> {
+    line.write_all(b"\"embedding\": ")?;
+    Ok(serde_json::to_writer(line, embedding)?)
+}
+
+fn scores(line: &mut Vec<u8>, scores: &[f32], labels: &[String]) -> io::Result<()> {
+    if let [score] = scores {
+        line.write_all(b"\"score\": ")?;
+        return Ok(serde_json::to_writer(line, score)?);
+    }
+    line.write_all(b"\"scores\": {")?;
+    for (i, (score, label)) in scores.iter().zip(labels).enumerate() {
+        line.write_all(if i == 0 { b"" } else { b", " })?;
+        serde_json::to_writer(&mut *line, label)?;
+        line.write_all(b": ")?;
+        serde_json::to_writer(&mut *line, score)?;
+    }
+    line.write_all(b"}")
+}
+
+/// JSON has no way to write the others.
+fn finite<'a>(row: &'a [f32], what: &str, index: usize) -> Result<&'a [f32], Failure> {
+    match row.iter().all(|x| x.is_finite()) {
+        true => Ok(row),
+        false => Err(Failure::new(
+            DATA,
+            format!("the {what} {index} holds numbers that are not finite, which JSON cannot: write .npy"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(rows: &Rows, row: usize) -> String {
+        String::from_utf8(rows.line(row, row + 10).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn lines_of_embeddings_and_scores() {
+        let matrix = || Matrix::new(2, 2, vec![0.1, -2.0, 1e-10, 3.0]);
+        assert_eq!(line(&Rows::Float32(matrix()), 1), "{\"index\": 11, \"embedding\": [1e-10,3.0]}\n");
+        let labels = ["no".to_string(), "a \"yes\"".to_string()];
+        let scores = Rows::Scores(matrix(), &labels);
+        assert_eq!((scores.cols(), scores.count()), (Some(2), 2));
+        assert_eq!(line(&scores, 0), "{\"index\": 10, \"scores\": {\"no\": 0.1, \"a \\\"yes\\\"\": -2.0}}\n");
+        let one = Rows::Scores(Matrix::new(1, 1, vec![0.25]), &labels[..1]);
+        assert_eq!((one.cols(), one.count()), (None, 1));
+        assert_eq!(line(&one, 0), "{\"index\": 10, \"score\": 0.25}\n");
+        let nan = Rows::Scores(Matrix::new(1, 1, vec![f32::NAN]), &labels[..1]);
+        assert!(nan.line(0, 7).unwrap_err().message.contains("the score of pair 7 holds numbers that are not finite"));
+    }
+}

@@ -1,0 +1,135 @@
+//! A model's work on an input: the progress bar, Ctrl-C, what was done, the report. What `encode`, `predict` and `rank`
+//! share.
+
+use crate::failure::{Failure, INTERRUPTED};
+use crate::input::{Window, noun};
+use crate::messages::{self, WorkBar};
+use crate::model::Model;
+use lexel::{Dtype, Error, OnProgress, Progress};
+use serde_json::{Map, Value};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// The work on an input of `N` texts a record.
+pub struct Work<const N: usize> {
+    begun: Instant,
+    bar: WorkBar,
+    /// What was done.
+    records: usize,
+    tokens: usize,
+    truncated: usize,
+    bytes: u64,
+}
+
+impl<const N: usize> Work<N> {
+    /// Begins, and shows the bar; `bytes` is the size of the input, where it is known.
+    pub fn begin(bytes: Option<u64>) -> Work<N> {
+        let (begun, bar) = (Instant::now(), WorkBar::new(bytes));
+        Work { begun, bar, records: 0, tokens: 0, truncated: 0, bytes: 0 }
+    }
+
+    /// Computes a window, moves the bar and counts. `compute` gets what the model must call after each batch.
+    pub fn window<T>(
+        &mut self,
+        window: &Window<N>,
+        compute: impl FnOnce(OnProgress) -> lexel::Result<T>,
+    ) -> Result<T, Failure> {
+        let last = Arc::new(Mutex::new(Progress::default()));
+        let progress = {
+            let (last, before, read, begun) = (last.clone(), self.records, self.bytes, self.begun);
+            let shares = Shares::of(window);
+            move |progress: &Progress| {
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = *progress;
+                WorkBar::set(
+                    read + shares.bytes_after(progress.texts),
+                    before + progress.texts,
+                    noun::<N>(),
+                    begun.elapsed().as_secs_f64(),
+                );
+            }
+        };
+        let computed = compute(Arc::new(progress)).map_err(|error| match error {
+            Error::Cancelled { done, .. } => {
+                let (done, noun) = (self.records + done, noun::<N>());
+                Failure::new(INTERRUPTED, format!("interrupted after {done} {noun}; the output is not complete"))
+            }
+            error => error.into(),
+        })?;
+        let last = *last.lock().unwrap_or_else(PoisonError::into_inner);
+        self.records += window.records.len();
+        self.tokens += last.tokens;
+        self.truncated += last.truncated;
+        self.bytes += window.bytes;
+        Ok(computed)
+    }
+
+    /// Says what was done.
+    pub fn report(self, model: &impl Model, dtype: Dtype, json: bool, stdout_is_data: bool) -> Result<(), Failure> {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        drop(self.bar);
+        let (records, tokens, noun) = (self.records, self.tokens, noun::<N>());
+        let rate = records as f64 / seconds.max(1e-9);
+        let truncated = match (self.truncated, model.max_seq_length()) {
+            (0, _) | (_, None) => String::new(),
+            (count, Some(length)) => format!(", {count} of them truncated to {length} tokens"),
+        };
+        let (device, dtype) = (model.device(), dtype.name());
+        let text = format!(
+            "{records} {noun}{truncated}, {tokens} tokens, {seconds:.2} s, {rate:.0} {noun}/s, {device}, {dtype}"
+        );
+        let fields: Map<String, Value> = [
+            (noun.to_string(), records.into()),
+            ("tokens".to_string(), tokens.into()),
+            ("truncated".to_string(), self.truncated.into()),
+            ("seconds".to_string(), seconds.into()),
+            (format!("{noun}_per_s"), rate.into()),
+            ("device".to_string(), device.into()),
+            ("dtype".to_string(), dtype.into()),
+        ]
+        .into_iter()
+        .collect();
+        messages::report(&text, fields, json, stdout_is_data)
+    }
+}
+
+/// How much of a window's work is done after so many records: the longest go first, so it is not in proportion to their
+/// number.
+struct Shares {
+    /// Bytes of the longest records, by how many.
+    bytes: Vec<u64>,
+    /// Bytes of the input that the whole window took.
+    whole: u64,
+}
+
+impl Shares {
+    fn of<const N: usize>(window: &Window<N>) -> Shares {
+        let length = |record: &[String; N]| record.iter().map(|text| text.len() as u64).sum::<u64>() + 1;
+        let mut lengths: Vec<u64> = window.records.iter().map(length).collect();
+        lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
+        let bytes = std::iter::once(0).chain(lengths.into_iter().scan(0, |sum, length| {
+            *sum += length;
+            Some(*sum)
+        }));
+        Shares { bytes: bytes.collect(), whole: window.bytes }
+    }
+
+    fn bytes_after(&self, records: usize) -> u64 {
+        let all = self.bytes.last().copied().unwrap_or_default().max(1);
+        let done = self.bytes.get(records).copied().unwrap_or(all);
+        (done as f64 / all as f64 * self.whole as f64) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_counts_the_longest_records_first() {
+        let texts = [["a", ""], ["abcdefgh", "ijk"], ["", "bcd"]];
+        let window = Window { records: texts.map(|pair| pair.map(str::to_string)).to_vec(), bytes: 36 };
+        let shares = Shares::of(&window);
+        let done: Vec<u64> = (0..=4).map(|records| shares.bytes_after(records)).collect();
+        assert_eq!(done, [0, 24, 32, 36, 36]);
+    }
+}

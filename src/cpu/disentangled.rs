@@ -1,0 +1,92 @@
+//! DeBERTa's disentangled attention: what q and k of a head make of the distance between them. Products with the rows of a table
+//! are small matrix products again; the scores then pick from them.
+
+use super::attention::{grow, pack_keys};
+use super::matmul::{Panels, Strided, StridedMut, matmul, panel_width};
+use crate::program::{Attention, Distances};
+use rten_simd::Isa;
+use std::ops::Range;
+
+/// For one head of one sequence.
+#[derive(Default)]
+pub struct Disentangled {
+    /// For the distances `1 - tokens..tokens` of a query to a key, the row of the table, less the first that occurs.
+    rows: Vec<usize>,
+    /// The rows that occur, rounded up to panels.
+    width: usize,
+    tokens: usize,
+    /// `[head_dim, width]` in panels: the table that q meets.
+    packed: Vec<f32>,
+    /// `[tokens, width]`: k times the table that it meets.
+    of_keys: Vec<f32>,
+    /// `[queries, width]`: q times its table.
+    of_queries: Vec<f32>,
+}
+
+impl Disentangled {
+    /// Prepares head `head`, whose keys are `k`. `table` is `[2 * rows, heads * head_dim]`.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    pub fn begin<I: Isa>(
+        &mut self,
+        isa: I,
+        op: &Attention,
+        distances: &Distances,
+        table: &[f32],
+        head: usize,
+        k: Strided<'_>,
+        tokens: usize,
+    ) {
+        let (cols, head_dim, panel) = (op.heads * op.head_dim, op.head_dim, panel_width(isa));
+        let first = distances.row(1 - tokens as i64);
+        let count = distances.row(tokens as i64 - 1) + 1 - first;
+        if self.tokens != tokens || head == 0 {
+            self.rows.clear();
+            self.rows.extend((1 - tokens as i64..tokens as i64).map(|distance| distances.row(distance) - first));
+        }
+        self.tokens = tokens;
+        self.width = count.next_multiple_of(panel);
+        grow(&mut self.packed, self.width * head_dim);
+        grow(&mut self.of_keys, tokens * self.width);
+        let half = 2 * distances.span * cols;
+        for (offset, is_last) in [(half, false), (0, true)] {
+            let table = &table[offset + first * cols + head * head_dim..];
+            pack_keys(table, cols, count, head_dim, op.scale, panel, &mut self.packed);
+            if !is_last {
+                let to = StridedMut { data: &mut self.of_keys, stride: self.width };
+                let k = Strided { data: k.data, stride: k.stride };
+                matmul(isa, k, panels(&self.packed, panel, head_dim), to, tokens, head_dim, self.width);
+            }
+        }
+    }
+
+    /// Adds to the scores `[queries, width]` of the queries from `block` on, whose columns are the keys `seen`.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    pub fn add<I: Isa>(
+        &mut self,
+        isa: I,
+        q: Strided<'_>,
+        block: usize,
+        queries: usize,
+        head_dim: usize,
+        seen: Range<usize>,
+        scores: &mut [f32],
+        width: usize,
+    ) {
+        grow(&mut self.of_queries, queries * self.width);
+        let to = StridedMut { data: &mut self.of_queries, stride: self.width };
+        matmul(isa, q, panels(&self.packed, panel_width(isa), head_dim), to, queries, head_dim, self.width);
+        for (i, scores) in scores.chunks_exact_mut(width).take(queries).enumerate() {
+            let of_query = &self.of_queries[i * self.width..][..self.width];
+            for (score, key) in scores.iter_mut().zip(seen.clone()) {
+                let row = self.rows[self.tokens - 1 + block + i - key];
+                *score += of_query[row] + self.of_keys[key * self.width + row];
+            }
+        }
+    }
+}
+
+fn panels(data: &[f32], panel: usize, head_dim: usize) -> Panels<'_> {
+    Panels { data, panel_stride: panel * head_dim, row_stride: panel }
+}

@@ -1,0 +1,39 @@
+//! Normalisation of the heads of q and k.
+
+use crate::error::Result;
+use crate::gpu::compile::{Context, Count, Grid, Launch, Slot};
+use crate::gpu::kernel::{Binding, Kernel, stride4};
+use crate::gpu::weights::{VECTOR, WeightUse};
+use crate::program::{HeadNorm, NormKind};
+
+static HEAD_NORM: Kernel = Kernel {
+    name: "head_norm",
+    source: include_str!("../../../shaders/head_norm.wgsl"),
+    parts: &[],
+    bindings: &[Binding::Read, Binding::Read, Binding::Read, Binding::Write],
+};
+
+/// The launches of a normalisation of heads.
+pub fn launches(op: &HeadNorm, context: &Context) -> Result<Vec<Launch>> {
+    let vector = |id| Slot::Weight(WeightUse::whole(id, context.weight(id), &VECTOR));
+    Ok(vec![Launch {
+        kernel: &HEAD_NORM,
+        prelude: context
+            .prelude()
+            .constant("STRIDE", 4 * stride4(context.out_shape().cols))
+            .constant("GROUPS_OF_Q", op.groups[0])
+            .constant("GROUPS", op.groups[0] + op.groups[1])
+            .constant("GROUP", op.group)
+            .constant("CENTRED", op.kind == NormKind::Layer)
+            .constant("BIAS", op.bias.is_some())
+            .constant("EPS", op.eps),
+        params: vec![],
+        slots: vec![
+            Slot::Value(op.qkv),
+            vector(op.weight),
+            op.bias.map_or(Slot::Unused, vector),
+            Slot::Value(context.out),
+        ],
+        grid: Grid { count: Count::Tokens, per_group: 1, columns: 1 },
+    }])
+}

@@ -1,0 +1,64 @@
+//! MPNet (Song et al. 2020): BERT without token types, whose layers share a bias by distance. all-mpnet-base-v2, multi-qa-mpnet.
+
+use super::activation;
+use super::layers::{check_heads, dense, layer_norm};
+use super::post_norm::{Mlp, Names, PostNorm};
+use crate::checkpoint::JsonFile;
+use crate::error::Result;
+use crate::program::{Activation, Builder, Index, Lookup, Pool, PoolMode, PositionBias, Value};
+
+const NAMES: Names = Names {
+    qkv: ["attention.attn.q", "attention.attn.k", "attention.attn.v"],
+    projection: "attention.attn.o",
+    attention_norm: "attention.LayerNorm",
+    up: "intermediate.dense",
+    down: "output.dense",
+    output_norm: "output.LayerNorm",
+};
+
+/// The padding id, whatever the configuration says: positions begin behind it, and it takes none.
+const PADDING: u32 = 1;
+
+/// From this distance on, all keys are in one bucket: no configuration has a key for it.
+const MAX_DISTANCE: usize = 128;
+
+/// The backbone that `config.json` describes; absent keys have the defaults of transformers' `MPNetConfig`.
+pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
+    let (hidden, heads) = (config.usize_or("hidden_size", 768)?, config.usize_or("num_attention_heads", 12)?);
+    check_heads(config, ("hidden_size", hidden), ("num_attention_heads", heads))?;
+    let eps = config.f32_or("layer_norm_eps", 1e-12)?;
+    b.padding(PADDING);
+
+    b.label("embeddings");
+    let words = b.matrix("embeddings.word_embeddings.weight", config.usize_or("vocab_size", 30_527)?, hidden);
+    let positions = config.usize_or("max_position_embeddings", 512)?;
+    let positions = b.matrix("embeddings.position_embeddings.weight", positions, hidden);
+    let x = b.embed(vec![
+        Lookup { table: words, index: Index::Ids, offset: 0 },
+        Lookup { table: positions, index: Index::Positions, offset: PADDING + 1 },
+    ]);
+    let mut x = layer_norm(b, "embeddings.LayerNorm", eps, x);
+    b.hidden_state(x);
+
+    let buckets = config.usize_or("relative_attention_num_buckets", 32)?;
+    let table = b.matrix("encoder.relative_attention_bias.weight", buckets, heads);
+    let bias = Some(PositionBias::Relative { table, max_distance: MAX_DISTANCE });
+    let layer = PostNorm { bias, ..PostNorm::new(heads, eps) };
+    let mlp = Mlp {
+        intermediate: config.usize_or("intermediate_size", 3072)?,
+        activation: activation::hidden_act(config, "hidden_act", "gelu")?,
+    };
+    for i in 0..config.usize_or("num_hidden_layers", 12)? {
+        x = layer.layer(b, &format!("encoder.layer.{i}"), &NAMES, mlp, x);
+        b.hidden_state(x);
+    }
+    Ok(x)
+}
+
+/// The first token through a hidden layer and the classifier: `[sequences, labels]`.
+pub(super) fn classifier(b: &mut Builder, _: &JsonFile, x: Value, labels: usize) -> Result<Value> {
+    let hidden = b.shape(x).cols;
+    let first = b.pool(Pool { x, modes: vec![PoolMode::Cls] });
+    let h = dense("classifier.dense", hidden).activation(Activation::Tanh).of(b, first);
+    Ok(dense("classifier.out_proj", labels).of(b, h))
+}

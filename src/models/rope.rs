@@ -1,0 +1,183 @@
+//! Rotary positions as configurations describe them: an old form with `rope_theta` and `rope_scaling`, and a new one with
+//! `rope_parameters`, for all layers or for each type of layer.
+
+use crate::checkpoint::JsonFile;
+use crate::error::{Error, Result};
+use crate::program::{Builder, RotaryTable};
+use std::f32::consts::PI;
+
+/// Where a family keeps its base, and what it is without.
+pub(super) struct Base {
+    pub key: &'static str,
+    pub default: f32,
+}
+
+/// The table of a backbone whose layers all turn alike. `positions` is how many the model was made for: with a maximum length
+/// of its own, the table is as long as that.
+pub(super) fn table(
+    b: &Builder,
+    config: &JsonFile,
+    base: Base,
+    head_dim: usize,
+    positions: usize,
+) -> Result<RotaryTable> {
+    let parameters = config.object_opt("rope_parameters")?;
+    let scaling = config.object_opt("rope_scaling")?;
+    build(b, config, parameters.or(scaling), base, head_dim, positions)
+}
+
+/// The table of the layers of one type, e.g. `full_attention`.
+pub(super) fn table_of(
+    b: &Builder,
+    config: &JsonFile,
+    layer_type: &str,
+    base: Base,
+    head_dim: usize,
+    positions: usize,
+) -> Result<RotaryTable> {
+    if config.get("rope_scaling").is_some() {
+        return Err(config.unsupported("rope_scaling", "null"));
+    }
+    let parameters = match config.object_opt("rope_parameters")? {
+        Some(parameters) => parameters.object_opt(layer_type)?,
+        None => None,
+    };
+    build(b, config, parameters, base, head_dim, positions)
+}
+
+fn build(
+    b: &Builder,
+    config: &JsonFile,
+    parameters: Option<JsonFile>,
+    base: Base,
+    head_dim: usize,
+    positions: usize,
+) -> Result<RotaryTable> {
+    if head_dim == 0 || !head_dim.is_multiple_of(2) {
+        let detail = format!("heads of {head_dim} columns: rotary positions turn pairs of columns");
+        return Err(Error::invalid_file(config.path(), detail));
+    }
+    let empty = JsonFile::from_object(config.path(), Default::default());
+    let scaling = parameters.as_ref().unwrap_or(&empty);
+    for file in [scaling, config] {
+        if file.f32_or("partial_rotary_factor", 1.0)? != 1.0 {
+            return Err(file.unsupported("partial_rotary_factor", "1"));
+        }
+    }
+    let theta = match scaling.f32_opt("rope_theta")? {
+        Some(theta) => theta,
+        None => config.f32_or(base.key, base.default)?,
+    };
+    let key = if scaling.get("rope_type").is_some() { "rope_type" } else { "type" };
+    let plain = frequencies(theta, head_dim);
+    let scaled: Vec<f32> = match scaling.str_or(key, "default")? {
+        "default" => plain,
+        "linear" => {
+            let factor = scaling.f32("factor")?;
+            plain.into_iter().map(|frequency| frequency / factor).collect()
+        }
+        // Of the original gte-v1.5: a larger base, and all frequencies lowered a little.
+        "ntk" => {
+            if scaling.get("mixed_b").is_some() {
+                return Err(scaling.unsupported("mixed_b", "null"));
+            }
+            let factor = scaling.f32("factor")?;
+            let lower = f64::from(factor).powf(2.0 / head_dim as f64) as f32;
+            frequencies(theta * factor, head_dim).into_iter().map(|frequency| frequency / lower).collect()
+        }
+        "llama3" => llama3(scaling, plain, positions)?,
+        _ => return Err(scaling.unsupported(key, "default, linear, ntk, llama3")),
+    };
+    Ok(RotaryTable::of_frequencies(scaled, b.limit().unwrap_or(positions)))
+}
+
+/// `theta^(-2 i / head_dim)`, rounded to f32 after each operation as the reference does.
+fn frequencies(theta: f32, head_dim: usize) -> Vec<f32> {
+    let exponent = |i: usize| (2 * i) as f32 / head_dim as f32;
+    (0..head_dim / 2).map(|i| 1.0 / f64::from(theta).powf(f64::from(exponent(i))) as f32).collect()
+}
+
+/// Llama 3.1: slow turns are stretched by `factor`, fast ones stay, and between the two it fades.
+fn llama3(scaling: &JsonFile, frequencies: Vec<f32>, positions: usize) -> Result<Vec<f32>> {
+    let (factor, low, high) =
+        (scaling.f32("factor")?, scaling.f32("low_freq_factor")?, scaling.f32("high_freq_factor")?);
+    let trained = scaling.usize_or("original_max_position_embeddings", positions)? as f32;
+    let scaled = |frequency: f32| {
+        let length = 2.0 * PI / frequency;
+        if length < trained / high {
+            frequency
+        } else if length > trained / low {
+            frequency / factor
+        } else {
+            let smooth = (trained / length - low) / (high - low);
+            (1.0 - smooth) * frequency / factor + smooth * frequency
+        }
+    };
+    Ok(frequencies.into_iter().map(scaled).collect())
+}
+
+/// The types of a backbone's layers, `true` for those that see a window only: `layer_types`, else `is_local` of each.
+pub(super) fn local_layers(config: &JsonFile, layers: usize, is_local: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
+    let Some(types) = config.strings_opt("layer_types")? else { return Ok((0..layers).map(is_local).collect()) };
+    if types.len() != layers {
+        let detail = format!("layer_types has {} entries for {layers} layers", types.len());
+        return Err(Error::invalid_file(config.path(), detail));
+    }
+    let is_local = |name: &str| match name {
+        "full_attention" => Ok(false),
+        "sliding_attention" => Ok(true),
+        _ => Err(config.unsupported("layer_types", "full_attention, sliding_attention")),
+    };
+    types.into_iter().map(is_local).collect()
+}
+
+/// Whether each token sees those before it only: the key is absent in most configurations of decoders.
+pub(super) fn is_causal(config: &JsonFile) -> Result<bool> {
+    Ok(config.bool_or("is_causal", true)? && !config.bool_or("use_bidirectional_attention", false)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value as Json;
+
+    fn config(text: &str) -> JsonFile {
+        let Ok(Json::Object(object)) = serde_json::from_str(text) else { panic!("the test's JSON is an object") };
+        JsonFile::from_object("config.json", object)
+    }
+
+    fn frequencies_of(text: &str) -> Result<Vec<f32>> {
+        let base = Base { key: "rope_theta", default: 10_000.0 };
+        Ok(table(&Builder::new(), &config(text), base, 4, 64)?.frequencies().collect())
+    }
+
+    #[test]
+    fn old_and_new_forms_give_the_same_frequencies() {
+        assert_eq!(frequencies_of("{}").unwrap(), [1.0, 0.01]);
+        for text in [
+            r#"{"rope_theta": 100}"#,
+            r#"{"rope_parameters": {"rope_theta": 100, "rope_type": "default"}}"#,
+            r#"{"rope_theta": 100, "rope_scaling": null}"#,
+            r#"{"rope_theta": 100, "rope_parameters": {"rope_type": "default"}}"#,
+        ] {
+            assert_eq!(frequencies_of(text).unwrap(), [1.0, 0.1], "{text}");
+        }
+        let linear = r#"{"rope_theta": 100, "rope_scaling": {"type": "linear", "factor": 2}}"#;
+        assert_eq!(frequencies_of(linear).unwrap(), [0.5, 0.05]);
+        let ntk = frequencies_of(r#"{"rope_theta": 25, "rope_scaling": {"type": "ntk", "factor": 4}}"#).unwrap();
+        assert_eq!(ntk, [0.5, 0.05]);
+        let message = frequencies_of(r#"{"rope_scaling": {"rope_type": "yarn"}}"#).unwrap_err().to_string();
+        assert!(message.contains("rope_scaling.rope_type") && message.contains("yarn"), "{message}");
+        assert!(frequencies_of(r#"{"partial_rotary_factor": 0.5}"#).is_err());
+    }
+
+    #[test]
+    fn layer_types_win_over_the_pattern() {
+        let layers = |text| local_layers(&config(text), 3, |i| i == 1);
+        assert_eq!(layers("{}").unwrap(), [false, true, false]);
+        let named = r#"{"layer_types": ["sliding_attention", "full_attention", "full_attention"]}"#;
+        assert_eq!(layers(named).unwrap(), [true, false, false]);
+        assert!(layers(r#"{"layer_types": ["full_attention"]}"#).is_err());
+        assert!(layers(r#"{"layer_types": ["a", "b", "c"]}"#).unwrap_err().to_string().contains("layer_types"));
+    }
+}

@@ -1,0 +1,174 @@
+//! Attention: what it reads, which keys a query sees, and what its scores depend on besides q and k.
+
+use super::{Value, WeightId};
+
+/// `softmax(scale * q k^T + bias) v` for each sequence and head (Vaswani et al. 2017): `[tokens, heads * head_dim]`. A token
+/// sees tokens of its own sequence only: all of them, unless `window` and `causal` say otherwise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attention {
+    /// `[tokens, (heads + 2 * kv_heads) * head_dim]`: the columns are all of q, then all of k, then all of v, each head by
+    /// head.
+    pub qkv: Value,
+    /// Heads of q.
+    pub heads: usize,
+    /// Heads of k and of v, each for `heads / kv_heads` heads of q that follow each other (Ainslie et al. 2023).
+    pub kv_heads: usize,
+    /// Columns of one head.
+    pub head_dim: usize,
+    /// Multiplied into the scores before the bias.
+    pub scale: f32,
+    /// A query sees keys at most so many tokens away.
+    pub window: Option<usize>,
+    /// A query sees no key behind it.
+    pub causal: bool,
+    /// Added to the scores.
+    pub bias: Option<PositionBias>,
+}
+
+/// What a head adds to the score of a query and a key by their distance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PositionBias {
+    /// `-slope * |query - key|` (Press et al. 2022, in both directions); see [`alibi_slope`].
+    Alibi,
+    /// `table[bucket, head]` (Raffel et al. 2020); see [`relative_bucket`].
+    Relative {
+        /// `[buckets, heads]`
+        table: WeightId,
+        /// The distance from which on all are in the last bucket.
+        max_distance: usize,
+    },
+    /// `scale * (q . key_table[row] + k . query_table[row])` with the head's columns of the row of their distance: DeBERTa's
+    /// disentangled attention (He et al. 2021); see [`Distances`].
+    Disentangled {
+        /// `[2 * rows, heads * head_dim]`: the table that q meets, then the one that k meets.
+        table: WeightId,
+        /// Which row a distance has.
+        distances: Distances,
+    },
+}
+
+/// The rows of distances in the tables of [`PositionBias::Disentangled`]: `2 * span` of them, the middle one for 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Distances {
+    /// Rows in each direction.
+    pub span: usize,
+    /// From half the span on, distances share rows in growing powers, up to this one. `None`: each has its own.
+    pub max_distance: Option<usize>,
+}
+
+impl Distances {
+    /// The row of `distance = query - key`. In f32 as the reference, since it decides at edges.
+    pub fn row(&self, distance: i64) -> usize {
+        let span = self.span as i64;
+        let middle = span / 2;
+        let far = distance.abs();
+        let place = match self.max_distance {
+            Some(max_distance) if far > middle => {
+                let powers = (far as f32 / middle as f32).ln() / ((max_distance - 1) as f32 / middle as f32).ln();
+                let place = (powers * (middle - 1) as f32).ceil() as i64 + middle;
+                place * distance.signum()
+            }
+            _ => distance,
+        };
+        (place + span).clamp(0, 2 * span - 1) as usize
+    }
+}
+
+impl Attention {
+    /// Plain attention: as many heads of k and v as of q, every key seen, scores over the root of the head's columns.
+    pub fn new(qkv: Value, heads: usize, head_dim: usize) -> Attention {
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        Attention { qkv, heads, kv_heads: heads, head_dim, scale, window: None, causal: false, bias: None }
+    }
+
+    /// Columns of `qkv`.
+    pub fn qkv_cols(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// The table of its bias.
+    pub fn table(&self) -> Option<WeightId> {
+        match self.bias {
+            Some(PositionBias::Relative { table, .. } | PositionBias::Disentangled { table, .. }) => Some(table),
+            Some(PositionBias::Alibi) | None => None,
+        }
+    }
+
+    /// The keys that some of the queries `first..end` of a sequence of `len` tokens see; each query sees a part of them.
+    pub fn seen(&self, first: usize, end: usize, len: usize) -> std::ops::Range<usize> {
+        let window = self.window.unwrap_or(len);
+        let behind = if self.causal { end } else { (end + window).min(len) };
+        first.saturating_sub(window)..behind
+    }
+}
+
+/// The slope of a head: for a power of two of heads, 2^(-8 (head + 1) / heads); otherwise the heads beyond the next lower power
+/// of two take every other slope of twice that power.
+pub fn alibi_slope(head: usize, heads: usize) -> f32 {
+    let power = if heads.is_power_of_two() { heads } else { heads.next_power_of_two() / 2 };
+    let exponent = match head < power {
+        true => -8.0 * (head + 1) as f64 / power as f64,
+        false => -8.0 * (2 * (head - power) + 1) as f64 / (2 * power) as f64,
+    };
+    exponent.exp2() as f32
+}
+
+/// The bucket of a key at `distance = key - query`: half of the buckets for each direction, of which the first half hold one
+/// distance each and the others grow in powers up to `max_distance`. In f32 as the reference, since it decides at edges.
+pub fn relative_bucket(distance: i64, buckets: usize, max_distance: usize) -> usize {
+    let half = buckets / 2;
+    let exact = half / 2;
+    let far = distance.unsigned_abs() as usize;
+    let within = if far < exact {
+        far
+    } else {
+        let powers = (far as f32 / exact as f32).ln() / ((max_distance as f64 / exact as f64).ln() as f32);
+        (exact + (powers * (half - exact) as f32) as usize).min(half - 1)
+    };
+    within + if distance > 0 { half } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slopes_of_a_power_of_two_and_of_other_numbers_of_heads() {
+        let slopes = |heads| (0..heads).map(|head| alibi_slope(head, heads)).collect::<Vec<_>>();
+        assert_eq!(slopes(4), [0.25, 0.0625, 0.015625, 0.00390625]);
+        assert_eq!(slopes(6), [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]);
+    }
+
+    #[test]
+    fn buckets_grow_with_the_distance() {
+        // transformers' T5Attention._relative_position_bucket with 32 buckets up to 128.
+        let bucket = |distance| relative_bucket(distance, 32, 128);
+        assert_eq!([-1, 0, 1, -7, 7, -8, 8].map(bucket), [1, 0, 17, 7, 23, 8, 24]);
+        assert_eq!([-11, -12, -15, -16, -22, -23, -31, -32].map(bucket), [8, 9, 9, 10, 10, 11, 11, 12]);
+        assert_eq!([-90, -91, -127, -128, -5000, 5000].map(bucket), [14, 15, 15, 15, 15, 31]);
+    }
+
+    #[test]
+    fn distances_share_rows_from_half_the_span_on() {
+        // transformers' build_relative_position with 8 buckets up to 32, clamped and shifted by the span.
+        let row = |distance| Distances { span: 8, max_distance: Some(32) }.row(distance);
+        assert_eq!([-1, 0, 1, 4, -4, 5, -5].map(row), [7, 8, 9, 12, 4, 13, 3]);
+        assert_eq!([7, 8, 9, 15, 16, 31, 32, 500, -500].map(row), [13, 14, 14, 14, 15, 15, 15, 15, 0]);
+        let plain = |distance| Distances { span: 3, max_distance: None }.row(distance);
+        assert_eq!([-9, -3, -2, 0, 2, 3, 9].map(plain), [0, 0, 1, 3, 5, 5, 5]);
+    }
+
+    #[test]
+    fn a_block_of_queries_sees_the_keys_around_it() {
+        let mut b = super::super::Builder::new();
+        let table = b.matrix("x", 1, 1);
+        let qkv = b.embed(vec![super::super::Lookup { table, index: super::super::Index::Ids, offset: 0 }]);
+        let plain = Attention::new(qkv, 1, 1);
+        assert_eq!(plain.seen(3, 5, 10), 0..10);
+        let local = Attention { window: Some(2), ..plain.clone() };
+        assert_eq!((local.seen(3, 5, 10), local.seen(0, 2, 3)), (1..7, 0..3));
+        let causal = Attention { causal: true, ..plain };
+        assert_eq!(causal.seen(3, 5, 10), 0..5);
+        assert_eq!(Attention { window: Some(2), ..causal }.seen(3, 5, 10), 1..5);
+    }
+}

@@ -1,0 +1,198 @@
+"""Decoders used as encoders: Qwen3, Qwen2, Mistral, Llama, Gemma 3."""
+
+from sentence_transformers.sentence_transformer.modules import Pooling as AnyPooling
+from transformers import (
+    Gemma3TextConfig, Gemma3TextModel, LlamaConfig, LlamaModel, MistralConfig, MistralModel, Qwen2Config, Qwen2Model, Qwen3Config,
+    Qwen3Model,
+)  # fmt: skip
+
+import arch_tokenizers as tokenizers
+from arch_build import Normalize, Pooling, dense
+
+SMALL = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=32)
+INSTRUCT = "Instruct: Given a question, find the answer\nQuery:"
+
+
+def theta(value, **more):
+    return {"rope_type": "default", "rope_theta": value, **more}
+
+
+def qwen3(b):
+    words = tokenizers.qwen(model_max_length=280)
+    base = dict(
+        **SMALL,
+        head_dim=8,
+        vocab_size=len(words) + 3,
+        max_position_embeddings=300,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=True,
+    )
+    base.update(bos_token_id=words.eos_token_id, eos_token_id=words.eos_token_id)
+    config = Qwen3Config(**base, rope_parameters=theta(1000000.0))
+    wrong = [{"rope_parameters": theta(10000.0)}, {"is_causal": False}, {"rms_norm_eps": 0.1}]
+    modules = [Pooling(24, "lasttoken"), Normalize()]
+    options = {"prompts": {"query": INSTRUCT, "document": ""}}
+    b.sentence("qwen3", "qwen3", Qwen3Model(config), words, modules, seed=121, wrong=wrong, options=options)
+    # The config of the published checkpoints, and the same weights seen by every token.
+    old = {
+        "architectures": ["Qwen3ForCausalLM"],
+        "rope_parameters": ...,
+        "rope_theta": 1000000,
+        "rope_scaling": None,
+        "layer_types": ...,
+        "sliding_window": None,
+        "use_sliding_window": False,
+        "max_window_layers": 2,
+    }
+    b.overlay("qwen3-old", "qwen3", config=old)
+    b.overlay(
+        "qwen3-bidirectional", "qwen3", config={"is_causal": False}, **{"1_Pooling/config": {"pooling_mode": "mean"}}
+    )
+    # What sentence-transformers makes of a folder without modules.json: see _load_default_modules.
+    config = Qwen3Config(
+        **base,
+        rope_parameters=theta(10000.0),
+        use_sliding_window=True,
+        sliding_window=6,
+        max_window_layers=1,
+        attention_bias=True,
+    )
+    wrong = [
+        {"sliding_window": 7},
+        {"sliding_window": 5},
+        {"layer_types": ["sliding_attention", "full_attention"]},
+        {"layer_types": ["full_attention", "full_attention"]},
+    ]
+    b.plain("qwen3-window", "qwen3", Qwen3Model(config), words, seed=122, wrong=wrong)
+    # There the last token stands for the text if the checkpoint is a causal model's, else the mean.
+    b.overlay("qwen3-window-causal", "qwen3-window", config={"architectures": ["Qwen3ForCausalLM"]})
+    # And there (only there) a chat template is applied: every text becomes the message of a user.
+    folder = b.overlay("qwen3-window-chat", "qwen3-window", chat=True)
+    (folder / "chat_template.jinja").write_text(
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}",
+        "utf-8",
+    )
+
+
+def qwen2(b):
+    words = tokenizers.qwen(model_max_length=200)
+    config = Qwen2Config(
+        **SMALL,
+        vocab_size=len(words),
+        max_position_embeddings=256,
+        rope_parameters=theta(1000000.0),
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=False,
+    )
+    modules = [Pooling(24, "lasttoken"), Normalize()]
+    b.sentence(
+        "qwen2",
+        "qwen2",
+        Qwen2Model(config),
+        words,
+        modules,
+        seed=123,
+        wrong=[{"rope_parameters": theta(10000.0)}, {"is_causal": False}],
+    )
+    # Of all flags for this transformers looks only at `is_causal`, except in Gemma 3.
+    b.overlay(
+        "qwen2-bidirectional", "qwen2", config={"is_causal": False, "rope_parameters": ..., "rope_theta": 1000000.0}
+    )
+
+
+def mistral(b):
+    words = tokenizers.llama(model_max_length=200)
+    base = dict(
+        **SMALL, vocab_size=len(words), max_position_embeddings=256, rms_norm_eps=1e-5, rope_parameters=theta(10000.0)
+    )
+    config = MistralConfig(**base, head_dim=6, sliding_window=7)
+    modules = [Pooling(24, "lasttoken"), Normalize()]
+    wrong = [{"sliding_window": 8}, {"sliding_window": 6}, {"sliding_window": None}]
+    b.sentence("mistral", "mistral", MistralModel(config), words, modules, seed=124, wrong=wrong)
+    # Where every token sees both sides, the window includes its width: |i - j| <= 7, not < 7.
+    b.overlay(
+        "mistral-bidirectional",
+        "mistral",
+        config={"is_causal": False},
+        wrong=[{"sliding_window": 6}, {"sliding_window": None}],
+    )
+    b.overlay(
+        "mistral-full",
+        "mistral",
+        config={"sliding_window": None, "rope_parameters": ..., "rope_theta": 10000.0, "head_dim": ...},
+    )
+
+
+def llama(b):
+    words = tokenizers.llama(append=False, model_max_length=200)
+    base = dict(**SMALL, vocab_size=len(words), max_position_embeddings=256, rms_norm_eps=1e-5)
+    config = LlamaConfig(**base, rope_parameters=theta(10000.0))
+    b.sentence(
+        "llama",
+        "llama",
+        LlamaModel(config),
+        words,
+        [AnyPooling(24, "weightedmean")],
+        seed=125,
+        wrong=[{"is_causal": False}],
+    )
+    # Llama 3's frequencies: three bands.
+    scaled = dict(
+        rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64
+    )
+    b.overlay(
+        "llama3-rope",
+        "llama",
+        config={"rope_parameters": {**scaled, "rope_theta": 10000.0}},
+        wrong=[{"rope_parameters": theta(10000.0)}],
+    )
+    b.overlay(
+        "llama3-rope-old", "llama", config={"rope_parameters": ..., "rope_theta": 10000.0, "rope_scaling": scaled}
+    )
+
+
+def gemma3(b):
+    words = tokenizers.gemma(model_max_length=280)
+    config = Gemma3TextConfig(
+        **{**SMALL, "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 1}, head_dim=10, vocab_size=len(words),
+        max_position_embeddings=300, query_pre_attn_scalar=20, sliding_window=8, use_bidirectional_attention=True,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
+        rope_parameters={"sliding_attention": theta(10000.0), "full_attention": theta(1000000.0)},
+    )  # fmt: skip
+    wrong = [
+        {"sliding_window": 6}, {"sliding_window": 10}, {"query_pre_attn_scalar": 10}, {"use_bidirectional_attention": False},
+        {"hidden_activation": "silu"}, {"layer_types": ["full_attention"] * 4},
+        {"rope_parameters": {"sliding_attention": theta(10000.0), "full_attention": theta(10000.0)}},
+        {"rope_parameters": {"sliding_attention": theta(1000000.0), "full_attention": theta(1000000.0)}},
+    ]  # fmt: skip
+    modules = [Pooling(24, "mean"), dense(24, 32, 226), dense(32, 24, 227), Normalize()]
+    prompts = {"query": "task: search result | query: ", "document": "title: none | text: "}
+    b.sentence(
+        "gemma3",
+        "gemma3_text",
+        Gemma3TextModel(config),
+        words,
+        modules,
+        seed=126,
+        wrong=wrong,
+        options={"prompts": prompts},
+    )
+    old = {
+        "rope_parameters": ...,
+        "rope_theta": 1000000.0,
+        "rope_local_base_freq": 10000.0,
+        "rope_scaling": None,
+        "layer_types": ...,
+        "sliding_window_pattern": 3,
+        "_sliding_window_pattern": ...,
+    }
+    b.overlay("gemma3-old", "gemma3", config=old, wrong=[{"sliding_window_pattern": 2}])
+    b.overlay(
+        "gemma3-causal",
+        "gemma3",
+        config={"use_bidirectional_attention": False, "sliding_window": 5},
+        wrong=[{"sliding_window": 4}, {"sliding_window": 6}],
+    )
+
+
+FAMILIES = (qwen3, gemma3, qwen2, mistral, llama)

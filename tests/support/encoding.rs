@@ -1,0 +1,124 @@
+//! Golden cases of embeddings, run on a device.
+
+use super::golden::Golden;
+use lexel::{Device, Dtype, EncodeOptions, Matrix, Precision, QuantizedData, SentenceTransformer, quantize_embeddings};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+/// f32 against f32, absolute for normalised embeddings and relative to the largest component for others (design goal for
+/// small models).
+pub const F32: f32 = 1e-5;
+
+/// Codes of a byte are the floor of a float, so the last bit of the float decides some of them.
+const CODE_STEP: i32 = 1;
+
+/// A golden model on a device, loaded once for all tests.
+pub fn model(golden: &Golden, name: &str, device: &Device, dtype: Dtype) -> SentenceTransformer {
+    static MODELS: Mutex<BTreeMap<String, SentenceTransformer>> = Mutex::new(BTreeMap::new());
+    let key = format!("{name} {} {}", matches!(device, Device::Cpu), dtype.name());
+    let load = || {
+        let loader = SentenceTransformer::builder(golden.folder(name)).device(device.clone()).dtype(dtype);
+        loader.load().unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    MODELS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).entry(key).or_insert_with(load).clone()
+}
+
+pub fn options(case: &Value) -> EncodeOptions {
+    let options = &case["options"];
+    let text = |key: &str| options[key].as_str().map(String::from);
+    EncodeOptions {
+        prompt: text("prompt"),
+        prompt_name: text("prompt_name"),
+        task: text("task"),
+        normalize: options["normalize"].as_bool().unwrap_or(false),
+        truncate_dim: options["truncate_dim"].as_u64().map(|dim| dim as usize),
+        ..EncodeOptions::default()
+    }
+}
+
+/// The worst difference, relative to the largest expected number of its row where that is above 1.
+fn worst(found: &Matrix, expected: &Matrix) -> (f32, usize, usize) {
+    let mut worst = (0.0, 0, 0);
+    for r in 0..expected.rows {
+        let scale = expected.row(r).iter().fold(1f32, |scale, x| scale.max(x.abs()));
+        for (c, (a, b)) in found.row(r).iter().zip(expected.row(r)).enumerate() {
+            let difference = (a - b).abs() / scale;
+            if difference.is_nan() || difference > worst.0 {
+                worst = (difference, r, c);
+            }
+        }
+    }
+    worst
+}
+
+pub fn assert_close(name: &str, found: &Matrix, expected: &Matrix, tolerance: f32) -> f32 {
+    assert_eq!(found.shape(), expected.shape(), "{name}: shape");
+    let (difference, r, c) = worst(found, expected);
+    assert!(
+        difference <= tolerance,
+        "{name}: off by {difference:e} (tolerance {tolerance:e}) at row {r}, column {c}: {} for {}",
+        found.row(r)[c],
+        expected.row(r)[c]
+    );
+    difference
+}
+
+/// Runs one case of the section `encode`; answers with the worst difference.
+pub fn check_encode(golden: &Golden, case: &Value, device: &Device) -> f32 {
+    let name = case["name"].as_str().unwrap();
+    let model = model(golden, case["model"].as_str().unwrap(), device, Dtype::F32);
+    let (texts, options) = (golden.texts(case), options(case));
+    if case["options"]["output_value"] == "token_embeddings" {
+        let found = model.encode_tokens(&texts, &options).unwrap();
+        let (expected, starts) = (golden.matrix(&case["expected"]), golden.integers(&case["starts"]));
+        let lengths: Vec<i32> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(found.iter().map(|m| m.rows as i32).collect::<Vec<_>>(), lengths, "{name}: tokens a text");
+        let data = found.into_iter().flat_map(|m| m.data).collect();
+        return assert_close(name, &Matrix::new(expected.rows, expected.cols, data), &expected, F32);
+    }
+    let encode = |texts: &[&str]| match case["method"].as_str().unwrap() {
+        "encode" => model.encode_with(texts, &options),
+        "encode_query" => model.encode_query(texts, &options),
+        "encode_document" => model.encode_document(texts, &options),
+        method => panic!("{name}: unknown method {method}"),
+    };
+    match case["options"]["precision"].as_str() {
+        None | Some("float32") if texts.is_empty() => {
+            // The reference forgets the dimension and gives shape [0].
+            assert_eq!(encode(&texts).unwrap().shape(), [0, model.dim()], "{name}");
+            0.0
+        }
+        None | Some("float32") => {
+            let mut expected = golden.matrix(&case["expected"]);
+            // Max pooling where the prompt leaves no token: the reference gives minus infinity, which no index can take;
+            // lexel gives zeros, as both do for the other modes.
+            expected.data.iter_mut().filter(|x| **x == f32::NEG_INFINITY).for_each(|x| *x = 0.0);
+            assert_close(name, &encode(&texts).unwrap(), &expected, F32)
+        }
+        Some(precision) => {
+            let precision: Precision = precision.parse().unwrap();
+            let found = quantize_embeddings(&encode(&texts).unwrap(), precision, None).unwrap();
+            let (_, expected) = golden.tensor(&case["expected"]);
+            assert_codes(name, precision, &found.data, &expected);
+            0.0
+        }
+    }
+}
+
+pub fn assert_codes(name: &str, precision: Precision, found: &QuantizedData, expected: &[u8]) {
+    let found: Vec<i32> = match found {
+        QuantizedData::I8(codes) => codes.iter().map(|code| i32::from(*code)).collect(),
+        QuantizedData::U8(codes) => codes.iter().map(|code| i32::from(*code)).collect(),
+    };
+    let signed = matches!(precision, Precision::Int8 | Precision::Binary);
+    let expected: Vec<i32> =
+        expected.iter().map(|byte| if signed { i32::from(*byte as i8) } else { i32::from(*byte) }).collect();
+    assert_eq!(found.len(), expected.len(), "{name}: codes");
+    let allowed = if matches!(precision, Precision::Int8 | Precision::Uint8) { CODE_STEP } else { 0 };
+    let differing = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
+    for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+        assert!((a - b).abs() <= allowed, "{name}: code {i} is {a}, expected {b}");
+    }
+    assert!(differing * 100 <= found.len(), "{name}: {differing} of {} codes differ", found.len());
+}

@@ -1,0 +1,108 @@
+//! Golden data: what the reference library computed, as the scripts in `tests/golden/` wrote it.
+
+use lexel::matrix::Matrix;
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// A folder of golden data: cases.json, expected.safetensors, models, and the texts that cases name by index.
+pub struct Golden {
+    pub cases: Value,
+    pub texts: Vec<String>,
+    folder: PathBuf,
+    tensors: Vec<u8>,
+    /// Models that are stored as what differs from another, put together.
+    overlaid: Mutex<BTreeMap<String, tempfile::TempDir>>,
+}
+
+impl Golden {
+    /// Those in `tests/golden/` or in a folder inside it.
+    pub fn read(folder: &str) -> Golden {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(folder);
+        let read = |name: &str| std::fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let cases: Value = serde_json::from_slice(&read("cases.json")).unwrap();
+        let texts = match &cases["texts"] {
+            Value::Null => serde_json::from_slice(&read("texts.json")).unwrap(),
+            texts => serde_json::from_value(texts.clone()).unwrap(),
+        };
+        Golden { cases, texts, tensors: read("expected.safetensors"), overlaid: Mutex::default(), folder }
+    }
+
+    /// The folder of a model. One with a `base` is the base's files and its own over them.
+    pub fn folder(&self, model: &str) -> String {
+        let stored = self.folder.join("models").join(model);
+        let is_model = |case: &&Value| case["name"] == model;
+        let case = self.cases["models"].as_array().and_then(|models| models.iter().find(is_model));
+        let Some(base) = case.and_then(|case| case["base"].as_str()) else {
+            return stored.display().to_string();
+        };
+        let base = self.folder(base);
+        let mut overlaid = self.overlaid.lock().unwrap();
+        let folder = overlaid.entry(model.to_string()).or_insert_with(|| {
+            let folder = tempfile::tempdir().unwrap();
+            copy(Path::new(&base), folder.path());
+            copy(&stored, folder.path());
+            folder
+        });
+        folder.path().display().to_string()
+    }
+
+    pub fn section(&self, name: &str) -> &[Value] {
+        self.cases[name].as_array().unwrap_or_else(|| panic!("no section {name}"))
+    }
+
+    /// A text by its index, as cases name it.
+    pub fn text(&self, index: &Value) -> &str {
+        &self.texts[index.as_u64().unwrap() as usize]
+    }
+
+    /// The texts of a case: those named by index, else all.
+    pub fn texts(&self, case: &Value) -> Vec<&str> {
+        match &case["texts"] {
+            Value::Array(indices) => indices.iter().map(|index| self.text(index)).collect(),
+            _ => self.texts.iter().map(String::as_str).collect(),
+        }
+    }
+
+    /// The pairs of a case.
+    pub fn pairs(&self, case: &Value) -> Vec<(&str, &str)> {
+        let pairs = case["pairs"].as_array().unwrap();
+        pairs.iter().map(|pair| (self.text(&pair[0]), self.text(&pair[1]))).collect()
+    }
+
+    pub fn tensor(&self, name: &Value) -> (Vec<usize>, Vec<u8>) {
+        let tensors = SafeTensors::deserialize(&self.tensors).unwrap();
+        let tensor = tensors.tensor(name.as_str().unwrap()).unwrap();
+        (tensor.shape().to_vec(), tensor.data().to_vec())
+    }
+
+    pub fn matrix(&self, name: &Value) -> Matrix {
+        let (shape, bytes) = self.tensor(name);
+        let data: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        match shape[..] {
+            [rows, cols] => Matrix::new(rows, cols, data),
+            [n] => Matrix::new(1, n, data),
+            _ => panic!("{name} has shape {shape:?}"),
+        }
+    }
+
+    pub fn integers(&self, name: &Value) -> Vec<i32> {
+        let (_, bytes) = self.tensor(name);
+        bytes.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
