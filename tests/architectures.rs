@@ -2,7 +2,7 @@
 
 mod support;
 
-use lexel::{Device, Dtype, SentenceTransformer};
+use lexel::{Device, Dtype, Error, SentenceTransformer, SimilarityFunction, models};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,10 +34,15 @@ fn family(case: &Value) -> &str {
 /// Runs every case of a section and prints the worst difference of each family. All failures are collected: one family's must
 /// not hide another's.
 fn check_all(section: &str, check: impl Fn(&Value) -> f32) {
+    check_all_of(section, |_| true, check);
+}
+
+/// The same for some of the cases.
+fn check_all_of(section: &str, which: impl Fn(&Value) -> bool, check: impl Fn(&Value) -> f32) {
     let mut worst: BTreeMap<&str, (f32, &str)> = BTreeMap::new();
     let mut failures = Vec::new();
     for case in golden().section(section) {
-        if REFUSED.iter().any(|(model, ..)| case["model"] == *model) {
+        if REFUSED.iter().any(|(model, ..)| case["model"] == *model) || !which(case) {
             continue;
         }
         match catch_unwind(AssertUnwindSafe(|| check(case))) {
@@ -106,6 +111,41 @@ fn check_tokens(case: &Value) -> f32 {
 }
 
 #[test]
+fn what_a_cross_encoder_says_of_itself() {
+    let is_reranker = |case: &&Value| case["cross_encoder"] == true && case["loads"] != false;
+    for case in golden().section("models").iter().filter(is_reranker) {
+        let name = name_of(case);
+        let model = scoring::model(golden(), name, None, &Device::Cpu, Dtype::F32);
+        assert_eq!(model.labels().len() as u64, case["num_labels"].as_u64().unwrap(), "{name}: labels");
+        assert_eq!(model.max_seq_length().map(|n| n as u64), case["max_length"].as_u64(), "{name}: max_length");
+        let activation = models::torch_activation(case["activation"].as_str().unwrap());
+        assert_eq!(Some(model.activation()), activation, "{name}: activation");
+        let prompts: BTreeMap<String, String> = serde_json::from_value(case["prompts"].clone()).unwrap();
+        assert_eq!(*model.prompts(), prompts, "{name}: prompts");
+        assert_eq!(model.default_prompt_name(), case["default_prompt_name"].as_str(), "{name}: default prompt");
+    }
+}
+
+#[test]
+fn what_the_reference_refuses_is_refused() {
+    for case in golden().section("errors") {
+        let model = case["model"].as_str().unwrap();
+        let embedding = || encoding::model(golden(), model, &Device::Cpu, Dtype::F32);
+        let refused = match case["method"].as_str().unwrap() {
+            "predict" => {
+                let model = scoring::model(golden(), model, None, &Device::Cpu, Dtype::F32);
+                model.predict_with(&golden().pairs(case), &scoring::options(case))
+            }
+            "encode" => embedding().encode_with(&golden().texts(case), &encoding::options(case)),
+            "encode_document" => embedding().encode_document(&golden().texts(case), &encoding::options(case)),
+            method => panic!("unknown method {method}"),
+        };
+        let error = refused.err().unwrap_or_else(|| panic!("{}: {} was accepted", name_of(case), case["reason"]));
+        assert!(matches!(error, Error::InvalidInput(_)), "{error}");
+    }
+}
+
+#[test]
 fn every_token_id() {
     check_all("tokens", check_tokens);
 }
@@ -134,4 +174,28 @@ fn every_prediction_on_a_gpu_adapter() {
     if let Some(device) = support::executors::device() {
         check_predictions(&Device::Shared(device));
     }
+}
+
+/// f16 storage: cosine to the reference at least 0.9999 (design goal), on each family's main case.
+#[cfg(feature = "gpu")]
+#[test]
+fn every_main_encoding_in_f16_on_a_gpu_adapter() {
+    let Some(device) = support::executors::device() else { return };
+    if !device.description().features.f16 {
+        return;
+    }
+    let is_main = |case: &Value| name_of(case).ends_with("/core");
+    check_all_of("encode", is_main, |case| {
+        let model =
+            encoding::model(golden(), case["model"].as_str().unwrap(), &Device::Shared(device.clone()), Dtype::F16);
+        let found = model.encode_with(&golden().texts(case), &encoding::options(case)).unwrap();
+        let expected = golden().matrix(&case["expected"]);
+        let cosines = SimilarityFunction::Cosine.pairwise(&found, &expected).unwrap();
+        // A text without tokens has a vector of zeros, and so no angle to itself.
+        let is_zero = |row: &[f32]| row.iter().all(|&x| x == 0.0);
+        let of_row = |r: usize| if is_zero(expected.row(r)) && is_zero(found.row(r)) { 1.0 } else { cosines[r] };
+        let least = (0..expected.rows).map(of_row).fold(1f32, f32::min);
+        assert!(least >= 0.9999, "{}: cosine {least}", name_of(case));
+        1.0 - least
+    });
 }

@@ -202,7 +202,7 @@ pub(crate) fn flattened(modules: &[Module]) -> Vec<(Vec<String>, Vec<Module>)> {
         };
         let extend = |(names, path): &(Vec<String>, Vec<Module>)| {
             let extended = router.routes.iter().map(|(route, chain)| {
-                ([names.as_slice(), &[route.clone()]].concat(), [path.as_slice(), chain].concat())
+                ([names.as_slice(), std::slice::from_ref(route)].concat(), [path.as_slice(), chain].concat())
             });
             extended.collect::<Vec<_>>()
         };

@@ -57,6 +57,9 @@ const HARMLESS_MODEL_ARGS: [&str; 9] = [
     "revision",
 ];
 
+/// Keyword arguments of the tokenizer, as the versions call them.
+const PROCESSOR_ARGS: [&str; 3] = ["processor_kwargs", "tokenizer_kwargs", "tokenizer_args"];
+
 /// Families whose position ids begin behind the padding id, so that part of the position table is never used.
 const OFFSET_POSITIONS: [&str; 6] =
     ["roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "mpnet"];
@@ -173,6 +176,13 @@ fn check_module(module: &JsonFile, task: &str) -> Result<()> {
             }
         }
     }
+    for key in PROCESSOR_ARGS {
+        if let Some(arguments) = module.object_opt(key)?
+            && arguments.get("chat_template").is_some()
+        {
+            return Err(arguments.unsupported("chat_template", format!("absent, and the template in {TEMPLATE_FILE}")));
+        }
+    }
     for key in ["model_kwargs", "model_args"] {
         if let Some(arguments) = module.object_opt(key)?
             && let Some(name) = arguments.keys().find(|name| !HARMLESS_MODEL_ARGS.contains(name))
@@ -188,7 +198,7 @@ fn check_module(module: &JsonFile, task: &str) -> Result<()> {
 /// are never used: there the reference fails with an index out of range.
 fn max_seq_length(module: &JsonFile, tokenizer: &JsonFile, config: &JsonFile) -> Result<Option<usize>> {
     let mut stored = module.usize_opt("max_seq_length")?;
-    for key in ["processor_kwargs", "tokenizer_kwargs", "tokenizer_args"] {
+    for key in PROCESSOR_ARGS {
         if let Some(arguments) = module.object_opt(key)? {
             stored = arguments.usize_opt("model_max_length")?.or(stored);
         }
@@ -280,6 +290,7 @@ mod tests {
             (r#"{"modality_config": {"text": {"method": "get_text_features"}}}"#, "modality_config.text.method"),
             (r#"{"modality_config": {"image": {"method": "forward"}}}"#, "modality_config.text"),
             (r#"{"query_length": 32}"#, "query_length"),
+            (r#"{"processor_kwargs": {"chat_template": "x"}}"#, "processor_kwargs.chat_template"),
             (r#"{"model_args": {"num_labels": 3}}"#, "model_args.num_labels"),
             (r#"{"processing_kwargs": {"text": {"padding": "max_length"}}}"#, "processing_kwargs.text"),
             (

@@ -1,13 +1,17 @@
 //! Which activation turns a model's logits into scores.
 
-use crate::checkpoint::{JsonFile, Settings};
+use crate::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::models;
 use crate::program::Activation;
 
 /// The first file that names one, in the reference's order; else the sigmoid for one label and nothing for several. A class
 /// outside torch counts as none, with a warning: the reference would have to run the repository's code.
-pub(super) fn of_files(settings: &Settings, config: &JsonFile, labels: usize) -> Result<Activation> {
+///
+/// # Errors
+/// [`Error::Unsupported`](crate::Error::Unsupported) for a class of torch that is not known.
+pub fn default_activation(checkpoint: &Checkpoint, labels: usize) -> Result<Activation> {
+    let (settings, config) = (checkpoint.settings(), &checkpoint.transformer()?.1.config);
     let nested = config.object_opt("sentence_transformers")?;
     // Even a null hides the old key.
     let of_config = match nested.as_ref().filter(|nested| nested.contains("activation_fn")) {

@@ -1,6 +1,6 @@
 //! From an id or folder to a cross-encoder on a device.
 
-use super::{CrossEncoder, Model, activation};
+use super::{CrossEncoder, Model, default_activation};
 use crate::checkpoint::ModelType;
 use crate::error::Result;
 use crate::loader::Loader;
@@ -17,10 +17,10 @@ impl Loader<CrossEncoder> {
         let program = Arc::new(models::cross_encoder(checkpoint.modules(), &checkpoint.weights()?)?);
         let tokenizer = self.tokenizer(&checkpoint, &program)?;
         tokenizer.check_pairs()?;
-        let (settings, config) = (checkpoint.settings(), &checkpoint.transformer()?.1.config);
+        let settings = checkpoint.settings();
         prompts::check_default(&settings.prompts, settings.default_prompt_name.as_deref())?;
         let labels = models::labels(checkpoint.modules())?;
-        let activation = activation::of_files(settings, config, labels.len())?;
+        let activation = default_activation(&checkpoint, labels.len())?;
         let executor = self.executor(&checkpoint, &program)?;
         let model = Model {
             folder: checkpoint.folder().to_path_buf(),

@@ -6,6 +6,7 @@ mod options;
 mod predict;
 mod rank;
 
+pub use activation::default_activation;
 pub use options::{PredictOptions, RankOptions};
 pub use rank::Hit;
 

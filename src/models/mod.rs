@@ -192,7 +192,7 @@ fn classifier(b: &mut Builder, transformer: &TransformerModule) -> Result<(Value
 /// The names of a cross-encoder's labels, in the order of its outputs.
 ///
 /// # Errors
-/// [`Error::InvalidFile`](crate::Error::InvalidFile) for labels that are not numbered from 0 without gaps.
+/// [`Error::InvalidFile`] for labels that are not numbered from 0 without gaps.
 pub fn labels(modules: &[Module]) -> Result<Vec<String>> {
     match modules {
         [Module { kind: ModuleKind::Transformer(transformer), .. }] => class_names(&transformer.config),

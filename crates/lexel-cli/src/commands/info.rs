@@ -5,10 +5,11 @@ use crate::config;
 use crate::failure::Failure;
 use crate::messages::{self, DownloadBar};
 use lexel::checkpoint::{Checkpoint, ModelType, Module, ModuleKind, SourceOptions, TransformerModule};
+use lexel::cross_encoder::default_activation;
+use lexel::models;
 use lexel::program::Program;
-use lexel::{Activation, models};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -20,18 +21,15 @@ pub fn run(args: &InfoCommand, json: bool) -> Result<(), Failure> {
     let opened = open(&args.model, &source);
     bar.finish();
     let (model_type, checkpoint) = opened?;
-    let (modules, weights) = (checkpoint.modules(), checkpoint.weights()?);
-    let program = match model_type {
-        ModelType::SentenceTransformer => models::sentence_transformer(modules, &weights)?,
-        ModelType::CrossEncoder => models::cross_encoder(modules, &weights)?,
-    };
+    let routes = Route::all(model_type, &checkpoint)?;
     if args.program {
+        let text: String = routes.iter().map(Route::program).collect();
         return match json {
-            true => messages::stdout(&format!("{}\n", json!({"program": program.to_string()}))),
-            false => messages::stdout(&program.to_string()),
+            true => messages::stdout(&format!("{}\n", json!({"program": text}))),
+            false => messages::stdout(&text),
         };
     }
-    let facts = facts(model_type, &checkpoint, &program)?;
+    let facts = facts(model_type, &checkpoint, &routes)?;
     match json {
         true => messages::stdout(&format!("{facts}\n")),
         false => messages::stdout(&text(&facts)),
@@ -49,27 +47,76 @@ fn open(model: &str, source: &SourceOptions) -> lexel::Result<(ModelType, Checkp
     Ok((ModelType::SentenceTransformer, Checkpoint::open(model, source)?))
 }
 
+/// One way of a text through the model: all there is, unless it has a Router.
+struct Route {
+    name: String,
+    checkpoint: Checkpoint,
+    program: Program,
+}
+
+impl Route {
+    fn all(model_type: ModelType, checkpoint: &Checkpoint) -> Result<Vec<Route>, Failure> {
+        let route = |(names, checkpoint): (Vec<String>, Checkpoint)| {
+            let (modules, weights) = (checkpoint.modules(), checkpoint.weights()?);
+            let program = match model_type {
+                ModelType::SentenceTransformer => models::sentence_transformer(modules, &weights)?,
+                ModelType::CrossEncoder => models::cross_encoder(modules, &weights)?,
+            };
+            Ok(Route { name: names.join(", "), checkpoint, program })
+        };
+        checkpoint.routes().into_iter().map(route).collect()
+    }
+
+    /// Its program, under its name if it has one.
+    fn program(&self) -> String {
+        match self.name.as_str() {
+            "" => self.program.to_string(),
+            name => format!("route {name}:\n{}", self.program),
+        }
+    }
+
+    /// What differs between routes.
+    fn tell(&self, facts: &mut Map<String, Value>) -> Result<(), Failure> {
+        // Not every bi-encoder has one.
+        let transformer = self.checkpoint.transformer().ok().map(|(_, transformer)| transformer);
+        let architecture = transformer.map(|transformer| transformer.config.str("model_type")).transpose()?;
+        facts.insert("architecture".into(), json!(architecture));
+        facts.insert("parameters".into(), json!(self.program.parameters()));
+        facts.insert("max_seq_length".into(), json!(max_seq_length(transformer, &self.program)));
+        let modules = self.checkpoint.modules().iter().map(module).collect::<Vec<_>>();
+        facts.insert("modules".into(), json!(modules));
+        Ok(())
+    }
+
+    /// What its tensors are stored in.
+    fn dtypes(&self) -> Result<Vec<String>, Failure> {
+        // Some files also hold a table of position ids, which are no weights.
+        Ok(self.checkpoint.weights()?.dtypes().into_iter().filter(|dtype| dtype.contains('F')).collect())
+    }
+}
+
 /// Everything that is told, by name.
-fn facts(model_type: ModelType, checkpoint: &Checkpoint, program: &Program) -> Result<Value, Failure> {
-    // Not every bi-encoder has one.
-    let transformer = checkpoint.transformer().ok().map(|(_, transformer)| transformer);
+fn facts(model_type: ModelType, checkpoint: &Checkpoint, routes: &[Route]) -> Result<Value, Failure> {
     let settings = checkpoint.settings();
-    // Some files also hold a table of position ids, which are no weights.
-    let mut dtypes = checkpoint.weights()?.dtypes();
-    dtypes.retain(|dtype| dtype.contains('F'));
     let mut facts = Map::new();
+    facts.insert("model".into(), json!(checkpoint.name()));
+    facts.insert("folder".into(), json!(checkpoint.folder()));
+    facts.insert("commit".into(), json!(checkpoint.commit()));
+    if let [route] = routes {
+        route.tell(&mut facts)?;
+    } else {
+        for route in routes {
+            let mut of_route = Map::new();
+            route.tell(&mut of_route)?;
+            facts.insert(format!("route {}", route.name), Value::Object(of_route));
+        }
+    }
     let mut tell = |name: &str, value: Value| facts.insert(name.to_string(), value);
-    tell("model", json!(checkpoint.name()));
-    tell("folder", json!(checkpoint.folder()));
-    tell("commit", json!(checkpoint.commit()));
-    tell("architecture", json!(transformer.map(|transformer| transformer.config.str("model_type")).transpose()?));
-    tell("parameters", json!(program.parameters()));
     if model_type == ModelType::SentenceTransformer {
+        let program = &routes[0].program;
         let full = program.shape(program.sentences).cols;
         tell("dimensions", json!(settings.truncate_dim.map_or(full, |dim| dim.min(full))));
     }
-    tell("max_seq_length", json!(max_seq_length(transformer, program)));
-    tell("modules", json!(checkpoint.modules().iter().map(module).collect::<Vec<_>>()));
     match model_type {
         ModelType::SentenceTransformer => {
             tell("similarity", json!(settings.similarity_fn_name.as_deref().unwrap_or("cosine")));
@@ -77,32 +124,17 @@ fn facts(model_type: ModelType, checkpoint: &Checkpoint, program: &Program) -> R
         }
         ModelType::CrossEncoder => {
             let labels = models::labels(checkpoint.modules())?;
-            tell("activation", json!(activation(checkpoint, labels.len())?.name()));
+            tell("activation", json!(default_activation(checkpoint, labels.len())?.name()));
             tell("labels", json!(labels));
             tell("prompts", json!(settings.prompts));
         }
     }
     tell("default_prompt", json!(settings.default_prompt_name));
-    tell("dtype", json!(dtypes));
-    tell("files", json!(files(checkpoint.folder(), checkpoint.modules())));
+    let dtypes = routes.iter().map(Route::dtypes).collect::<Result<Vec<_>, _>>()?;
+    tell("dtype", json!(dtypes.into_iter().flatten().collect::<BTreeSet<_>>()));
+    let modules: Vec<Module> = routes.iter().flat_map(|route| route.checkpoint.modules()).cloned().collect();
+    tell("files", json!(files(checkpoint.folder(), &modules)));
     Ok(Value::Object(facts))
-}
-
-/// What [`lexel::CrossEncoder::activation`] says of the loaded model.
-fn activation(checkpoint: &Checkpoint, labels: usize) -> lexel::Result<Activation> {
-    let config = &checkpoint.transformer()?.1.config;
-    let nested = config.object_opt("sentence_transformers")?;
-    let of_config = match nested.as_ref().filter(|nested| nested.contains("activation_fn")) {
-        Some(nested) => nested.str_opt("activation_fn")?,
-        None => config.str_opt("sbert_ce_default_activation_function")?,
-    };
-    let mut classes = [checkpoint.settings().activation_fn.as_deref(), of_config].into_iter().flatten();
-    match classes.find(|class| class.starts_with("torch.")) {
-        Some(class) => models::torch_activation(class)
-            .ok_or_else(|| config.unsupported_value("activation_fn", class, models::torch_activations())),
-        None if labels == 1 => Ok(Activation::Sigmoid),
-        None => Ok(Activation::Identity),
-    }
 }
 
 /// As the model truncates when it is loaded without options.
@@ -162,6 +194,9 @@ fn text(facts: &Value) -> String {
         let name = key.replace('_', " ");
         match value {
             Value::Null => {}
+            Value::Object(_) if key.starts_with("route ") => {
+                let _ = write!(out, "{key}\n{}", indented(&text(value)));
+            }
             Value::String(value) => {
                 let _ = writeln!(out, "{name:<16} {value}");
             }
@@ -186,6 +221,11 @@ fn text(facts: &Value) -> String {
         }
     }
     out
+}
+
+/// Each line two columns further right.
+fn indented(lines: &str) -> String {
+    lines.lines().map(|line| format!("  {line}\n")).collect()
 }
 
 /// `22713216` as `22,713,216`.
