@@ -113,6 +113,12 @@ impl<M> Loader<M> {
 
     /// The program with its weights on the device.
     pub(crate) fn executor(&self, checkpoint: &Checkpoint, program: &Arc<Program>) -> Result<Arc<dyn Executor>> {
+        if self.dtype == Dtype::F16 && program.wide {
+            return Err(Error::InvalidInput(format!(
+                "{}: the hidden states of this architecture leave the range of f16: load it with dtype f32",
+                self.id_or_folder
+            )));
+        }
         let executor = self.device.load(program.clone(), &checkpoint.weights()?, self.dtype)?;
         log::info!("{} on {}", self.id_or_folder, executor.describe());
         Ok(executor)

@@ -176,6 +176,18 @@ fn every_prediction_on_a_gpu_adapter() {
     }
 }
 
+/// Families whose real models leave the range of f16: refused in it.
+const WIDE: [&str; 2] = ["gemma3_text", "t5"];
+
+#[test]
+fn what_leaves_the_range_of_f16_is_refused_in_it() {
+    for name in ["gemma3", "t5-relu", "t5-gated"] {
+        let loader = SentenceTransformer::builder(golden().folder(name)).device(Device::Cpu).dtype(Dtype::F16);
+        let message = loader.load().unwrap_err().to_string();
+        assert!(message.contains("range of f16") && message.contains("f32"), "{message}");
+    }
+}
+
 /// f16 storage: cosine to the reference at least 0.9999 (design goal), on each family's main case.
 #[cfg(feature = "gpu")]
 #[test]
@@ -184,7 +196,7 @@ fn every_main_encoding_in_f16_on_a_gpu_adapter() {
     if !device.description().features.f16 {
         return;
     }
-    let is_main = |case: &Value| name_of(case).ends_with("/core");
+    let is_main = |case: &Value| name_of(case).ends_with("/core") && !WIDE.contains(&family(case));
     check_all_of("encode", is_main, |case| {
         let model =
             encoding::model(golden(), case["model"].as_str().unwrap(), &Device::Shared(device.clone()), Dtype::F16);

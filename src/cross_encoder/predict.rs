@@ -13,7 +13,7 @@ impl CrossEncoder {
     /// The scores of pairs, in their order: `[pairs, labels]`, one column for most models. Equal pairs are computed once.
     ///
     /// # Errors
-    /// [`Error::Run`](crate::Error::Run) if the device fails.
+    /// [`Error::Run`] if the device fails.
     pub fn predict<A, B>(&self, pairs: &[(A, B)]) -> Result<Matrix>
     where
         A: AsRef<str> + Sync,
@@ -25,8 +25,8 @@ impl CrossEncoder {
     /// [`predict`](Self::predict) with options.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`](crate::Error::InvalidInput) for options that make no sense for this model,
-    /// [`Error::Cancelled`](crate::Error::Cancelled) once cancelled, [`Error::Run`](crate::Error::Run) if the device fails.
+    /// [`Error::InvalidInput`] for options that make no sense for this model,
+    /// [`Error::Cancelled`] once cancelled, [`Error::Run`] if the device fails.
     pub fn predict_with<A, B>(&self, pairs: &[(A, B)], options: &PredictOptions) -> Result<Matrix>
     where
         A: AsRef<str> + Sync,

@@ -10,7 +10,7 @@ use crate::program::{Activation, Builder, Index, Lookup, Pool, PoolMode, Value};
 
 /// The numbers that shape a BERT encoder.
 #[derive(Debug, Clone, PartialEq)]
-pub struct BertConfig {
+pub(super) struct BertConfig {
     /// Rows of the word table.
     pub vocab: usize,
     /// Columns of the tables.

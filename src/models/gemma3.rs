@@ -44,6 +44,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let far = table("full_attention", "rope_theta", 1_000_000.0)?;
     let near = table("sliding_attention", "rope_local_base_freq", 10_000.0)?;
 
+    b.wide();
     b.label("embeddings");
     let words = b.tensor("embed_tokens.weight", vec![config.usize_or("vocab_size", 262_208)?, hidden]);
     let scaled = b.weight(vec![Part::Scaled(words, (hidden as f32).sqrt().to_bits())]);

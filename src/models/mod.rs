@@ -26,7 +26,6 @@ mod rope;
 mod static_embedding;
 mod t5;
 
-pub use bert::BertConfig;
 pub use preset::Preset;
 
 use crate::checkpoint::{

@@ -1,50 +1,118 @@
 //! Well-known shapes without their checkpoints: for benchmarks on machines that have no model at hand.
 
-use super::BertConfig;
+use super::architecture;
+use crate::checkpoint::JsonFile;
 use crate::error::{Error, Result};
-use crate::program::{Activation, Builder, Pool, PoolMode, Program};
+use crate::program::{Builder, Pool, PoolMode, Program};
 
 /// A model's shape.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Preset {
     /// The name of the model that has it.
     pub name: &'static str,
-    /// Its backbone.
-    pub backbone: BertConfig,
+    /// What decides the shape in its `config.json`.
+    config: &'static str,
     /// Its pooling; a Normalize follows.
     pub pooling: PoolMode,
     /// The length at which the model truncates.
     pub max_seq_length: usize,
+    /// How many token ids there are.
+    pub vocabulary: usize,
 }
+
+const BERT_VOCABULARY: usize = 30_522;
+
+/// All presets.
+const PRESETS: [Preset; 10] = [
+    Preset {
+        name: "all-MiniLM-L6-v2",
+        config: r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6,
+                    "num_attention_heads": 12, "intermediate_size": 1536}"#,
+        pooling: PoolMode::Mean,
+        max_seq_length: 256,
+        vocabulary: BERT_VOCABULARY,
+    },
+    Preset {
+        name: "all-MiniLM-L12-v2",
+        config: r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 12,
+                    "num_attention_heads": 12, "intermediate_size": 1536}"#,
+        pooling: PoolMode::Mean,
+        max_seq_length: 128,
+        vocabulary: BERT_VOCABULARY,
+    },
+    Preset {
+        name: "bge-small",
+        config: r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 12,
+                    "num_attention_heads": 12, "intermediate_size": 1536}"#,
+        pooling: PoolMode::Cls,
+        max_seq_length: 512,
+        vocabulary: BERT_VOCABULARY,
+    },
+    Preset {
+        name: "bert-base",
+        config: r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12,
+                    "num_attention_heads": 12, "intermediate_size": 3072}"#,
+        pooling: PoolMode::Mean,
+        max_seq_length: 512,
+        vocabulary: BERT_VOCABULARY,
+    },
+    Preset {
+        name: "bge-large",
+        config: r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 1024, "num_hidden_layers": 24,
+                    "num_attention_heads": 16, "intermediate_size": 4096}"#,
+        pooling: PoolMode::Cls,
+        max_seq_length: 512,
+        vocabulary: BERT_VOCABULARY,
+    },
+    Preset {
+        name: "all-mpnet-base-v2",
+        config: r#"{"model_type": "mpnet", "vocab_size": 30527, "hidden_size": 768, "num_hidden_layers": 12,
+                    "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 514}"#,
+        pooling: PoolMode::Mean,
+        max_seq_length: 384,
+        vocabulary: 30_527,
+    },
+    Preset {
+        name: "xlm-r-base",
+        config: r#"{"model_type": "xlm-roberta", "vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12,
+                    "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 514,
+                    "type_vocab_size": 1, "layer_norm_eps": 1e-5}"#,
+        pooling: PoolMode::Mean,
+        max_seq_length: 512,
+        vocabulary: 250_002,
+    },
+    Preset {
+        name: "modernbert-base",
+        config: r#"{"model_type": "modernbert", "vocab_size": 50368, "hidden_size": 768, "num_hidden_layers": 22,
+                    "num_attention_heads": 12, "intermediate_size": 1152}"#,
+        pooling: PoolMode::Mean,
+        max_seq_length: 8192,
+        vocabulary: 50_368,
+    },
+    Preset {
+        name: "nomic-embed-text-v1.5",
+        config: r#"{"model_type": "nomic_bert", "vocab_size": 30528, "n_embd": 768, "n_layer": 12, "n_head": 12,
+                    "n_inner": 3072, "n_positions": 8192, "activation_function": "swiglu", "rotary_emb_base": 1000,
+                    "layer_norm_epsilon": 1e-12, "qkv_proj_bias": false, "mlp_fc1_bias": false, "mlp_fc2_bias": false}"#,
+        pooling: PoolMode::Mean,
+        max_seq_length: 8192,
+        vocabulary: BERT_VOCABULARY,
+    },
+    Preset {
+        name: "Qwen3-Embedding-0.6B",
+        config: r#"{"model_type": "qwen3", "vocab_size": 151669, "hidden_size": 1024, "num_hidden_layers": 28,
+                    "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072,
+                    "max_position_embeddings": 32768, "rope_theta": 1000000}"#,
+        pooling: PoolMode::LastToken,
+        max_seq_length: 32_768,
+        vocabulary: 151_669,
+    },
+];
 
 impl Preset {
     /// All presets.
-    pub fn all() -> Vec<Preset> {
-        let bert = |name, hidden, layers, heads, pooling, max_seq_length| Preset {
-            name,
-            backbone: BertConfig {
-                vocab: 30_522,
-                embedding: hidden,
-                hidden,
-                layers,
-                heads,
-                intermediate: 4 * hidden,
-                max_positions: 512,
-                first_position: 0,
-                token_types: 2,
-                activation: Activation::Gelu,
-                eps: 1e-12,
-            },
-            pooling,
-            max_seq_length,
-        };
-        vec![
-            bert("all-MiniLM-L6-v2", 384, 6, 12, PoolMode::Mean, 256),
-            bert("all-MiniLM-L12-v2", 384, 12, 12, PoolMode::Mean, 128),
-            bert("bge-small", 384, 12, 12, PoolMode::Cls, 512),
-            bert("bert-base", 768, 12, 12, PoolMode::Mean, 512),
-            bert("bge-large", 1024, 24, 16, PoolMode::Cls, 512),
-        ]
+    pub fn all() -> &'static [Preset] {
+        &PRESETS
     }
 
     /// The preset of that name.
@@ -52,20 +120,32 @@ impl Preset {
     /// # Errors
     /// [`Error::InvalidInput`] with the known names.
     pub fn named(name: &str) -> Result<Preset> {
-        Preset::all().into_iter().find(|preset| preset.name == name).ok_or_else(|| {
-            let names: Vec<_> = Preset::all().iter().map(|preset| preset.name).collect();
+        PRESETS.into_iter().find(|preset| preset.name == name).ok_or_else(|| {
+            let names: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
             Error::InvalidInput(format!("unknown preset '{name}'; known: {}", names.join(", ")))
         })
     }
 
-    /// Its program. [`RandomWeights`](crate::program::RandomWeights) gives it weights.
-    pub fn program(&self) -> Program {
+    /// Its program, for sequences of at most `longest` tokens. [`RandomWeights`](crate::program::RandomWeights) gives it
+    /// weights.
+    ///
+    /// # Panics
+    /// Never: the configurations are constants, and a test builds each.
+    pub fn program(&self, longest: usize) -> Program {
+        self.build(longest).expect("a preset's configuration is a constant that a test builds")
+    }
+
+    fn build(&self, longest: usize) -> Result<Program> {
+        let keys = serde_json::from_str(self.config);
+        let keys = keys.map_err(|error| Error::invalid_file(self.name, format!("not valid JSON: {error}")))?;
+        let config = JsonFile::from_object(self.name, keys);
         let mut b = Builder::new();
-        let x = self.backbone.build(&mut b);
+        b.set_limit(Some(longest));
+        let x = (architecture(&config)?.backbone)(&mut b, &config)?;
         b.label("pooling");
         let pooled = b.pool(Pool { x, modes: vec![self.pooling] });
         let embedding = b.normalize(pooled);
-        b.finish(embedding, x)
+        Ok(b.finish(embedding, x).pooled_early())
     }
 }
 
@@ -76,10 +156,23 @@ mod tests {
     #[test]
     fn the_presets_have_the_known_numbers_of_parameters() {
         // Published: 22.7 M, 33.4 M, 109 M and 335 M, poolers (hidden * (hidden + 1)) included, which are not used here.
-        let parameters = |name| Preset::named(name).unwrap().program().parameters();
+        let parameters = |name| Preset::named(name).unwrap().program(512).parameters();
         assert_eq!(parameters("all-MiniLM-L6-v2"), 22_713_216 - 384 * 385);
         assert_eq!(parameters("bert-base"), 109_482_240 - 768 * 769);
         assert_eq!(parameters("bge-large"), 335_141_888 - 1024 * 1025);
+        // Published: 278 M, 149 M, 137 M and 596 M.
+        let millions = |name| parameters(name) / 1_000_000;
+        let names = ["xlm-r-base", "modernbert-base", "nomic-embed-text-v1.5", "Qwen3-Embedding-0.6B"];
+        assert_eq!(names.map(millions), [277, 149, 136, 595]);
         assert!(Preset::named("bert").unwrap_err().to_string().contains("bert-base"));
+    }
+
+    #[test]
+    fn every_preset_is_built() {
+        for preset in Preset::all() {
+            let program = preset.build(preset.max_seq_length).unwrap();
+            let table = program.max_positions().unwrap_or(usize::MAX);
+            assert!(table >= preset.max_seq_length, "{}: {table} positions", preset.name);
+        }
     }
 }

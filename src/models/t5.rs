@@ -19,6 +19,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let eps = config.f32_or("layer_norm_epsilon", 1e-6)?;
     let inner = heads * head_dim;
 
+    b.wide();
     b.label("embeddings");
     let mut x = embed_ids(b, "shared", config.usize_or("vocab_size", 32_128)?, hidden);
     let buckets = config.usize_or("relative_attention_num_buckets", 32)?;

@@ -13,6 +13,7 @@ pub struct Builder {
     label: String,
     padding: Option<u32>,
     trim: Option<u32>,
+    wide: bool,
     limit: Option<usize>,
     hidden_states: Vec<Value>,
 }
@@ -66,6 +67,11 @@ impl Builder {
     /// Tokens of this id at the end of a sequence are left away.
     pub fn trim(&mut self, id: u32) {
         self.trim = Some(id);
+    }
+
+    /// Hidden states leave the range of f16.
+    pub fn wide(&mut self) {
+        self.wide = true;
     }
 
     /// A matrix `[rows, cols]` of the current module.
@@ -202,7 +208,15 @@ impl Builder {
 
     /// The program, with its two outputs.
     pub fn finish(self, sentences: Value, tokens: Value) -> Program {
-        Program { steps: self.steps, weights: self.weights, sentences, tokens, padding: self.padding, trim: self.trim }
+        Program {
+            steps: self.steps,
+            weights: self.weights,
+            sentences,
+            tokens,
+            padding: self.padding,
+            trim: self.trim,
+            wide: self.wide,
+        }
     }
 
     fn push(&mut self, op: Op, shape: Shape) -> Value {

@@ -92,6 +92,8 @@ pub struct Program {
     /// Tokens of this id at the end of a sequence are left away: a decoder's classifier looks at the last other one, which does
     /// not see them.
     pub trim: Option<u32>,
+    /// Whether its hidden states leave the range of f16, which ends at 65,504.
+    pub wide: bool,
 }
 
 impl Value {
