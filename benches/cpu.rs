@@ -47,20 +47,6 @@ fn mini_lm() -> Program {
     b.finish(sentences, x)
 }
 
-/// Multiplications and additions of the linear and attention steps.
-fn flops(program: &Program, batch: &Batch) -> f64 {
-    let squares: f64 = (0..batch.sequences()).map(|s| (batch.range(s).len() as f64).powi(2)).sum();
-    let of_step = |step: &Step| match &step.op {
-        Op::Linear(op) => {
-            2.0 * step.shape.rows_in(batch.tokens(), batch.sequences()) as f64
-                * (step.shape.cols * program.weight(op.weight).cols) as f64
-        }
-        Op::Attention(_) => 4.0 * squares * step.shape.cols as f64,
-        _ => 0.0,
-    };
-    program.steps.iter().map(of_step).sum()
-}
-
 /// A batch of about `tokens` tokens in texts of `length`.
 fn batch(tokens: usize, length: usize) -> Batch {
     let mut batch = Batch::new();
@@ -162,7 +148,8 @@ fn main() {
                 *shares.entry(step.op.name()).or_default() += time;
             }
             let total: f64 = steps.iter().sum();
-            let flops = flops(&program, &batch) / total;
+            let flops: f64 = program.costs(&batch).iter().map(|cost| cost.flops).sum();
+            let flops = flops / total;
             let shares: Vec<_> =
                 shares.iter().map(|(name, time)| format!("{name} {:.1}%", 100.0 * time / total)).collect();
             println!(

@@ -8,6 +8,7 @@ use futures::channel::oneshot;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// What is computed in. Sums are always accumulated in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -60,6 +61,12 @@ pub trait Executor: Send + Sync {
 
     /// Runs a batch and returns every step's value, in order: for tests and for finding a first difference.
     fn trace(&self, batch: &Batch) -> Result<Vec<Matrix>, RunError>;
+
+    /// Runs a batch and returns how long each step took, in order, 0 for one that the sentences do not need.
+    ///
+    /// # Errors
+    /// As [`Executor::submit`]; [`RunError::InvalidBatch`] if the device has no clock for it.
+    fn profile(&self, batch: &Batch) -> Result<Vec<Duration>, RunError>;
 
     /// Batches in flight that keep the device busy; more bring nothing.
     fn in_flight(&self) -> usize;

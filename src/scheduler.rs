@@ -201,6 +201,10 @@ mod tests {
             Ok(Vec::new())
         }
 
+        fn profile(&self, _: &Batch) -> Result<Vec<std::time::Duration>, RunError> {
+            Ok(Vec::new())
+        }
+
         fn in_flight(&self) -> usize {
             3
         }

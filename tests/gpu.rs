@@ -380,3 +380,21 @@ fn gelu_is_the_exact_form() {
     println!("gelu: worst error {:e} at x = {}", worst.0, x(worst.1));
     assert!(worst.0 <= 3e-7, "{worst:?}");
 }
+
+#[test]
+fn a_profile_times_the_steps_that_the_sentences_need() {
+    let device = device!();
+    let program = encoder(50, 32, 2);
+    let executor = GpuExecutor::load(program.clone(), &RandomWeights { seed: 3 }, &device, &options()).unwrap();
+    let batch = batch(&[40, 3, 100], 50);
+    let times = match executor.profile(&batch) {
+        Err(RunError::InvalidBatch(message)) if message.contains("timestamp") => return eprintln!("SKIPPED: {message}"),
+        times => times.unwrap(),
+    };
+    let needed = program.needed(Output::Sentences);
+    assert_eq!(times.len(), program.steps.len());
+    assert!(times.iter().zip(&needed).all(|(time, needed)| *needed || time.is_zero()));
+    assert!(times.iter().sum::<std::time::Duration>() > std::time::Duration::ZERO);
+    // The executor goes on as before.
+    executor.submit(batch, Output::Sentences).unwrap().wait().unwrap();
+}

@@ -69,17 +69,6 @@ impl CpuExecutor {
             .map_err(|error| Error::Device(format!("cannot start {threads} threads: {error}")))?;
         Ok(CpuExecutor { workers, model })
     }
-
-    /// Runs a batch and returns how long each step took, 0 for one that the sentences do not need: for benchmarks.
-    ///
-    /// # Errors
-    /// As [`Executor::submit`].
-    pub fn profile(&self, batch: &Batch) -> Result<Vec<Duration>, RunError> {
-        self.model.program.check(batch)?;
-        let (sender, receiver) = oneshot::channel();
-        self.workers.push(Job { batch: batch.clone(), work: Work::Profile(sender) });
-        worker::wait(receiver)
-    }
 }
 
 impl Executor for CpuExecutor {
@@ -94,6 +83,13 @@ impl Executor for CpuExecutor {
         self.model.program.check(batch)?;
         let (sender, receiver) = oneshot::channel();
         self.workers.push(Job { batch: batch.clone(), work: Work::Trace(sender) });
+        worker::wait(receiver)
+    }
+
+    fn profile(&self, batch: &Batch) -> Result<Vec<Duration>, RunError> {
+        self.model.program.check(batch)?;
+        let (sender, receiver) = oneshot::channel();
+        self.workers.push(Job { batch: batch.clone(), work: Work::Profile(sender) });
         worker::wait(receiver)
     }
 

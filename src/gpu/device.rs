@@ -119,7 +119,8 @@ impl GpuDevice {
         let wanted = wgpu::Features::SHADER_F16
             | wgpu::Features::SHADER_INT64
             | wgpu::Features::SUBGROUP
-            | wgpu::Features::SUBGROUP_BARRIER;
+            | wgpu::Features::SUBGROUP_BARRIER
+            | wgpu::Features::TIMESTAMP_QUERY;
         let mut limits = adapter.limits();
         // DX12 sets aside memory for this many descriptors: its default of a million costs too much on a small GPU.
         limits.max_non_sampler_bindings = limits.max_non_sampler_bindings.min(100_000);

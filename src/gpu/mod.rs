@@ -14,6 +14,7 @@ pub mod kernel;
 pub mod kernels;
 mod options;
 mod pipeline;
+mod profile;
 mod upload;
 pub mod weights;
 mod workspace;
@@ -33,6 +34,7 @@ use kernel::{Binding, Target, stride4};
 use pipeline::Pipeline;
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 use upload::BatchData;
 use weights::Weights;
 use workspace::{Allocated, Fixed, Workspace};
@@ -176,15 +178,7 @@ impl GpuExecutor {
             encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
                 let _ = mapping.send(result); // nobody listens once the batch has failed
             });
-            let batch = [
-                bytemuck::bytes_of(&data.sizes),
-                bytemuck::cast_slice(&data.tokens),
-                bytemuck::cast_slice(&data.sequences),
-                bytemuck::cast_slice(&data.query_tiles),
-            ];
-            for (buffer, bytes) in allocated.batch.iter().zip(batch).filter(|(_, bytes)| !bytes.is_empty()) {
-                self.device.queue.write_buffer(buffer, 0, bytes);
-            }
+            self.write(&data, allocated);
             (self.device.queue.submit([encoder.finish()]), buffer)
         });
         let (submission, buffer) = match submitted {
@@ -201,25 +195,43 @@ impl GpuExecutor {
     }
 
     fn record(&self, data: &BatchData, allocated: &Allocated, needed: &[bool], encoder: &mut wgpu::CommandEncoder) {
-        let [tokens, sequences, query_tiles, _] = data.sizes;
-        let per_axis = self.device.description().limits.max_compute_workgroups_per_dimension;
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_bind_group(0, &allocated.batch_group, &[]);
-        let steps = self.fixed.compiled.steps.iter().zip(&self.fixed.pipelines).zip(&allocated.groups);
-        for (((launches, pipelines), groups), _) in steps.zip(needed).filter(|(_, needed)| **needed) {
-            for ((launch, pipeline), group) in launches.iter().zip(pipelines).zip(groups) {
-                let items = match launch.grid.count {
-                    Count::Tokens => tokens,
-                    Count::Sequences => sequences,
-                    Count::QueryTiles => query_tiles,
-                };
-                let [x, y, z] = launch.grid.workgroups(items, per_axis);
-                if x > 0 {
-                    pass.set_pipeline(&pipeline.pipeline);
-                    pass.set_bind_group(1, group, &[]);
-                    pass.dispatch_workgroups(x, y, z);
-                }
+        for step in (0..needed.len()).filter(|&step| needed[step]) {
+            self.dispatch(step, data, allocated, &mut pass);
+        }
+    }
+
+    /// The launches of one step. The pass has the batch's bind group.
+    fn dispatch(&self, step: usize, data: &BatchData, allocated: &Allocated, pass: &mut wgpu::ComputePass<'_>) {
+        let [tokens, sequences, query_tiles, _] = data.sizes;
+        let per_axis = self.device.description().limits.max_compute_workgroups_per_dimension;
+        let launches = self.fixed.compiled.steps[step].iter().zip(&self.fixed.pipelines[step]);
+        for ((launch, pipeline), group) in launches.zip(&allocated.groups[step]) {
+            let items = match launch.grid.count {
+                Count::Tokens => tokens,
+                Count::Sequences => sequences,
+                Count::QueryTiles => query_tiles,
+            };
+            let [x, y, z] = launch.grid.workgroups(items, per_axis);
+            if x > 0 {
+                pass.set_pipeline(&pipeline.pipeline);
+                pass.set_bind_group(1, group, &[]);
+                pass.dispatch_workgroups(x, y, z);
             }
+        }
+    }
+
+    /// Hands the batch to the queue, before whatever is submitted next.
+    fn write(&self, data: &BatchData, allocated: &Allocated) {
+        let batch = [
+            bytemuck::bytes_of(&data.sizes),
+            bytemuck::cast_slice(&data.tokens),
+            bytemuck::cast_slice(&data.sequences),
+            bytemuck::cast_slice(&data.query_tiles),
+        ];
+        for (buffer, bytes) in allocated.batch.iter().zip(batch).filter(|(_, bytes)| !bytes.is_empty()) {
+            self.device.queue.write_buffer(buffer, 0, bytes);
         }
     }
 }
@@ -263,6 +275,10 @@ impl Executor for GpuExecutor {
             let _ = completion.send(result); // its other end waits below
         })?;
         pollster::block_on(result).unwrap_or_else(|_| Err(self.device.health.fail("the device dropped a batch")))
+    }
+
+    fn profile(&self, batch: &Batch) -> Result<Vec<Duration>, RunError> {
+        self.time_steps(batch)
     }
 
     fn in_flight(&self) -> usize {

@@ -7,6 +7,7 @@
 mod activation;
 mod attention;
 mod builder;
+mod cost;
 mod folded;
 mod op;
 mod plan;
@@ -17,6 +18,7 @@ mod weights;
 pub use activation::{Activation, Slope};
 pub use attention::{Attention, Distances, PositionBias, alibi_slope, relative_bucket};
 pub use builder::Builder;
+pub use cost::Cost;
 pub use folded::{Difference, Mapped, Projected};
 pub use op::{
     Embed, Experts, Glu, Half, HeadNorm, Index, Linear, Lookup, Norm, NormKind, Normalize, Op, Pool, PoolMode, Rotary,

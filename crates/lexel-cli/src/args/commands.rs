@@ -162,6 +162,9 @@ pub struct BenchCommand {
     /// How often to measure
     #[arg(long, value_name = "N", default_value = "3", value_parser = positive)]
     pub repeats: usize,
+    /// Show where the time of one batch goes, by op, instead of timing all texts
+    #[arg(long)]
+    pub profile: bool,
     /// What happens to each text.
     #[command(flatten)]
     pub embedding: EmbeddingArgs,

@@ -1,6 +1,7 @@
 //! `lexel bench`: how fast this machine encodes, from strings to embeddings.
 
 use super::lengths::Lengths;
+use super::profile;
 use crate::args::BenchCommand;
 use crate::config::{self, EncodeConfig, ModelConfig};
 use crate::failure::Failure;
@@ -81,6 +82,11 @@ fn bench_model(args: &BenchCommand, json: bool) -> Result<(), Failure> {
     let begun = Instant::now();
     let model: SentenceTransformer = config.load()?;
     let load_s = begun.elapsed().as_secs_f64();
+    if args.profile {
+        let batch = profile::batch(model.executor(), model.program(), &longest_first(&model, &texts)?);
+        let profile = profile::run(model.executor(), model.program(), &batch, config.dtype(), json)?;
+        return messages::stdout(&profile);
+    }
     let job = Job {
         what: vec![("model", model_id.clone()), ("input", input.name())],
         device: model.device(),
@@ -114,6 +120,10 @@ fn bench_preset(name: &str, args: &BenchCommand, json: bool) -> Result<(), Failu
     let load_s = begun.elapsed().as_secs_f64();
     messages::note(&format!("device: {}", executor.describe()));
     let executor: &dyn Executor = &*executor;
+    if args.profile {
+        let batch = profile::batch(executor, &program, &sequences);
+        return messages::stdout(&profile::run(executor, &program, &batch, dtype, json)?);
+    }
     let (output, padding, batch_tokens) = (Output::Sentences, program.padding, args.on.device.batch_tokens);
     let scheduler = Scheduler { executor, output, padding, batch_tokens };
     let job = Job {
@@ -127,6 +137,20 @@ fn bench_preset(name: &str, args: &BenchCommand, json: bool) -> Result<(), Failu
         single: Box::new(|| scheduler.run_few(single.clone(), |_| Ok(()))),
     };
     measure_and_report(&job, args.repeats, json)
+}
+
+/// Texts as the first batch of `encode` has them.
+fn longest_first(model: &SentenceTransformer, texts: &[&str]) -> lexel::Result<Vec<Sequence>> {
+    let mut texts = texts.to_vec();
+    texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    let encodings = model.tokenizer().encode_batch(&texts)?.into_iter().enumerate();
+    let sequence = |(key, encoding): (usize, lexel::checkpoint::Encoding)| Sequence {
+        key,
+        ids: encoding.ids,
+        types: encoding.types,
+        skip: 0,
+    };
+    Ok(encodings.map(sequence).collect())
 }
 
 /// As `encode` hands its texts over, without the tokenizer.

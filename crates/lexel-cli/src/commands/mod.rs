@@ -7,5 +7,6 @@ pub mod encode;
 pub mod info;
 mod lengths;
 pub mod predict;
+mod profile;
 pub mod rank;
 pub mod similarity;

@@ -1,0 +1,86 @@
+//! What a program's steps cost on a batch, by count: for profiles, beside what a machine can do.
+
+use super::{Attention, Op, Program, Shape, Step};
+use crate::batch::Batch;
+
+/// The least that a step must do.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Cost {
+    /// Multiplications and additions.
+    pub flops: f64,
+    /// Numbers read and written, each value and weight once.
+    pub numbers: f64,
+}
+
+impl Program {
+    /// The cost of each step on a batch.
+    pub fn costs(&self, batch: &Batch) -> Vec<Cost> {
+        self.steps.iter().map(|step| self.cost(step, batch)).collect()
+    }
+
+    fn cost(&self, step: &Step, batch: &Batch) -> Cost {
+        let rows = |shape: Shape| shape.rows_in(batch.tokens(), batch.sequences()) as f64;
+        let size = |shape: Shape| rows(shape) * shape.cols as f64;
+        let out = size(step.shape);
+        let flops = match &step.op {
+            Op::Linear(op) => 2.0 * out * self.weight(op.weight).cols as f64,
+            // Scores, and the weighted sum of values.
+            Op::Attention(op) => 4.0 * seen_pairs(op, batch) * (op.heads * op.head_dim) as f64,
+            Op::Embed(op) => out * (op.lookups.len() - 1) as f64,
+            Op::Norm(_) | Op::HeadNorm(_) => 8.0 * out,
+            Op::Rotary(_) => 3.0 * out,
+            Op::Glu(_) | Op::Experts(_) | Op::Sum(_) => 2.0 * out,
+            Op::Normalize(_) => 3.0 * out,
+            Op::Pool(op) => op.modes.len() as f64 * size(self.shape(op.x)),
+        };
+        let values: f64 = step.op.inputs().iter().map(|&input| size(self.shape(input))).sum();
+        let weights: f64 = match &step.op {
+            // Rows of tables, as many as are looked up.
+            Op::Embed(op) => out * op.lookups.len() as f64,
+            op => op.weights().iter().map(|&id| (self.weight(id).rows * self.weight(id).cols) as f64).sum(),
+        };
+        Cost { flops, numbers: out + values + weights }
+    }
+}
+
+/// Pairs of a query and a key that it sees.
+fn seen_pairs(op: &Attention, batch: &Batch) -> f64 {
+    let of_sequence = |s: usize| {
+        let len = batch.range(s).len();
+        match (op.window, op.causal) {
+            (None, false) => (len * len) as f64,
+            (None, true) => (len * (len + 1) / 2) as f64,
+            (Some(_), _) => (0..len).map(|query| op.seen(query, query + 1, len).len() as f64).sum(),
+        }
+    };
+    (0..batch.sequences()).map(of_sequence).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::{Activation, Builder, Index, Linear, Lookup};
+
+    #[test]
+    fn a_product_and_an_attention_are_counted() {
+        let mut b = Builder::new();
+        let table = b.matrix("table", 10, 12);
+        let x = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
+        let attention = Attention::new(x, 2, 2);
+        let attended = b.attention(attention.clone());
+        let weight = b.matrix("weight", 3, 4);
+        let y = b.linear(Linear { x: attended, weight, bias: None, activation: Activation::Identity, residual: None });
+        let program = b.finish(y, y);
+        let mut batch = Batch::new();
+        batch.push(&[1, 2, 3], &[0; 3], 0);
+        batch.push(&[4], &[0], 0);
+        let costs = program.costs(&batch);
+        assert_eq!(costs[0], Cost { flops: 0.0, numbers: 2.0 * 48.0 });
+        assert_eq!(costs[1], Cost { flops: 4.0 * 10.0 * 4.0, numbers: 16.0 + 48.0 });
+        assert_eq!(costs[2], Cost { flops: 2.0 * 12.0 * 4.0, numbers: 12.0 + 16.0 + 12.0 });
+        let pairs = |op| seen_pairs(&op, &batch);
+        assert_eq!(pairs(Attention { causal: true, ..attention.clone() }), 7.0);
+        assert_eq!(pairs(Attention { window: Some(1), ..attention.clone() }), 8.0);
+        assert_eq!(pairs(Attention { window: Some(1), causal: true, ..attention }), 6.0);
+    }
+}
