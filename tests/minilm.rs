@@ -17,7 +17,7 @@ const QUICKSTART: &str = "[[1.0000, 0.6660, 0.1046],\n [0.6660, 1.0000, 0.1411],
 /// int8 against f32: the cosine of each text's two embeddings.
 const INT8_COSINE: f32 = 0.99;
 
-/// int8 against f32: the share of each text's ten nearest that stay the same, on average.
+/// int8 against f32: the share of each text's ten nearest that stay the same, on average. Measured: 0.9785; the goal is 0.98.
 const INT8_RECALL: f64 = 0.97;
 
 fn load(device: Device, dtype: Dtype) -> Option<SentenceTransformer> {
