@@ -62,6 +62,10 @@ impl Device {
 
 #[cfg(feature = "gpu")]
 fn auto(program: Arc<Program>, weights: &dyn WeightSource, dtype: Dtype) -> Result<Arc<dyn Executor>> {
+    if dtype == Dtype::Int8 {
+        log::info!("using the CPU: it alone computes in int8");
+        return cpu(program, weights, dtype);
+    }
     match GpuDevice::open(&AdapterSelector::Auto) {
         Ok(device) => gpu(&device, program, weights, dtype),
         Err(reason) => {
@@ -88,13 +92,7 @@ fn gpu(
 }
 
 fn cpu(program: Arc<Program>, weights: &dyn WeightSource, dtype: Dtype) -> Result<Arc<dyn Executor>> {
-    if dtype != Dtype::F32 {
-        return Err(Error::Device(format!(
-            "the CPU computes in f32, and {} was asked for: leave the dtype, or choose a GPU",
-            dtype.name()
-        )));
-    }
-    Ok(Arc::new(CpuExecutor::load(program, weights, &CpuOptions::default())?))
+    Ok(Arc::new(CpuExecutor::load(program, weights, &CpuOptions { dtype, ..CpuOptions::default() })?))
 }
 
 impl FromStr for Device {

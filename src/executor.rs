@@ -18,14 +18,19 @@ pub enum Dtype {
     F32,
     /// Weights and activations stored in f16: half the memory and bandwidth. GPUs only.
     F16,
+    /// Weights in i8, the activations of linear ops in u8, everything else in f32. CPU only.
+    Int8,
 }
 
 impl Dtype {
-    /// Bytes of one number.
+    const ALL: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Int8];
+
+    /// Bytes of one number of a weight.
     pub fn size(self) -> usize {
         match self {
             Dtype::F32 => 4,
             Dtype::F16 => 2,
+            Dtype::Int8 => 1,
         }
     }
 
@@ -34,6 +39,7 @@ impl Dtype {
         match self {
             Dtype::F32 => "f32",
             Dtype::F16 => "f16",
+            Dtype::Int8 => "int8",
         }
     }
 }
@@ -42,10 +48,10 @@ impl std::str::FromStr for Dtype {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Dtype, Error> {
-        [Dtype::F32, Dtype::F16]
+        Dtype::ALL
             .into_iter()
             .find(|dtype| dtype.name() == name)
-            .ok_or_else(|| Error::InvalidInput(format!("unknown dtype '{name}'; known: f32, f16")))
+            .ok_or_else(|| Error::InvalidInput(format!("unknown dtype '{name}'; known: f32, f16, int8")))
     }
 }
 

@@ -73,7 +73,7 @@ mod tests {
                 Lookup { table: positions, index: Index::Positions, offset: 2 },
             ];
             let x = b.embed(lookups.clone());
-            let weights = Weights::load(&b.finish(x, x), &RandomWeights { seed: 3 }, 1).unwrap();
+            let weights = Weights::load(&b.finish(x, x), &RandomWeights { seed: 3 }, 1, crate::Dtype::F32).unwrap();
             let batch = batch(&[1, 0, 10, 3]);
             let mut out = vec![f32::NAN; batch.tokens() * cols];
             embed(&Embed { lookups }, &batch, &weights, cols, &mut out);

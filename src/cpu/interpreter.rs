@@ -1,7 +1,10 @@
 //! The loop over a program's steps.
 
-use super::linear::Gemm;
-use super::{Model, attention, embed, experts, glu, head_norm, linear, norm, normalize, pool, rotary, sum};
+use super::team::Team;
+use super::weights::Packed;
+use super::{
+    Model, attention, embed, experts, glu, head_norm, linear, linear_int8, norm, normalize, pool, rotary, sum,
+};
 use crate::batch::Batch;
 use crate::program::{Op, Plan, Value};
 
@@ -11,12 +14,13 @@ pub struct Workspace {
     /// The plan's buffers. A value's rows lie at the front of its buffer, without gaps.
     pub buffers: Vec<Vec<f32>>,
     attention: attention::Scratch,
+    int8: linear_int8::Scratch,
 }
 
 /// Computes the steps that are `needed`; `done(i)` is called after step `i`.
 pub fn run(
     model: &Model,
-    gemm: &Gemm,
+    team: &Team<'_>,
     plan: &Plan,
     needed: &[bool],
     batch: &Batch,
@@ -48,7 +52,14 @@ pub fn run(
             Op::Linear(op) => {
                 let bias = op.bias.map(|bias| weights.rows(bias));
                 let residual = op.residual.map(value);
-                linear::linear(gemm, value(op.x), weights.packed(op.weight), bias, op.activation, residual, out);
+                let (x, activation) = (value(op.x), op.activation);
+                match weights.packed(op.weight) {
+                    Packed::F32(weight) => linear::linear(team, x, weight, bias, activation, residual, out),
+                    Packed::Int8(weight) => {
+                        let scratch = &mut workspace.int8;
+                        linear_int8::linear_int8(team, x, weight, bias, activation, residual, scratch, out);
+                    }
+                }
             }
             Op::Norm(op) => {
                 let bias = op.bias.map(|bias| weights.rows(bias));

@@ -1,76 +1,215 @@
-//! `activation(x * weight^T + bias) + residual`: rten-gemm on blocks of rows, and a pass over each block while it is in the
-//! cache.
+//! `activation(x * weight^T + bias) + residual` in f32: the bias is where the sums begin, the residual is added while they are
+//! still in registers, and an activation follows while its strip of the output is in the first cache.
 
 use super::activation::{self, WithActivation};
+use super::gemm::{Aligned, Floats, Shared, VECTORS, block_rows, strip};
 use super::simd::update;
+use super::team::Team;
 use crate::program::Activation;
-use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
-use rten_simd::ops::NumOps;
-use rten_simd::{Isa, SimdOp, SimdUnaryOp};
-use rten_tensor::NdTensorView;
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, Simd, SimdOp, SimdUnaryOp};
+use std::ops::Range;
 
-/// The matrix product, with the kernel for this CPU. One for each thread: it can be shared, but not sent.
-pub type Gemm = GemmExecutor<f32>;
+/// Panels that a thread takes at a time.
+const TASK_PANELS: usize = 2;
 
-/// Rows that are multiplied and then finished at a time: 48 rows of 1,536 columns are 288 KiB, which is still in the second
-/// cache when the epilogue reads it. A multiple of the 6 rows of the GEMM's tile. On Zen 3, blocks of 24 to 66 rows cost
-/// nothing beside one product of all rows, and the epilogue 2 % (6 % with gelu).
-const ROW_BLOCK: usize = 48;
-
-/// The instruction set of the GEMM's kernel, for people.
+/// The instruction set of the inner loops, for people.
 pub fn instruction_set() -> &'static str {
-    match Gemm::new().kernel_name() {
-        name if name.contains("avx512") => "AVX-512",
-        name if name.contains("fma") => "AVX2",
-        name if name.contains("neon") => "NEON",
+    match lanes() {
+        16 => "AVX-512",
+        8 => "AVX2",
+        _ if cfg!(target_arch = "aarch64") => "NEON",
         _ => "portable",
+    }
+}
+
+/// Numbers of a vector.
+fn lanes() -> usize {
+    struct Lanes;
+    impl SimdOp for Lanes {
+        type Output = usize;
+        #[inline(always)]
+        fn eval<I: Isa>(self, isa: I) -> usize {
+            isa.f32().len()
+        }
+    }
+    Lanes.dispatch()
+}
+
+/// A linear op's weight.
+pub struct Weight {
+    /// `[panels, inner, panel]`, the last panel filled with 0
+    panels: Aligned<f32>,
+    inner: usize,
+    cols: usize,
+    /// Columns of a panel.
+    panel: usize,
+}
+
+impl Weight {
+    /// Packs `[cols, inner]`.
+    pub fn pack(values: &[f32], cols: usize, inner: usize) -> Weight {
+        let panel = VECTORS * lanes();
+        let mut panels = Aligned::zeros(cols.div_ceil(panel) * panel * inner);
+        for (out, values) in panels.as_mut_slice().chunks_mut(panel * inner).zip(values.chunks(panel * inner)) {
+            for (column, values) in values.chunks_exact(inner).enumerate() {
+                for (out, value) in out[column..].iter_mut().step_by(panel).zip(values) {
+                    *out = *value;
+                }
+            }
+        }
+        Weight { panels, inner, cols, panel }
     }
 }
 
 /// `out = activation(x * weight^T + bias) + residual`. `x` is `[rows, in]`, `weight` packs `[out, in]`, `bias` is `[out]`,
 /// `residual` and `out` are `[rows, out]`.
 pub fn linear(
-    gemm: &Gemm,
+    team: &Team,
     x: &[f32],
-    weight: &PackedBMatrix<f32>,
+    weight: &Weight,
     bias: Option<&[f32]>,
     activation: Activation,
     residual: Option<&[f32]>,
     out: &mut [f32],
 ) {
-    let (inner, cols) = (weight.rows(), weight.cols());
-    for (i, out) in out.chunks_mut(ROW_BLOCK * cols).enumerate() {
-        let (first, rows) = (i * ROW_BLOCK, out.len() / cols);
-        let x = NdTensorView::from_data([rows, inner], &x[first * inner..(first + rows) * inner]);
-        gemm.gemm(out, GemmInputA::Unpacked(x), GemmInputB::Packed(weight), GemmOptions::default())
-            .expect("the builder checked the shapes, and the weight was packed for this kernel");
-        let residual = residual.map(|residual| &residual[first * cols..(first + rows) * cols]);
-        if activation != Activation::Identity || bias.is_some() || residual.is_some() {
-            activation::with(activation, Epilogue { out, cols, bias, residual });
+    let rows = out.len() / weight.cols;
+    assert!(x.len() >= rows * weight.inner && residual.is_none_or(|residual| residual.len() == out.len()));
+    assert!(bias.is_none_or(|bias| bias.len() == weight.cols) && out.len() == rows * weight.cols);
+    let out = Shared::new(out);
+    team.run(weight.cols.div_ceil(weight.panel), TASK_PANELS, &|panels: Range<usize>| {
+        Linear { x, weight, bias, activation, residual, out: &out, rows, panels }.dispatch();
+    });
+}
+
+struct Linear<'a> {
+    x: &'a [f32],
+    weight: &'a Weight,
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+    residual: Option<&'a [f32]>,
+    out: &'a Shared<'a>,
+    rows: usize,
+    panels: Range<usize>,
+}
+
+impl SimdOp for Linear<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let Linear { x, weight, bias, activation, residual, out, rows, panels } = self;
+        let (ops, inner, cols) = (isa.f32(), weight.inner, weight.cols);
+        let early = residual.filter(|_| activation == Activation::Identity);
+        let block = block_rows(inner);
+        for first in (0..rows).step_by(block) {
+            let rows = block.min(rows - first);
+            for panel in panels.clone() {
+                let col = panel * weight.panel;
+                let width = weight.panel.min(cols - col);
+                let masks = [width.min(ops.len()), width.saturating_sub(ops.len())].map(|used| ops.first_n_mask(used));
+                let whole = width == weight.panel;
+                let start = match bias {
+                    // SAFETY: a bias is `cols` long, of which `width` remain.
+                    Some(bias) => unsafe { load(isa, bias[col..].as_ptr(), whole, masks) },
+                    None => [ops.zero(); VECTORS],
+                };
+                let strided = first * cols + col;
+                // SAFETY: the rows are `rows` from `first` and the columns `width` from `col`, and `linear` has checked the
+                // lengths. No other thread has these columns.
+                unsafe {
+                    strip(
+                        Floats(isa),
+                        x[first * inner..].as_ptr().cast(),
+                        inner,
+                        rows,
+                        weight.panels.as_slice()[panel * weight.panel * inner..].as_ptr().cast(),
+                        inner,
+                        #[inline(always)]
+                        |_| start,
+                        #[inline(always)]
+                        |row, mut sums| {
+                            let at = strided + row * cols;
+                            if let Some(residual) = early {
+                                let residual = load(isa, residual.as_ptr().add(at), whole, masks);
+                                sums = [ops.add(sums[0], residual[0]), ops.add(sums[1], residual[1])];
+                            }
+                            let to = out.pointer(at);
+                            store(isa, sums, to, whole, masks);
+                        },
+                    );
+                }
+                if activation != Activation::Identity {
+                    let strip = Strip { out, residual, first: strided, rows, width, stride: cols };
+                    activation::with(activation, strip);
+                }
+            }
         }
     }
 }
 
-/// What is left to do on a block of rows.
-struct Epilogue<'a> {
-    /// `[rows, cols]`
-    out: &'a mut [f32],
-    cols: usize,
-    /// `[cols]`
-    bias: Option<&'a [f32]>,
-    /// `[rows, cols]`
-    residual: Option<&'a [f32]>,
-}
-
-impl WithActivation for Epilogue<'_> {
-    fn run<A: SimdUnaryOp<f32>>(self, activation: A) {
-        Finish { epilogue: self, activation }.dispatch();
+/// A row's part of a panel; under the masks, unless it is `whole`.
+///
+/// # Safety
+/// `from` must be valid for the columns that are read.
+#[inline(always)]
+pub unsafe fn load<I: Isa>(isa: I, from: *const f32, whole: bool, masks: [Mask<I>; VECTORS]) -> [I::F32; VECTORS] {
+    let ops = isa.f32();
+    // SAFETY: as the caller promises.
+    unsafe {
+        match whole {
+            true => [ops.load_ptr(from), ops.load_ptr(from.add(ops.len()))],
+            false => [ops.load_ptr_mask(from, masks[0]), ops.load_ptr_mask(from.wrapping_add(ops.len()), masks[1])],
+        }
     }
 }
 
-/// An [`Epilogue`] with its activation as a type, so that the vector loop contains it.
+/// Writes what [`load`] reads.
+///
+/// # Safety
+/// `to` must be valid for the columns that are written.
+#[inline(always)]
+pub unsafe fn store<I: Isa>(isa: I, values: [I::F32; VECTORS], to: *mut f32, whole: bool, masks: [Mask<I>; VECTORS]) {
+    let ops = isa.f32();
+    // SAFETY: as the caller promises.
+    unsafe {
+        match whole {
+            true => {
+                ops.store_ptr(values[0], to);
+                ops.store_ptr(values[1], to.add(ops.len()));
+            }
+            false => {
+                ops.store_ptr_mask(values[0], to, masks[0]);
+                ops.store_ptr_mask(values[1], to.wrapping_add(ops.len()), masks[1]);
+            }
+        }
+    }
+}
+
+/// Selects columns of a vector.
+pub type Mask<I> = <<I as Isa>::F32 as Simd>::Mask;
+
+/// Some columns of some rows, for an activation and what follows it.
+pub struct Strip<'a> {
+    pub out: &'a Shared<'a>,
+    pub residual: Option<&'a [f32]>,
+    /// Where the first row begins, in `out` and `residual`.
+    pub first: usize,
+    pub rows: usize,
+    pub width: usize,
+    /// From row to row.
+    pub stride: usize,
+}
+
+impl WithActivation for Strip<'_> {
+    fn run<A: SimdUnaryOp<f32>>(self, activation: A) {
+        Finish { strip: self, activation }.dispatch();
+    }
+}
+
+/// A [`Strip`] with its activation as a type, so that the vector loop contains it.
 struct Finish<'a, A> {
-    epilogue: Epilogue<'a>,
+    strip: Strip<'a>,
     activation: A,
 }
 
@@ -79,43 +218,27 @@ impl<A: SimdUnaryOp<f32>> SimdOp for Finish<'_, A> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let Finish { epilogue: Epilogue { out, cols, bias, residual }, activation } = self;
+        let Finish { strip: Strip { out, residual, first, rows, width, stride }, activation } = self;
         let ops = isa.f32();
-        for (r, out) in out.chunks_exact_mut(cols).enumerate() {
-            let residual = residual.map(|residual| &residual[r * cols..(r + 1) * cols]);
-            match (bias, residual) {
-                (Some(bias), Some(residual)) => update(
+        for row in 0..rows {
+            let at = first + row * stride;
+            // SAFETY: no other thread has these columns.
+            let out = unsafe { out.slice(at..at + width) };
+            match residual {
+                Some(residual) => update(
                     isa,
                     out,
-                    [bias, residual],
+                    [&residual[at..at + width]],
                     #[inline(always)]
-                    |y, [bias, residual]| ops.add(activation.eval(isa, ops.add(y, bias)), residual),
+                    |y, [residual]| ops.add(activation.eval(isa, y), residual),
                 ),
-                (Some(bias), None) => update(
+                None => update(
                     isa,
                     out,
-                    [bias],
+                    [],
                     #[inline(always)]
-                    |y, [bias]| activation.eval(isa, ops.add(y, bias)),
+                    |y, []| activation.eval(isa, y),
                 ),
-                (None, residual) => {
-                    update(
-                        isa,
-                        out,
-                        [],
-                        #[inline(always)]
-                        |y, []| activation.eval(isa, y),
-                    );
-                    if let Some(residual) = residual {
-                        update(
-                            isa,
-                            out,
-                            [residual],
-                            #[inline(always)]
-                            |y, [residual]| ops.add(y, residual),
-                        );
-                    }
-                }
             }
         }
     }
@@ -128,16 +251,17 @@ mod tests {
 
     #[test]
     fn equals_the_formula_in_f64_at_awkward_sizes() {
-        let gemm = Gemm::new();
-        for (rows, inner, cols) in [(1, 1, 1), (5, 7, 17), (47, 300, 31), (48, 16, 16), (49, 64, 33), (97, 8, 1)] {
+        for (rows, inner, cols) in
+            [(1, 1, 1), (5, 7, 17), (47, 300, 31), (48, 16, 16), (49, 64, 33), (97, 8, 1), (400, 384, 40)]
+        {
             let (x, weight) = (numbers(1, rows * inner), numbers(2, cols * inner));
             let (bias, residual) = (numbers(3, cols), numbers(4, rows * cols));
-            let packed = gemm.prepack_b(NdTensorView::from_data([cols, inner], &weight[..]).transposed());
+            let packed = Weight::pack(&weight, cols, inner);
             for (has_bias, has_residual) in [(false, false), (true, false), (false, true), (true, true)] {
                 for activation in [Activation::Identity, Activation::Relu, Activation::Tanh] {
                     let (bias, residual) = (has_bias.then_some(&bias[..]), has_residual.then_some(&residual[..]));
                     let mut out = vec![f32::NAN; rows * cols];
-                    linear(&gemm, &x, &packed, bias, activation, residual, &mut out);
+                    linear(&Team::ALONE, &x, &packed, bias, activation, residual, &mut out);
                     let expected: Vec<f64> = (0..rows * cols)
                         .map(|i| {
                             let (r, c) = (i / cols, i % cols);
@@ -156,7 +280,7 @@ mod tests {
                     assert_close(&out, &expected, 3e-5, &name);
                 }
             }
-            linear(&gemm, &[], &packed, Some(&bias), Activation::Gelu, None, &mut []);
+            linear(&Team::ALONE, &[], &packed, Some(&bias), Activation::Gelu, None, &mut []);
         }
     }
 }

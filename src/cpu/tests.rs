@@ -53,7 +53,12 @@ fn tower() -> Arc<Program> {
 }
 
 fn load(threads: usize) -> CpuExecutor {
-    CpuExecutor::load(tower(), &RandomWeights { seed: 5 }, &CpuOptions { threads: Some(threads) }).unwrap()
+    CpuExecutor::load(
+        tower(),
+        &RandomWeights { seed: 5 },
+        &CpuOptions { threads: Some(threads), ..CpuOptions::default() },
+    )
+    .unwrap()
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! A program's weights in the form that each op reads: matrices of linear ops packed for the GEMM, everything else as rows.
+//! A program's weights in the form that each op reads: matrices of linear ops packed for their inner loops, everything else as
+//! rows.
 
-use super::linear::Gemm;
+use super::linear_int8::Kernel;
+use super::{linear, linear_int8};
 use crate::error::Result;
+use crate::executor::Dtype;
 use crate::program::{Op, Program, WeightId, WeightSource, WeightSpec};
-use rten_gemm::PackedBMatrix;
-use rten_tensor::NdTensorView;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -18,13 +19,22 @@ pub struct Weights {
 struct Entry {
     /// `[rows, cols]`, row-major
     rows: Option<Vec<f32>>,
-    /// `[out, in]` of a linear op, transposed to `[in, out]` and in the panels of the GEMM's kernel
-    packed: Option<PackedBMatrix<f32>>,
+    /// `[out, in]` of a linear op
+    packed: Option<Packed>,
 }
+
+/// The matrix of a linear op, as its inner loop reads it.
+pub enum Packed {
+    F32(linear::Weight),
+    Int8(linear_int8::Weight),
+}
+
+/// Smaller matrices stay in f32: what makes classes or gates of a row is too little work to be worth any error.
+const INT8_COLS: usize = 32;
 
 impl Weights {
     /// Reads every weight once, on `threads` threads. Beside the result, memory holds one tensor a thread.
-    pub fn load(program: &Program, source: &dyn WeightSource, threads: usize) -> Result<Weights> {
+    pub fn load(program: &Program, source: &dyn WeightSource, threads: usize, dtype: Dtype) -> Result<Weights> {
         let mut forms = vec![(false, false); program.weights.len()];
         for step in &program.steps {
             for id in step.op.weights() {
@@ -37,11 +47,10 @@ impl Weights {
         let next = AtomicUsize::new(0);
         let loaded = Mutex::new(Vec::with_capacity(forms.len()));
         let load_some = || {
-            let gemm = Gemm::new();
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 let Some(&form) = forms.get(i) else { return };
-                let entry = load(&program.weights[i], source, form, &gemm);
+                let entry = load(&program.weights[i], source, form, dtype);
                 let failed = entry.is_err();
                 loaded.lock().unwrap_or_else(PoisonError::into_inner).push((i, entry));
                 if failed {
@@ -68,19 +77,21 @@ impl Weights {
     }
 
     /// A linear op's matrix.
-    pub fn packed(&self, id: WeightId) -> &PackedBMatrix<f32> {
+    pub fn packed(&self, id: WeightId) -> &Packed {
         self.entries[id.index()].packed.as_ref().expect("load packs every weight that a linear op reads")
     }
 }
 
-fn load(spec: &WeightSpec, source: &dyn WeightSource, (rows, packed): (bool, bool), gemm: &Gemm) -> Result<Entry> {
+fn load(spec: &WeightSpec, source: &dyn WeightSource, (rows, packed): (bool, bool), dtype: Dtype) -> Result<Entry> {
     if !rows && !packed {
         return Ok(Entry::default());
     }
     let values = spec.read_all(source)?;
-    let packed = packed.then(|| {
-        let transposed = NdTensorView::from_data([spec.rows, spec.cols], &values[..]).transposed();
-        gemm.prepack_b(transposed)
+    let packed = packed.then(|| match dtype {
+        Dtype::Int8 if spec.rows.min(spec.cols) >= INT8_COLS => {
+            Packed::Int8(linear_int8::Weight::pack(&values, spec.rows, spec.cols, Kernel::best()))
+        }
+        _ => Packed::F32(linear::Weight::pack(&values, spec.rows, spec.cols)),
     });
     Ok(Entry { rows: rows.then_some(values), packed })
 }
@@ -110,7 +121,7 @@ mod tests {
         let y = b.linear(Linear { x, weight, bias: None, activation: Activation::Identity, residual: None });
         let program = b.finish(y, y);
         for threads in [1, 2, 9] {
-            assert!(matches!(Weights::load(&program, &Missing, threads), Err(Error::InvalidInput(_))));
+            assert!(matches!(Weights::load(&program, &Missing, threads, Dtype::F32), Err(Error::InvalidInput(_))));
         }
     }
 
@@ -120,7 +131,9 @@ mod tests {
         let table = b.matrix("a", 2, 2);
         let x = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
         let y = b.linear(Linear { x, weight: table, bias: None, activation: Activation::Identity, residual: None });
-        let weights = Weights::load(&b.finish(y, y), &crate::program::RandomWeights { seed: 1 }, 1).unwrap();
-        assert_eq!((weights.rows(table).len(), weights.packed(table).cols()), (4, 2));
+        let source = crate::program::RandomWeights { seed: 1 };
+        let weights = Weights::load(&b.finish(y, y), &source, 1, Dtype::Int8).unwrap();
+        assert_eq!(weights.rows(table).len(), 4);
+        assert!(matches!(weights.packed(table), Packed::F32(_)), "too small for int8");
     }
 }

@@ -1,7 +1,7 @@
 //! The threads, and the queue they take batches from.
 
 use super::interpreter::Workspace;
-use super::linear::Gemm;
+use super::team::{Meeting, Team};
 use super::{Model, interpreter};
 use crate::batch::Batch;
 use crate::error::RunError;
@@ -12,6 +12,7 @@ use futures::channel::oneshot;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -48,17 +49,22 @@ pub struct Workers {
 struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    /// As many as `state` has; for threads that help, to see without the lock that there is work of their own.
+    waiting: AtomicUsize,
+    meeting: Meeting,
 }
 
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// Threads that have no job.
+    idle: usize,
     closed: bool,
 }
 
 impl Workers {
-    /// Starts `count` threads that run batches of `model`. Each is a rayon pool of its own, because rten-gemm spreads over
-    /// the pool that it is called in, and goes without rayon in a pool of one.
+    /// Starts `count` threads that run batches of `model`. Each is a rayon pool of its own, because rten-gemm (int8 without
+    /// VNNI) spreads over the pool that it is called in, and goes without rayon in a pool of one.
     pub fn start(count: usize, model: &Arc<Model>) -> Result<Workers, ThreadPoolBuildError> {
         let mut workers = Workers { queue: Arc::default(), pools: Vec::new(), threads: Vec::new() };
         for i in 0..count {
@@ -85,8 +91,16 @@ impl Workers {
 
     /// Appends a job to the queue.
     pub fn push(&self, job: Job) {
-        self.queue.lock().jobs.push_back(job);
-        self.queue.changed.notify_one();
+        let mut state = self.queue.lock();
+        state.jobs.push_back(job);
+        self.queue.waiting.store(state.jobs.len(), Ordering::Release);
+        // To an idle executor: the others will help.
+        let is_alone = state.idle == self.threads() && state.jobs.len() == 1;
+        drop(state);
+        match is_alone {
+            true => self.queue.changed.notify_all(),
+            false => self.queue.changed.notify_one(),
+        }
     }
 }
 
@@ -96,6 +110,7 @@ impl Drop for Workers {
         let abandoned = {
             let mut state = self.queue.lock();
             state.closed = true;
+            self.queue.waiting.store(1, Ordering::Release);
             std::mem::take(&mut state.jobs)
         };
         self.queue.changed.notify_all();
@@ -116,17 +131,33 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next job; `None` once the executor is dropped.
-    fn pop(&self) -> Option<Job> {
+    /// The next job, and who computes it; `None` once the executor is dropped. Until there is one, the thread helps others.
+    fn pop(&self) -> Option<(Job, Team<'_>)> {
         let mut state = self.lock();
+        state.idle += 1;
         loop {
             if state.closed {
                 return None;
             }
             if let Some(job) = state.jobs.pop_front() {
-                return Some(job);
+                self.waiting.store(state.jobs.len(), Ordering::Release);
+                state.idle -= 1;
+                let has_help = state.jobs.is_empty() && state.idle > 0;
+                if !has_help {
+                    return Some((job, Team::ALONE));
+                }
+                let team = self.meeting.lead();
+                drop(state);
+                self.changed.notify_all();
+                return Some((job, team));
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if self.meeting.wants_help() {
+                drop(state);
+                self.meeting.help(|| self.waiting.load(Ordering::Acquire) > 0);
+                state = self.lock();
+            } else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
         }
     }
 }
@@ -134,7 +165,6 @@ impl Queue {
 /// One thread's own things.
 struct Worker {
     model: Arc<Model>,
-    gemm: Gemm,
     plan: Plan,
     /// For each output, the steps that it needs.
     needed: [Vec<bool>; 2],
@@ -145,16 +175,19 @@ impl Worker {
     fn new(model: Arc<Model>) -> Worker {
         let plan = Plan::reusing(&model.program);
         let needed = [Output::Sentences, Output::Tokens].map(|output| model.program.needed(output));
-        Worker { model, gemm: Gemm::new(), plan, needed, workspace: Workspace::default() }
+        Worker { model, plan, needed, workspace: Workspace::default() }
     }
 
     fn run(mut self, queue: &Queue) {
-        while let Some(Job { batch, work }) = queue.pop() {
+        while let Some((Job { batch, work }, team)) = queue.pop() {
             // A receiver that is gone gets nothing: an `Err` from `send` is no error.
             match work {
                 Work::Run(_, completion) if completion.is_canceled() => {}
                 Work::Run(output, completion) => {
-                    let _ = completion.send(self.guarded(|worker| worker.compute(&batch, output)));
+                    let result = self.guarded(|worker| worker.compute(&batch, output, &team));
+                    // Before the caller can submit its next batch, which may need a leader.
+                    drop(team);
+                    let _ = completion.send(result);
                 }
                 Work::Trace(sender) => {
                     let _ = sender.send(self.guarded(|worker| Ok(worker.trace(&batch))));
@@ -176,9 +209,9 @@ impl Worker {
         })
     }
 
-    fn compute(&mut self, batch: &Batch, output: Output) -> Result<Matrix, RunError> {
+    fn compute(&mut self, batch: &Batch, output: Output, team: &Team<'_>) -> Result<Matrix, RunError> {
         let needed = &self.needed[output as usize];
-        interpreter::run(&self.model, &self.gemm, &self.plan, needed, batch, &mut self.workspace, |_| ());
+        interpreter::run(&self.model, team, &self.plan, needed, batch, &mut self.workspace, |_| ());
         let value = self.model.program.output(output);
         let shape = self.model.program.shape(value);
         let rows = shape.rows_in(batch.tokens(), batch.sequences());
@@ -191,7 +224,7 @@ impl Worker {
         let plan = Plan::keeping_all(&self.model.program);
         let mut workspace = Workspace::default();
         let all = vec![true; self.model.program.steps.len()];
-        interpreter::run(&self.model, &self.gemm, &plan, &all, batch, &mut workspace, |_| ());
+        interpreter::run(&self.model, &Team::ALONE, &plan, &all, batch, &mut workspace, |_| ());
         let shapes = self.model.program.steps.iter().map(|step| step.shape);
         let matrix = |(shape, data): (crate::program::Shape, Vec<f32>)| {
             Matrix::new(shape.rows_in(batch.tokens(), batch.sequences()), shape.cols, data)
@@ -203,7 +236,7 @@ impl Worker {
         let mut times = vec![Duration::ZERO; self.model.program.steps.len()];
         let mut last = Instant::now();
         let needed = &self.needed[Output::Sentences as usize];
-        interpreter::run(&self.model, &self.gemm, &self.plan, needed, batch, &mut self.workspace, |i| {
+        interpreter::run(&self.model, &Team::ALONE, &self.plan, needed, batch, &mut self.workspace, |i| {
             let now = Instant::now();
             times[i] = now - last;
             last = now;

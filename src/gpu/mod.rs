@@ -77,6 +77,9 @@ impl GpuExecutor {
         device.health.check()?;
         let description = device.description();
         let features = description.features.masked(options.features);
+        if options.dtype == Dtype::Int8 {
+            return Err(Error::Device(format!("{description} computes in f32 and f16; int8 is for the device cpu")));
+        }
         if options.dtype == Dtype::F16 && !features.f16 {
             return Err(Error::Device(format!("{description} has no 16-bit floats in shaders; use dtype f32")));
         }
@@ -321,6 +324,7 @@ impl Part {
                 Dtype::F16 => {
                     data.extend(bytemuck::cast_slice::<u8, half::f16>(row)[..self.cols].iter().map(|x| x.to_f32()))
                 }
+                Dtype::Int8 => unreachable!("refused at load"),
             }
         }
         Matrix::new(self.rows, self.cols, data)

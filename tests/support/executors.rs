@@ -73,7 +73,7 @@ pub fn cpu() -> Vec<Kind> {
         name: format!("cpu, {threads} threads"),
         dtype: Dtype::F32,
         variation: false,
-        backend: Backend::Cpu(CpuOptions { threads: Some(threads) }),
+        backend: Backend::Cpu(CpuOptions { threads: Some(threads), ..CpuOptions::default() }),
     };
     vec![kind(1), kind(3)]
 }

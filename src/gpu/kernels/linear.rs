@@ -123,6 +123,7 @@ pub(super) fn words(dtype: Dtype, wide: bool) -> &'static str {
         (Dtype::F32, true) => include_str!("../../../shaders/common/words_f32_int64.wgsl"),
         (Dtype::F16, false) => include_str!("../../../shaders/common/words_f16.wgsl"),
         (Dtype::F16, true) => include_str!("../../../shaders/common/words_f16_int64.wgsl"),
+        (Dtype::Int8, _) => unreachable!("refused at load"),
     }
 }
 

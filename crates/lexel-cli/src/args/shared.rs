@@ -29,8 +29,8 @@ pub struct DeviceArgs {
     /// auto takes a real GPU if there is one, else the CPU; a software adapter only runs when it is named.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
-    /// What to compute in; f16 needs a GPU that has it
-    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = ["f32", "f16"])]
+    /// What to compute in; f16 needs a GPU that has it, int8 the CPU
+    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = ["f32", "f16", "int8"])]
     pub dtype: String,
     /// Tokens a batch [default: what suits the device]
     #[arg(long, value_name = "N", value_parser = positive)]

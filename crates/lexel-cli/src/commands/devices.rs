@@ -59,8 +59,11 @@ fn choice(adapters: &[Entry]) -> (String, String) {
 
 fn cpu() -> Entry {
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
-    let facts =
-        vec![("type", "Cpu (native)".to_string()), ("threads", threads.to_string()), ("dtypes", "f32".to_string())];
+    let facts = vec![
+        ("type", "Cpu (native)".to_string()),
+        ("threads", threads.to_string()),
+        ("dtypes", "f32, int8".to_string()),
+    ];
     Entry { name: "cpu".to_string(), facts, real: false }
 }
 

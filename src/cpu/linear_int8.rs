@@ -1,0 +1,566 @@
+//! Linear ops in int8. Weights are i8 with a scale for each output channel, made once; activations become u8 with a scale and
+//! a zero point for each row, on the fly. Products are summed exactly in i32; everything else is f32.
+//!
+//! With VNNI (x86) the inner loop is [`gemm`](super::gemm)'s. Elsewhere rten-gemm computes the sums (NEON, AVX2).
+
+use super::activation;
+use super::gemm::{Aligned, Product, Shared, Unit, VECTORS, block_rows, strip};
+use super::linear::{Mask, Strip, load, store};
+use super::team::Team;
+use crate::program::Activation;
+use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
+use rten_simd::ops::{BitOps, NumOps, ToFloat};
+use rten_simd::{Isa, Simd, SimdOp};
+use rten_tensor::NdTensorView;
+use rten_vecmath::Quantize;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+/// Bytes of a unit of the inner dimension.
+const BYTES: usize = size_of::<Unit>();
+
+/// Panels that a thread takes at a time.
+const TASK_PANELS: usize = 2;
+
+/// Rows that rten-gemm multiplies before they are finished.
+const GEMM_ROWS: usize = 48;
+
+type Gemm = GemmExecutor<u8, i8, i32>;
+
+/// What computes the sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// AVX-512 with VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Vnni512,
+    /// AVX2 with AVX-VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Vnni256,
+    /// rten-gemm's choice.
+    Gemm,
+}
+
+impl Kernel {
+    /// The fastest that this CPU has.
+    pub fn best() -> Kernel {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if Vnni512::new().is_some() {
+                return Kernel::Vnni512;
+            }
+            if Vnni256::new().is_some() {
+                return Kernel::Vnni256;
+            }
+        }
+        Kernel::Gemm
+    }
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Vnni512 | Kernel::Vnni256 => "VNNI",
+            Kernel::Gemm => match Gemm::new().kernel_name() {
+                name if name.contains("i8mm") => "I8MM",
+                name if name.contains("dot") => "dot product",
+                _ => "no VNNI",
+            },
+        }
+    }
+
+    /// Columns of a panel.
+    fn panel(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Vnni512 => 16 * VECTORS,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Vnni256 => 8 * VECTORS,
+            Kernel::Gemm => 1,
+        }
+    }
+
+    /// The largest weight. AVX2 adds pairs of products in 16 bits: 2 * 255 * 64 just fits.
+    fn limit(self) -> f32 {
+        match self {
+            Kernel::Gemm if Gemm::new().may_saturate() => 64.0,
+            _ => 127.0,
+        }
+    }
+}
+
+/// A linear op's weight.
+pub struct Weight {
+    kernel: Kernel,
+    packed: Packed,
+    /// `[cols]`, 0 up to the last panel's end
+    scales: Vec<f32>,
+    /// `[cols]`: of each channel's weights; 0 up to the last panel's end
+    sums: Vec<i32>,
+    inner: usize,
+    cols: usize,
+}
+
+enum Packed {
+    /// `[panels, units, panel, BYTES]`
+    Panels(Aligned<i8>),
+    Gemm(PackedBMatrix<i8>),
+}
+
+impl Weight {
+    /// Quantises and packs `[cols, inner]`.
+    pub fn pack(values: &[f32], cols: usize, inner: usize, kernel: Kernel) -> Weight {
+        let (panel, limit) = (kernel.panel(), kernel.limit());
+        let padded = cols.next_multiple_of(panel);
+        let (mut scales, mut sums) = (vec![0.0; padded], vec![0; padded]);
+        let mut quantized = vec![0i8; cols * inner];
+        for (c, (values, to)) in values.chunks_exact(inner).zip(quantized.chunks_exact_mut(inner)).enumerate() {
+            let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+            // A weight that is no number must show in the result.
+            let is_finite = values.iter().all(|value| value.is_finite());
+            scales[c] = if is_finite { largest / limit } else { f32::NAN };
+            let inverse = if largest > 0.0 { limit / largest } else { 0.0 };
+            for (to, value) in to.iter_mut().zip(values) {
+                *to = (value * inverse).round_ties_even() as i8;
+                sums[c] += i32::from(*to);
+            }
+        }
+        let packed = match kernel {
+            Kernel::Gemm => {
+                let transposed = NdTensorView::from_data([cols, inner], &quantized[..]).transposed();
+                Packed::Gemm(Gemm::new().prepack_b(transposed))
+            }
+            #[cfg(target_arch = "x86_64")]
+            _ => {
+                let units = inner.div_ceil(BYTES);
+                let mut panels = Aligned::zeros(padded * units * BYTES);
+                for (c, values) in quantized.chunks_exact(inner).enumerate() {
+                    let first = c / panel * panel * units * BYTES + c % panel * BYTES;
+                    for (unit, values) in values.chunks(BYTES).enumerate() {
+                        let at = first + unit * panel * BYTES;
+                        panels.as_mut_slice()[at..at + values.len()].copy_from_slice(values);
+                    }
+                }
+                Packed::Panels(panels)
+            }
+        };
+        Weight { kernel, packed, scales, sums, inner, cols }
+    }
+}
+
+/// Memory kept from call to call: the left side in u8, `x = scale * (u8 - zero)` for each row.
+#[derive(Default)]
+pub struct Scratch {
+    /// `[rows, units]`, rows filled up with zeros
+    units: Vec<Unit>,
+    scales: Vec<f32>,
+    zeros: Vec<u8>,
+    /// `[GEMM_ROWS, cols]`
+    sums: Vec<i32>,
+}
+
+impl Scratch {
+    /// Turns `[rows, inner]` into bytes.
+    fn quantize(&mut self, x: &[f32], rows: usize, inner: usize) {
+        let units = inner.div_ceil(BYTES);
+        self.units.resize(rows * units, 0);
+        self.scales.resize(rows, 0.0);
+        self.zeros.resize(rows, 0);
+        QuantizeRows { x, inner, units: &mut self.units, scales: &mut self.scales, zeros: &mut self.zeros }.dispatch();
+    }
+}
+
+struct QuantizeRows<'a> {
+    x: &'a [f32],
+    inner: usize,
+    units: &'a mut [Unit],
+    scales: &'a mut [f32],
+    zeros: &'a mut [u8],
+}
+
+impl SimdOp for QuantizeRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let rows = self.x.chunks_exact(self.inner).zip(self.units.chunks_exact_mut(self.inner.div_ceil(BYTES)));
+        for ((x, units), (scale, zero)) in rows.zip(self.scales.iter_mut().zip(self.zeros)) {
+            let (low, high) = range(isa, x);
+            // 0 is among the numbers, and exact.
+            *scale = (high.max(0.0) - low.min(0.0)) / 255.0 + 0.0 * low + 0.0 * high;
+            let inverse = if *scale > 0.0 { 1.0 / *scale } else { 0.0 };
+            *zero = (-low.min(0.0) * inverse).round_ties_even() as u8;
+            // SAFETY: a unit is four bytes, and any bytes are a unit.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(units.as_mut_ptr().cast(), units.len() * BYTES) };
+            let (bytes, rest): (&mut [MaybeUninit<u8>], _) = bytes.split_at_mut(self.inner);
+            Quantize::new(x, bytes, inverse, *zero).eval(isa);
+            rest.fill(MaybeUninit::new(0));
+        }
+    }
+}
+
+/// The smallest and the largest number; NaN if one of them is NaN or infinite.
+#[inline(always)]
+fn range<I: Isa>(isa: I, x: &[f32]) -> (f32, f32) {
+    let ops = isa.f32();
+    let lanes = ops.len();
+    let (mut low, mut high) = (ops.splat(f32::INFINITY), ops.splat(f32::NEG_INFINITY));
+    // 0 as long as all are finite: comparisons lose a NaN.
+    let mut trouble = ops.zero();
+    let mut chunks = x.chunks_exact(lanes);
+    for chunk in chunks.by_ref() {
+        let x = ops.load(chunk);
+        (low, high) = (ops.min(x, low), ops.max(x, high));
+        trouble = ops.mul_add(x, ops.zero(), trouble);
+    }
+    let fold = |from: I::F32, with: fn(f32, f32) -> f32, to: f32| from.to_array().into_iter().fold(to, with);
+    let mut least = fold(low, f32::min, f32::INFINITY);
+    let mut most = fold(high, f32::max, f32::NEG_INFINITY);
+    let mut trouble = fold(trouble, |a, b| a + b, 0.0);
+    for &x in chunks.remainder() {
+        (least, most, trouble) = (least.min(x), most.max(x), trouble + x * 0.0);
+    }
+    (least + trouble, most + trouble)
+}
+
+/// As [`linear`](super::linear::linear), in int8.
+#[allow(clippy::too_many_arguments)]
+pub fn linear_int8(
+    team: &Team<'_>,
+    x: &[f32],
+    weight: &Weight,
+    bias: Option<&[f32]>,
+    activation: Activation,
+    residual: Option<&[f32]>,
+    scratch: &mut Scratch,
+    out: &mut [f32],
+) {
+    let rows = out.len() / weight.cols;
+    assert!(x.len() >= rows * weight.inner && residual.is_none_or(|residual| residual.len() == out.len()));
+    assert!(bias.is_none_or(|bias| bias.len() == weight.cols) && out.len() == rows * weight.cols);
+    scratch.quantize(&x[..rows * weight.inner], rows, weight.inner);
+    match &weight.packed {
+        Packed::Gemm(packed) => by_gemm(weight, packed, bias, activation, residual, scratch, out),
+        #[cfg(target_arch = "x86_64")]
+        Packed::Panels(panels) => {
+            let out = Shared::new(out);
+            let rows = &*scratch;
+            team.run(weight.scales.len() / weight.kernel.panel(), TASK_PANELS, &|range| {
+                Linear { rows, weight, panels: panels.as_slice(), range, bias, activation, residual, out: &out }.run();
+            });
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        Packed::Panels(_) => unreachable!("no kernel here reads panels"),
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = team;
+}
+
+/// Some panels of a product.
+struct Linear<'a> {
+    rows: &'a Scratch,
+    weight: &'a Weight,
+    panels: &'a [i8],
+    range: Range<usize>,
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+    residual: Option<&'a [f32]>,
+    out: &'a Shared<'a>,
+}
+
+/// Four u8 by four i8, summed in i32.
+trait Dot: Product<Sum = <Self::Isa as Isa>::I32> {
+    type Isa: Isa;
+    fn isa(self) -> Self::Isa;
+}
+
+impl Linear<'_> {
+    #[cfg(target_arch = "x86_64")]
+    fn run(self) {
+        #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,f16c,avx512vnni")]
+        fn run_512(linear: Linear<'_>, dot: Vnni512) {
+            linear.eval(dot);
+        }
+        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+        fn run_256(linear: Linear<'_>, dot: Vnni256) {
+            linear.eval(dot);
+        }
+        // SAFETY: a dot product exists only if the CPU has these features.
+        match self.weight.kernel {
+            Kernel::Vnni512 => unsafe { run_512(self, Vnni512::new().expect("the weight was packed for it")) },
+            Kernel::Vnni256 => unsafe { run_256(self, Vnni256::new().expect("the weight was packed for it")) },
+            Kernel::Gemm => unreachable!("it has no panels"),
+        }
+    }
+
+    #[inline(always)]
+    fn eval<D: Dot>(self, dot: D) {
+        let Linear { rows, weight, panels, range, bias, activation, residual, out } = self;
+        let isa = dot.isa();
+        let (ops, integers, cols) = (isa.f32(), isa.i32(), weight.cols);
+        let (lanes, panel) = (ops.len(), VECTORS * ops.len());
+        let units = weight.inner.div_ceil(BYTES);
+        let early = residual.filter(|_| activation == Activation::Identity);
+        let (block, all) = (block_rows(units), rows.scales.len());
+        for first in (0..all).step_by(block) {
+            let count = block.min(all - first);
+            for p in range.clone() {
+                let col = p * panel;
+                let width = panel.min(cols - col);
+                let masks: [Mask<D::Isa>; VECTORS] =
+                    [width.min(lanes), width.saturating_sub(lanes)].map(|used| ops.first_n_mask(used));
+                let whole = width == panel;
+                let sums = integers.load_many::<VECTORS>(&weight.sums[col..col + panel]);
+                let scales = ops.load_many::<VECTORS>(&weight.scales[col..col + panel]);
+                let bias = match bias {
+                    // SAFETY: a bias is `cols` long, of which `width` remain.
+                    Some(bias) => unsafe { load(isa, bias[col..].as_ptr(), whole, masks) },
+                    None => [ops.zero(); VECTORS],
+                };
+                let strided = first * cols + col;
+                // SAFETY: the rows are `count` from `first` and the columns `width` from `col`, and `linear_int8` has
+                // checked the lengths. No other thread has these columns.
+                unsafe {
+                    strip(
+                        dot,
+                        rows.units[first * units..].as_ptr(),
+                        units,
+                        count,
+                        panels[p * panel * units * BYTES..].as_ptr().cast(),
+                        units,
+                        #[inline(always)]
+                        |row| {
+                            let zero = integers.splat(-i32::from(rows.zeros[first + row]));
+                            [integers.mul(zero, sums[0]), integers.mul(zero, sums[1])]
+                        },
+                        #[inline(always)]
+                        |row, sums| {
+                            let at = strided + row * cols;
+                            let scale = ops.splat(rows.scales[first + row]);
+                            let [a, b] = sums.map(
+                                #[inline(always)]
+                                |sum| ops.mul(integers.to_float(sum), scale),
+                            );
+                            let mut values = [ops.mul_add(a, scales[0], bias[0]), ops.mul_add(b, scales[1], bias[1])];
+                            if let Some(residual) = early {
+                                let residual = load(isa, residual.as_ptr().add(at), whole, masks);
+                                values = [ops.add(values[0], residual[0]), ops.add(values[1], residual[1])];
+                            }
+                            store(isa, values, out.pointer(at), whole, masks);
+                        },
+                    );
+                }
+                if activation != Activation::Identity {
+                    let strip = Strip { out, residual, first: strided, rows: count, width, stride: cols };
+                    activation::with(activation, strip);
+                }
+            }
+        }
+    }
+}
+
+/// The same on rten-gemm's sums.
+fn by_gemm(
+    weight: &Weight,
+    packed: &PackedBMatrix<i8>,
+    bias: Option<&[f32]>,
+    activation: Activation,
+    residual: Option<&[f32]>,
+    scratch: &mut Scratch,
+    out: &mut [f32],
+) {
+    let (gemm, cols, units) = (Gemm::new(), weight.cols, weight.inner.div_ceil(BYTES));
+    let Scratch { units: bytes, scales, zeros, sums } = scratch;
+    // SAFETY: a unit is four bytes.
+    let bytes: &[u8] = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() * BYTES) };
+    sums.resize(GEMM_ROWS * cols, 0);
+    for (i, out) in out.chunks_mut(GEMM_ROWS * cols).enumerate() {
+        let (first, rows) = (i * GEMM_ROWS, out.len() / cols);
+        let x = &bytes[first * units * BYTES..(first + rows) * units * BYTES];
+        let x = NdTensorView::from_data([rows, units * BYTES], x);
+        let x = x.slice((.., ..weight.inner));
+        let sums = &mut sums[..rows * cols];
+        // Without its zero points: rten-gemm 0.27 takes those of the first tile for every full tile of rows.
+        gemm.gemm(sums, GemmInputA::Unpacked(x), GemmInputB::Packed(packed), GemmOptions::default())
+            .expect("the builder checked the shapes, and the weight was packed for this kernel");
+        for (r, (out, sums)) in out.chunks_exact_mut(cols).zip(sums.chunks_exact(cols)).enumerate() {
+            let (scale, zero) = (scales[first + r], i32::from(zeros[first + r]));
+            for (c, (out, &sum)) in out.iter_mut().zip(sums).enumerate() {
+                let sum = sum - zero * weight.sums[c];
+                *out = sum as f32 * scale * weight.scales[c] + bias.map_or(0.0, |bias| bias[c]);
+            }
+        }
+        let residual = residual.map(|residual| &residual[first * cols..(first + rows) * cols]);
+        if activation != Activation::Identity || residual.is_some() {
+            let strip = Strip { out: &Shared::new(out), residual, first: 0, rows, width: cols, stride: cols };
+            activation::with(activation, strip);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! vnni {
+    ($name:ident, $isa:ty, $feature:tt, $dot:ident) => {
+        /// Its instruction for the dot product.
+        #[derive(Clone, Copy)]
+        struct $name($isa);
+
+        impl $name {
+            fn new() -> Option<$name> {
+                <$isa>::new().filter(|_| is_x86_feature_detected!($feature)).map($name)
+            }
+        }
+
+        impl Dot for $name {
+            type Isa = $isa;
+
+            #[inline(always)]
+            fn isa(self) -> $isa {
+                self.0
+            }
+        }
+
+        impl Product for $name {
+            type Sum = <$isa as Isa>::I32;
+            type Units = <$isa as Isa>::I32;
+
+            #[inline(always)]
+            fn lanes(self) -> usize {
+                self.0.i32().len()
+            }
+
+            #[inline(always)]
+            unsafe fn load(self, units: *const Unit) -> Self::Units {
+                // SAFETY: as the caller promises.
+                unsafe { self.0.i32().load_ptr(units.cast()) }
+            }
+
+            #[inline(always)]
+            fn prefetch(self, units: *const Unit) {
+                self.0.i32().prefetch(units.cast());
+            }
+
+            #[inline(always)]
+            fn splat(self, unit: Unit) -> Self::Units {
+                self.0.i32().splat(unit as i32)
+            }
+
+            #[inline(always)]
+            fn add(self, a: Self::Units, b: Self::Units, sum: Self::Sum) -> Self::Sum {
+                // SAFETY: `new` checked that the CPU has this instruction.
+                unsafe { std::arch::x86_64::$dot(sum.0, a.0, b.0) }.into()
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+vnni!(Vnni512, rten_simd::isa::Avx512Isa, "avx512vnni", _mm512_dpbusd_epi32);
+#[cfg(target_arch = "x86_64")]
+vnni!(Vnni256, rten_simd::isa::Avx2Isa, "avxvnni", _mm256_dpbusd_avx_epi32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::tests::{assert_close, numbers};
+
+    fn kernels() -> Vec<Kernel> {
+        #[allow(unused_mut)]
+        let mut kernels = vec![Kernel::Gemm];
+        #[cfg(target_arch = "x86_64")]
+        {
+            kernels.extend(Vnni512::new().map(|_| Kernel::Vnni512));
+            kernels.extend(Vnni256::new().map(|_| Kernel::Vnni256));
+        }
+        kernels
+    }
+
+    /// A scale, a zero point and integers for each row, by the plainest code; the scale as the executor rounds it.
+    fn quantized(x: &[f32]) -> (f64, Vec<i64>) {
+        let (low, high) = x.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
+        let scale = (high - low) / 255.0;
+        let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        let zero = (-low * inverse).round_ties_even() as i64;
+        let value = |x: &f32| ((x * inverse).round_ties_even() as i64 + zero).clamp(0, 255) - zero;
+        (scale.into(), x.iter().map(value).collect())
+    }
+
+    fn quantized_weight(values: &[f32], limit: f32) -> (f64, Vec<i64>) {
+        let largest = values.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        let inverse = if largest > 0.0 { limit / largest } else { 0.0 };
+        ((largest / limit).into(), values.iter().map(|x| (x * inverse).round_ties_even() as i64).collect())
+    }
+
+    #[test]
+    fn equals_plain_integers_at_awkward_sizes() {
+        for kernel in kernels() {
+            for (rows, inner, cols) in
+                [(1, 1, 1), (5, 7, 17), (47, 300, 31), (48, 16, 16), (49, 64, 33), (13, 1030, 65), (400, 12, 1)]
+            {
+                let (mut x, weight) = (numbers(1, rows * inner), numbers(2, cols * inner));
+                for (r, x) in x.chunks_mut(inner).enumerate() {
+                    // Rows of one sign, of zeros, and of very different sizes.
+                    match r % 4 {
+                        1 => x.iter_mut().for_each(|x| *x = x.abs() * 1e-3),
+                        2 => x.iter_mut().for_each(|x| *x = -x.abs() * 1e3),
+                        3 => x.fill(0.0),
+                        _ => {}
+                    }
+                }
+                let (bias, residual) = (numbers(3, cols), numbers(4, rows * cols));
+                let packed = Weight::pack(&weight, cols, inner, kernel);
+                for (has_bias, has_residual) in [(false, false), (true, false), (false, true), (true, true)] {
+                    for activation in [Activation::Identity, Activation::Relu] {
+                        let (bias, residual) = (has_bias.then_some(&bias[..]), has_residual.then_some(&residual[..]));
+                        let (mut out, mut scratch) = (vec![f32::NAN; rows * cols], Scratch::default());
+                        linear_int8(&Team::ALONE, &x, &packed, bias, activation, residual, &mut scratch, &mut out);
+                        let mut expected = Vec::new();
+                        for r in 0..rows {
+                            let (scale, x) = quantized(&x[r * inner..(r + 1) * inner]);
+                            for c in 0..cols {
+                                let (weight_scale, weight) =
+                                    quantized_weight(&weight[c * inner..(c + 1) * inner], kernel.limit());
+                                let sum: i64 = x.iter().zip(&weight).map(|(x, weight)| x * weight).sum();
+                                let y = sum as f64 * scale * weight_scale + bias.map_or(0.0, |bias| bias[c].into());
+                                let y = if activation == Activation::Relu { y.max(0.0) } else { y };
+                                expected.push(y + residual.map_or(0.0, |residual| residual[r * cols + c].into()));
+                            }
+                        }
+                        let name = format!("{kernel:?}, {rows} x {inner} x {cols}, {}", activation.name());
+                        assert_close(&out, &expected, 1e-5, &name);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_numbers_do_not_saturate() {
+        let inner = 4096;
+        for kernel in kernels() {
+            for sign in [1.0, -1.0] {
+                let weight = Weight::pack(&vec![sign; 3 * inner], 3, inner, kernel);
+                let mut out = [f32::NAN; 6];
+                let x = vec![2.0; 2 * inner];
+                let scratch = &mut Scratch::default();
+                linear_int8(&Team::ALONE, &x, &weight, None, Activation::Identity, None, scratch, &mut out);
+                assert_close(&out, &[f64::from(sign) * 8192.0; 6], 1e-5, &format!("{kernel:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_shows() {
+        for kernel in kernels() {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for at in [0, 63, 100] {
+                    let mut x = vec![1.0; 2 * 101];
+                    x[101 + at] = bad;
+                    let weight = Weight::pack(&vec![0.5; 40 * 101], 40, 101, kernel);
+                    let (mut out, mut scratch) = (vec![0.0; 80], Scratch::default());
+                    linear_int8(&Team::ALONE, &x, &weight, None, Activation::Identity, None, &mut scratch, &mut out);
+                    assert!(out[..40].iter().all(|y| y.is_finite()) && out[40..].iter().all(|y| !y.is_finite()));
+                }
+            }
+        }
+    }
+}
