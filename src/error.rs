@@ -70,6 +70,9 @@ pub enum Error {
     /// The device failed while it computed.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// A job that lacks parts or rows: run it again to complete it.
+    #[error("incomplete: {0}")]
+    Incomplete(String),
     /// The caller cancelled the call.
     #[error("cancelled after {done} of {total} texts")]
     Cancelled {

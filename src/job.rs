@@ -32,6 +32,18 @@ pub struct Progress {
     pub tokens: usize,
     /// Texts that were longer than the model's maximum and lost their end.
     pub truncated: usize,
+    /// Bytes of the texts whose results are there: a measure of the work, unlike texts, since the longest go first.
+    pub bytes: usize,
+    /// Bytes of all texts.
+    pub total_bytes: usize,
+}
+
+impl Progress {
+    /// The share of the work that is done, from 0 to 1.
+    pub fn share(&self) -> f64 {
+        // A text of no bytes is some work too.
+        (self.bytes + self.texts) as f64 / ((self.total_bytes + self.total) as f64).max(1.0)
+    }
 }
 
 /// A flag that ends running calls. Clones share it.
@@ -80,6 +92,8 @@ impl Job<'_> {
             return Err(Error::Cancelled { done: 0, total: progress.total });
         }
         let (unique, targets) = unique(inputs);
+        let bytes = |key: usize| unique[key].bytes() * targets[key].len();
+        progress.total_bytes = (0..unique.len()).map(bytes).sum();
         let truncated = AtomicUsize::new(0);
         let sequences = |chunk: &[I], first: usize| -> Result<Vec<Sequence>> {
             let encodings = tokenize(chunk)?.into_iter().zip(first..);
@@ -99,6 +113,7 @@ impl Job<'_> {
             for (s, &key) in finished.keys.iter().enumerate() {
                 store(&finished, s, &targets[key]);
                 progress.texts += targets[key].len();
+                progress.bytes += bytes(key);
             }
             progress.tokens += finished.batch.tokens();
             progress.truncated = truncated.load(Ordering::Relaxed);

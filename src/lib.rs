@@ -14,6 +14,7 @@
 //! | layer | what it is |
 //! |---|---|
 //! | [`SentenceTransformer`], [`CrossEncoder`] | texts to embeddings, pairs of texts to scores; [`similarity`], [`quantization`] beside them |
+//! | [`jobs`] | millions of rows in parts, by processes that may be killed |
 //! | [`Loader`], `job`, `prompts` | what the two share: loading, a call's inputs through the scheduler, prompts |
 //! | [`scheduler`], [`device`] | sequences to batches to an executor; which executor |
 //! | [`checkpoint`], [`models`] | what a repository's files say; the configuration to a program |
@@ -36,6 +37,7 @@ pub mod executor;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod job;
+pub mod jobs;
 mod loader;
 pub mod matrix;
 pub mod models;

@@ -17,6 +17,8 @@ pub const DEVICE: u8 = 69;
 pub const INTERNAL: u8 = 70;
 /// `EX_IOERR`: reading or writing failed, e.g. the disk is full.
 pub const IO: u8 = 74;
+/// `EX_TEMPFAIL`: a job that is not complete; the same command continues it.
+pub const INCOMPLETE: u8 = 75;
 /// 128 + SIGINT, as shells report it.
 pub const INTERRUPTED: u8 = 130;
 
@@ -79,6 +81,7 @@ impl From<Error> for Failure {
             // The tokenizer gives ids that the model has no row for.
             Error::Run(RunError::InvalidBatch(_)) => DATA,
             Error::Device(_) | Error::Run(_) => DEVICE,
+            Error::Incomplete(_) => INCOMPLETE,
             Error::Cancelled { .. } => return Failure::interrupted(),
             _ => INTERNAL,
         };

@@ -6,6 +6,7 @@
 //!   commands    one file a subcommand
 //!   input       texts or pairs from .txt, .jsonl, .tsv and .csv, window by window, on a thread of its own
 //!   output      embeddings or scores to .npy and .jsonl, written aside and renamed
+//!   job         job folders: parts, resumed
 //!   work        a model's work on an input: progress, Ctrl-C, report   (model: what the two kinds have in common)
 //!   messages    everything on stderr: log, bars, reports          failure     exit statuses
 //!   interrupt   Ctrl-C                                            process     memory and CPU time of this process
@@ -17,6 +18,7 @@ mod config;
 mod failure;
 mod input;
 mod interrupt;
+mod job;
 mod messages;
 mod model;
 mod output;
@@ -53,6 +55,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Encode(args) => commands::encode::run(*args, json),
         Command::Predict(args) => commands::predict::run(*args, json),
+        Command::Merge(args) => commands::merge::run(&args, json),
         Command::Rank(args) => commands::rank::run(*args, json),
         Command::Similarity(args) => commands::similarity::run(args, json),
         Command::Devices => commands::devices::run(json),

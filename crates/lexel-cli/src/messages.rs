@@ -106,6 +106,25 @@ fn bar() -> MutexGuard<'static, Option<ProgressBar>> {
     BAR.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Shows the bar of a job.
+pub fn show_job_bar() {
+    show(Some(1000), "{wide_bar} {percent:>3}%  {msg}");
+}
+
+/// Moves it to a share of the work; `left` are seconds.
+pub fn set_job_bar(share: f64, message: String, left: Option<f64>) {
+    if let Some(bar) = &*bar() {
+        bar.set_position((share * 1000.0) as u64);
+        let left = left.map(|left| format!(", {} left", HumanDuration(Duration::from_secs_f64(left.min(1e9)))));
+        bar.set_message(message + &left.unwrap_or_default());
+    }
+}
+
+/// Removes it.
+pub fn hide_bar() {
+    hide();
+}
+
 /// The bar of a model's work: bytes of the input, which are in proportion to it, unlike texts. Removed when dropped.
 pub struct WorkBar(());
 

@@ -1,6 +1,7 @@
 //! What subcommands run: the library's two kinds of models, as far as they are alike.
 
 use lexel::{CrossEncoder, Loader, SentenceTransformer};
+use std::path::Path;
 
 /// A model on a device.
 pub trait Model: Sized {
@@ -12,6 +13,8 @@ pub trait Model: Sized {
     fn device(&self) -> String;
     /// Longer inputs are truncated to this many tokens.
     fn max_seq_length(&self) -> Option<usize>;
+    /// The folder that it was loaded from.
+    fn folder(&self) -> &Path;
 }
 
 macro_rules! model {
@@ -31,6 +34,10 @@ macro_rules! model {
 
             fn max_seq_length(&self) -> Option<usize> {
                 self.max_seq_length()
+            }
+
+            fn folder(&self) -> &Path {
+                self.folder()
             }
         }
     };

@@ -12,12 +12,15 @@ pub struct EncodeCommand {
     pub model: String,
     /// Which texts.
     #[command(flatten)]
-    pub input: InputArgs,
-    /// Where the embeddings go: .npy or .jsonl, or - for standard output
+    pub input: InputsArgs,
+    /// Where the embeddings go: .npy, .jsonl, .parquet or .safetensors, - for standard output, or FOLDER/ for a job
+    ///
+    /// A folder (a name that ends in /) makes a job of it: parts are written as they are computed, and the same command
+    /// given again continues where it was. Several processes may work on one folder at the same time.
     ///
     /// An existing file is replaced once the new one is complete. The header of .npy holds the number of rows, so that into
     /// a pipe all of it is written at the end and held in memory until then: .jsonl streams.
-    #[arg(long, short, value_name = "FILE|-")]
+    #[arg(long, short, value_name = "FILE|FOLDER/|-")]
     pub output: PathBuf,
     /// The format of the output, where its name does not say
     #[arg(long, value_name = "FORMAT")]
@@ -25,12 +28,12 @@ pub struct EncodeCommand {
     /// What happens to each text.
     #[command(flatten)]
     pub embedding: EmbeddingArgs,
-    /// The numbers of the output: float32, int8, uint8, or one bit a dimension
+    /// The numbers of the output: float32, float16, int8, uint8, or one bit a dimension
     ///
     /// int8 and uint8 divide the range of each dimension into 256 steps. The ranges come from --ranges; else from the whole
     /// input, and then all embeddings are held in memory until its end. binary and ubinary are eight dimensions a byte.
     #[arg(long, value_name = "PRECISION", default_value = "float32", help_heading = "Embeddings",
-          value_parser = ["float32", "int8", "uint8", "binary", "ubinary"])]
+          value_parser = ["float32", "float16", "int8", "uint8", "binary", "ubinary"])]
     pub precision: String,
     /// The ranges for int8 and uint8: a .npy file of float32 [2, dimensions], smallest and largest values
     #[arg(long, value_name = "FILE.npy", help_heading = "Embeddings")]
@@ -38,6 +41,9 @@ pub struct EncodeCommand {
     /// The model on its device.
     #[command(flatten)]
     pub on: ModelArgs,
+    /// Job folders.
+    #[command(flatten)]
+    pub job: JobArgs,
     /// Texts a window: read, encoded and written at once
     #[arg(long, value_name = "N", default_value_t = crate::input::WINDOW_RECORDS, value_parser = positive, hide = true)]
     pub window: usize,
@@ -52,11 +58,13 @@ pub struct PredictCommand {
     /// Which pairs.
     #[command(flatten)]
     pub input: PairsArgs,
-    /// Where the scores go: .npy or .jsonl, or - for standard output
+    /// Where the scores go: .npy, .jsonl, .parquet or .safetensors, - for standard output, or FOLDER/ for a job
+    ///
+    /// A folder (a name that ends in /) makes a job of it, as for `lexel encode`.
     ///
     /// An existing file is replaced once the new one is complete. The header of .npy holds the number of rows, so that into
     /// a pipe all of it is written at the end and held in memory until then: .jsonl streams.
-    #[arg(long, short, value_name = "FILE|-")]
+    #[arg(long, short, value_name = "FILE|FOLDER/|-")]
     pub output: PathBuf,
     /// The format of the output, where its name does not say
     #[arg(long, value_name = "FORMAT")]
@@ -70,9 +78,23 @@ pub struct PredictCommand {
     /// The model on its device.
     #[command(flatten)]
     pub on: ModelArgs,
+    /// Job folders.
+    #[command(flatten)]
+    pub job: JobArgs,
     /// Pairs a window: read, scored and written at once
     #[arg(long, value_name = "N", default_value_t = crate::input::WINDOW_RECORDS, value_parser = positive, hide = true)]
     pub window: usize,
+}
+
+/// `lexel merge`
+#[derive(Debug, Args)]
+pub struct MergeCommand {
+    /// The folders of a job, or of its shards
+    #[arg(required = true, value_name = "FOLDER")]
+    pub folders: Vec<PathBuf>,
+    /// The file: its ending is that of the parts
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
 }
 
 /// `lexel rank`

@@ -16,6 +16,7 @@ Exit status:
   66   no input: file or model not found or not readable
   69   no such device, or the device failed
   74   reading or writing failed (disk full, read-only, ...)
+  75   a job is not complete: the same command continues it
   130  interrupted
 
 Environment:
@@ -59,6 +60,12 @@ pub enum Command {
     /// new one is complete, and on an error or Ctrl-C nothing is left behind.
     #[command(after_long_help = EXIT_STATUSES)]
     Predict(Box<PredictCommand>),
+    /// Join the parts of a job folder into one file
+    ///
+    /// Checks that every part is there and every row has a result or a reject, and writes one file of the parts' format;
+    /// rejects go to FILE.rejects.jsonl. Several folders hold the shards of one job.
+    #[command(after_long_help = EXIT_STATUSES)]
+    Merge(MergeCommand),
     /// Order texts by how well they answer a query, with a cross-encoder
     ///
     /// Prints a line a text, the best first: its score, a tab, the text (a line end or tab in it as a space). With --json an

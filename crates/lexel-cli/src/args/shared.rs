@@ -103,6 +103,8 @@ pub enum InputFormat {
     Tsv,
     /// Columns separated by commas: a field in double quotes may hold commas and line ends; empty lines are skipped
     Csv,
+    /// Apache Parquet, with the text in a column of strings
+    Parquet,
 }
 
 /// Formats of output files.
@@ -112,6 +114,10 @@ pub enum OutputFormat {
     Npy,
     /// {"index": 0, "embedding": [...]} a line; for scores {"index": 0, "score": ...} or {"index": 0, "scores": {LABEL: ...}}
     Jsonl,
+    /// Apache Parquet: the row's number, the kept columns, and a list of fixed size
+    Parquet,
+    /// A tensor `embeddings` (or `scores`), and the rows' numbers as `index`
+    Safetensors,
 }
 
 /// How the input is written.
@@ -148,6 +154,18 @@ pub struct InputArgs {
     pub column: ColumnArgs,
 }
 
+/// Which texts to read, from any number of files.
+#[derive(Debug, Args)]
+pub struct InputsArgs {
+    /// The file of texts: .txt, .jsonl, .tsv, .csv or .parquet, or - for standard input; into a job folder also several
+    /// files, folders and patterns
+    #[arg(long, short, value_name = "FILE|-", required = true, num_args = 1..)]
+    pub input: Vec<PathBuf>,
+    /// Which column of it.
+    #[command(flatten)]
+    pub column: ColumnArgs,
+}
+
 /// The same, where texts may come from elsewhere.
 #[derive(Debug, Args)]
 pub struct OptionalInputArgs {
@@ -162,9 +180,10 @@ pub struct OptionalInputArgs {
 /// Which pairs to read.
 #[derive(Debug, Args)]
 pub struct PairsArgs {
-    /// The file of pairs: .jsonl, .tsv or .csv, or - for standard input
-    #[arg(long, short, value_name = "FILE|-", required = true)]
-    pub input: PathBuf,
+    /// The file of pairs: .jsonl, .tsv, .csv or .parquet, or - for standard input; into a job folder also several files,
+    /// folders and patterns
+    #[arg(long, short, value_name = "FILE|-", required = true, num_args = 1..)]
+    pub input: Vec<PathBuf>,
     /// The two columns of a .tsv or .csv file, or keys of a .jsonl file, that hold the texts of a pair
     /// [default: text_a,text_b; with --no-header, 1,2]
     #[arg(long, value_name = "A,B")]
@@ -172,6 +191,39 @@ pub struct PairsArgs {
     /// How the input is written.
     #[command(flatten)]
     pub format: FormatArgs,
+}
+
+/// Inputs and job folders: of `encode` and `predict`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Job")]
+pub struct JobArgs {
+    /// Rows a part of the job folder
+    #[arg(long, value_name = "N", default_value_t = crate::input::WINDOW_RECORDS, value_parser = positive)]
+    pub part_rows: usize,
+    /// Only part of the job: shard I of N, for machines that share no storage (see `lexel merge`)
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<String>,
+    /// Columns to copy from the input into .parquet and .jsonl parts
+    #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
+    pub keep_columns: Vec<String>,
+    /// The column that identifies a row: kept, before all others
+    #[arg(long, value_name = "NAME")]
+    pub id_column: Option<String>,
+    /// What to do with a row that cannot be read: end the job; leave it out and list it in rejects.jsonl; or, for invalid
+    /// UTF-8, put U+FFFD in its place
+    #[arg(long, value_name = "WHAT", default_value = "skip")]
+    pub on_invalid: OnInvalid,
+}
+
+/// What becomes of rows that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnInvalid {
+    /// The job ends.
+    Fail,
+    /// The row is a reject.
+    Skip,
+    /// Invalid UTF-8 is replaced; what else is wrong makes a reject.
+    Replace,
 }
 
 /// A number of at least one.

@@ -5,11 +5,20 @@ use crate::config::{self, EncodeConfig, ModelConfig};
 use crate::failure::{DATA, Failure};
 use crate::input::Input;
 use crate::interrupt;
+use crate::job::{self, Identity, JobInput, JobOutput};
 use crate::output::{Output, OutputConfig, Rows, npy};
 use crate::work::Work;
 use lexel::{Matrix, Precision, Ranges, SentenceTransformer, quantize_embeddings};
 use std::path::Path;
 use std::sync::Arc;
+
+/// The numbers of the output.
+#[derive(Clone, Copy)]
+enum OutputPrecision {
+    Float32,
+    Float16,
+    Quantized(Precision),
+}
 
 /// What `encode` was asked to do.
 struct Config {
@@ -17,20 +26,22 @@ struct Config {
     output: OutputConfig,
     model: ModelConfig,
     encode: EncodeConfig,
-    /// `None`: float32.
-    precision: Option<Precision>,
+    precision: OutputPrecision,
     ranges: Option<Ranges>,
     window: usize,
 }
 
 /// Runs the subcommand.
 pub fn run(args: EncodeCommand, json: bool) -> Result<(), Failure> {
+    if job::is_folder(&args.output) {
+        return run_job(&args, json);
+    }
     let config = resolve(args)?;
     // Everything that can be refused without the model comes first: a model takes seconds.
     let mut windows = config.input.windows(config.window)?;
     let mut output = config.output.create()?;
     let model: SentenceTransformer = config.model.load()?;
-    check_ranges(&config, &model)?;
+    check_ranges(config.ranges.as_ref(), &config.encode, &model)?;
 
     let encode = with_cancel(&config.encode);
     let mut work = Work::begin(windows.bytes);
@@ -57,21 +68,79 @@ pub fn run(args: EncodeCommand, json: bool) -> Result<(), Failure> {
     work.report(&model, config.model.dtype(), json, config.output.is_stdout())
 }
 
+/// Into a folder of parts.
+fn run_job(args: &EncodeCommand, json: bool) -> Result<(), Failure> {
+    let output = JobOutput::resolve(&args.output, args.output_format, &args.job)?;
+    let files = job::expand(&args.input.input)?;
+    let format = config::texts(job::format_of(&files, &args.input.column.format)?, &args.input.column)?.format;
+    let input = JobInput::resolve(files, format, output.format(), &args.job)?;
+    let precision = precision(&args.precision)?;
+    let ranges = ranges(args.ranges.as_deref(), precision)?;
+    if ranges.is_none() && matches!(precision, OutputPrecision::Quantized(Precision::Int8 | Precision::Uint8)) {
+        return Err(Failure::usage("int8 and uint8 need --ranges in a job: its parts are written one by one"));
+    }
+    let encode = EncodeConfig::resolve(&args.embedding, args.on.device.batch_tokens);
+    let config = ModelConfig::resolve(args.model.clone(), &args.on)?;
+    let load = || {
+        let model: SentenceTransformer = config.load()?;
+        check_ranges(ranges.as_ref(), &encode, &model)?;
+        // What makes no sense for the model is refused before there is a folder.
+        let none = encode.encode::<&str>(&model, &[], Arc::new(|_| ()))?;
+        let options = &encode.options;
+        let identity = Identity::default()
+            .with("task", format!("encode {:?}", encode.task).to_lowercase())
+            .with("prompt", options.prompt.clone())
+            .with("prompt_name", options.prompt_name.clone().or(model.default_prompt_name().map(str::to_string)))
+            .with("normalize", options.normalize)
+            .with("dimensions", none.cols)
+            .with("dtype", config.dtype().name())
+            .with("precision", args.precision.as_str())
+            .with("ranges", ranges.as_ref().map(|ranges| format!("{:?}", ranges.0.data)));
+        Ok((model, identity))
+    };
+    let encode_and_cancel = with_cancel(&encode);
+    job::run(
+        input,
+        &output,
+        json,
+        config.dtype().name(),
+        load,
+        |model: &SentenceTransformer, rows: &[[String; 1]], progress| {
+            let texts: Vec<&str> = rows.iter().map(|[text]| text.as_str()).collect();
+            encode_and_cancel.encode(model, &texts, progress)
+        },
+        |_, matrix| rows(matrix, precision, ranges.as_ref()),
+    )
+}
+
 fn resolve(args: EncodeCommand) -> Result<Config, Failure> {
-    let input = config::texts(&args.input.input, &args.input.column)?;
+    let [path] = &args.input.input[..] else {
+        return Err(Failure::usage("several inputs go into a job folder: give --output FOLDER/"));
+    };
+    let input = config::texts(path, &args.input.column)?;
     let output = OutputConfig::resolve(&args.output, args.output_format)?;
     let encode = EncodeConfig::resolve(&args.embedding, args.on.device.batch_tokens);
-    let precision = match args.precision.as_str() {
-        "float32" => None,
-        name => Some(name.parse::<Precision>()?),
-    };
-    let ranges = match (&args.ranges, precision) {
-        (None, _) => None,
-        (Some(path), Some(Precision::Int8 | Precision::Uint8)) => Some(read_ranges(path)?),
-        (Some(_), _) => return Err(Failure::usage("--ranges goes with --precision int8 or uint8 only")),
-    };
+    let precision = precision(&args.precision)?;
+    let ranges = ranges(args.ranges.as_deref(), precision)?;
     let model = ModelConfig::resolve(args.model, &args.on)?;
     Ok(Config { input, output, model, encode, precision, ranges, window: args.window })
+}
+
+/// What the option says.
+fn precision(name: &str) -> Result<OutputPrecision, Failure> {
+    Ok(match name {
+        "float32" => OutputPrecision::Float32,
+        "float16" => OutputPrecision::Float16,
+        name => OutputPrecision::Quantized(name.parse()?),
+    })
+}
+
+fn ranges(path: Option<&Path>, precision: OutputPrecision) -> Result<Option<Ranges>, Failure> {
+    match (path, precision) {
+        (None, _) => Ok(None),
+        (Some(path), OutputPrecision::Quantized(Precision::Int8 | Precision::Uint8)) => read_ranges(path).map(Some),
+        (Some(_), _) => Err(Failure::usage("--ranges goes with --precision int8 or uint8 only")),
+    }
 }
 
 fn read_ranges(path: &Path) -> Result<Ranges, Failure> {
@@ -89,9 +158,9 @@ fn read_ranges(path: &Path) -> Result<Ranges, Failure> {
 }
 
 /// Ranges of other dimensions are refused before the work, not after it.
-fn check_ranges(config: &Config, model: &SentenceTransformer) -> Result<(), Failure> {
-    let dim = config.encode.options.truncate_dim.map_or(model.dim(), |dim| dim.min(model.program_dim()));
-    match &config.ranges {
+fn check_ranges(ranges: Option<&Ranges>, encode: &EncodeConfig, model: &SentenceTransformer) -> Result<(), Failure> {
+    let dim = encode.options.truncate_dim.map_or(model.dim(), |dim| dim.min(model.program_dim()));
+    match ranges {
         Some(Ranges(ranges)) if ranges.cols != dim => {
             Err(Failure::new(DATA, format!("--ranges holds {} dimensions, the embeddings have {dim}", ranges.cols)))
         }
@@ -113,7 +182,8 @@ impl ProgramDim for SentenceTransformer {
 impl Config {
     /// int8 and uint8 without ranges take those of all embeddings.
     fn needs_all_rows(&self) -> bool {
-        matches!(self.precision, Some(Precision::Int8 | Precision::Uint8)) && self.ranges.is_none()
+        matches!(self.precision, OutputPrecision::Quantized(Precision::Int8 | Precision::Uint8))
+            && self.ranges.is_none()
     }
 }
 
@@ -124,9 +194,13 @@ fn with_cancel(encode: &EncodeConfig) -> EncodeConfig {
 }
 
 fn append(output: &mut Output, config: &Config, matrix: Matrix) -> Result<(), Failure> {
-    let rows = match config.precision {
-        None => Rows::Float32(matrix),
-        Some(precision) => Rows::Quantized(quantize_embeddings(&matrix, precision, config.ranges.as_ref())?),
-    };
-    output.append(&rows)
+    output.append(&rows(matrix, config.precision, config.ranges.as_ref())?)
+}
+
+fn rows(matrix: Matrix, precision: OutputPrecision, ranges: Option<&Ranges>) -> Result<Rows<'static>, Failure> {
+    Ok(match precision {
+        OutputPrecision::Float32 => Rows::Float32(matrix),
+        OutputPrecision::Float16 => Rows::half(&matrix),
+        OutputPrecision::Quantized(precision) => Rows::Quantized(quantize_embeddings(&matrix, precision, ranges)?),
+    })
 }

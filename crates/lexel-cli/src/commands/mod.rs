@@ -6,6 +6,7 @@ pub mod download;
 pub mod encode;
 pub mod info;
 mod lengths;
+pub mod merge;
 pub mod predict;
 mod profile;
 pub mod rank;

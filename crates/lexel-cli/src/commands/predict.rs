@@ -4,13 +4,20 @@ use crate::args::PredictCommand;
 use crate::config::{self, ModelConfig};
 use crate::failure::{DATA, Failure};
 use crate::interrupt;
+use crate::job::{self, Identity, JobInput, JobOutput};
 use crate::output::{OutputConfig, Rows};
 use crate::work::Work;
 use lexel::{CrossEncoder, PredictOptions};
 
 /// Runs the subcommand.
 pub fn run(args: PredictCommand, json: bool) -> Result<(), Failure> {
-    let input = config::pairs(&args.input)?;
+    if job::is_folder(&args.output) {
+        return run_job(&args, json);
+    }
+    let [path] = &args.input.input[..] else {
+        return Err(Failure::usage("several inputs go into a job folder: give --output FOLDER/"));
+    };
+    let input = config::pairs(path, &args.input)?;
     let destination = OutputConfig::resolve(&args.output, args.output_format)?;
     let options = config::score(&args.score, args.softmax, args.on.device.batch_tokens);
     let config = ModelConfig::resolve(args.model, &args.on)?;
@@ -36,6 +43,43 @@ pub fn run(args: PredictCommand, json: bool) -> Result<(), Failure> {
     }
     output.finish()?;
     work.report(&model, config.dtype(), json, destination.is_stdout())
+}
+
+/// Into a folder of parts.
+fn run_job(args: &PredictCommand, json: bool) -> Result<(), Failure> {
+    let output = JobOutput::resolve(&args.output, args.output_format, &args.job)?;
+    let files = job::expand(&args.input.input)?;
+    let format = config::pairs(job::format_of(&files, &args.input.format)?, &args.input)?.format;
+    let input = JobInput::resolve(files, format, output.format(), &args.job)?;
+    let options = config::score(&args.score, args.softmax, args.on.device.batch_tokens);
+    let config = ModelConfig::resolve(args.model.clone(), &args.on)?;
+    let load = || {
+        let model: CrossEncoder = config.load()?;
+        check_labels(model.labels())?;
+        // What makes no sense for the model is refused before there is a folder.
+        model.predict_with::<&str, &str>(&[], &options)?;
+        let identity = Identity::default()
+            .with("task", "predict")
+            .with("prompt", options.prompt.clone())
+            .with("prompt_name", options.prompt_name.clone().or(model.default_prompt_name().map(str::to_string)))
+            .with("activation", options.activation.unwrap_or(model.activation()).name())
+            .with("softmax", options.softmax)
+            .with("dtype", config.dtype().name());
+        Ok((model, identity))
+    };
+    job::run(
+        input,
+        &output,
+        json,
+        config.dtype().name(),
+        load,
+        |model: &CrossEncoder, rows: &[[String; 2]], progress| {
+            let pairs: Vec<(&str, &str)> = rows.iter().map(|[a, b]| (a.as_str(), b.as_str())).collect();
+            let cancel = Some(interrupt::cancel_flag());
+            model.predict_with(&pairs, &PredictOptions { progress: Some(progress), cancel, ..options.clone() })
+        },
+        |model, scores| Ok(Rows::Scores(scores, model.labels())),
+    )
 }
 
 /// A line of .jsonl holds each score under its label.

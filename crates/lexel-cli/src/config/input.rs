@@ -12,7 +12,7 @@ pub fn texts(path: &Path, args: &ColumnArgs) -> Result<Input<1>, Failure> {
 }
 
 /// A file of pairs.
-pub fn pairs(args: &PairsArgs) -> Result<Input<2>, Failure> {
+pub fn pairs(path: &Path, args: &PairsArgs) -> Result<Input<2>, Failure> {
     let columns = match &args.columns {
         None => None,
         Some(names) => match names.split(',').collect::<Vec<_>>()[..] {
@@ -24,7 +24,7 @@ pub fn pairs(args: &PairsArgs) -> Result<Input<2>, Failure> {
             }
         },
     };
-    input(&args.input, columns, ["text_a", "text_b"], &args.format)
+    input(path, columns, ["text_a", "text_b"], &args.format)
 }
 
 /// `columns` are those of the user with the option that names them; `default` are those without one.
@@ -45,10 +45,11 @@ fn input<const N: usize>(
             }
         },
         InputFormat::Jsonl => Format::Jsonl(named(columns, default)),
+        InputFormat::Parquet => Format::Parquet(named(columns, default)),
         InputFormat::Tsv => Format::Tsv(table_columns(columns, default, args.no_header)?),
         InputFormat::Csv => Format::Csv(table_columns(columns, default, args.no_header)?),
     };
-    if args.no_header && matches!(format, Format::Txt | Format::Jsonl(_)) {
+    if args.no_header && matches!(format, Format::Txt | Format::Jsonl(_) | Format::Parquet(_)) {
         return Err(Failure::usage("--no-header is for .tsv and .csv: the other formats have no header"));
     }
     Ok(Input { path: (!is_pipe(path)).then(|| PathBuf::from(path)), format })
@@ -57,8 +58,8 @@ fn input<const N: usize>(
 /// From the option, else from the name's ending.
 fn format<const N: usize>(path: &Path, format: Option<InputFormat>) -> Result<InputFormat, Failure> {
     let (endings, formats) = match N {
-        1 => (".txt, .jsonl, .tsv, .csv", "txt, jsonl, tsv or csv"),
-        _ => (".jsonl, .tsv, .csv", "jsonl, tsv or csv"),
+        1 => (".txt, .jsonl, .tsv, .csv, .parquet", "txt, jsonl, tsv, csv or parquet"),
+        _ => (".jsonl, .tsv, .csv, .parquet", "jsonl, tsv, csv or parquet"),
     };
     match (format, ending(path).as_deref()) {
         (Some(format), _) => Ok(format),
@@ -66,6 +67,7 @@ fn format<const N: usize>(path: &Path, format: Option<InputFormat>) -> Result<In
         (None, Some("jsonl" | "ndjson")) => Ok(InputFormat::Jsonl),
         (None, Some("tsv")) => Ok(InputFormat::Tsv),
         (None, Some("csv")) => Ok(InputFormat::Csv),
+        (None, Some("parquet")) => Ok(InputFormat::Parquet),
         (None, _) if is_pipe(path) => {
             Err(Failure::usage(format!("the format of standard input is unknown: give --input-format {formats}")))
         }
@@ -125,8 +127,8 @@ mod tests {
     }
 
     fn of_pairs(path: &str, columns: Option<&str>, format: FormatArgs) -> Result<Format<2>, Failure> {
-        let args = PairsArgs { input: path.into(), columns: columns.map(str::to_string), format };
-        pairs(&args).map(|input| input.format)
+        let args = PairsArgs { input: vec![path.into()], columns: columns.map(str::to_string), format };
+        pairs(Path::new(path), &args).map(|input| input.format)
     }
 
     #[test]

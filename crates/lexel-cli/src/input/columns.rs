@@ -22,35 +22,52 @@ pub struct Table<const N: usize> {
     columns: Columns<N>,
     /// What makes columns, for messages.
     rule: &'static str,
+    /// The columns that are kept beside the texts.
+    keep: Vec<String>,
     /// Known from the first record on.
     layout: Option<Layout<N>>,
 }
 
-#[derive(Clone, Copy)]
 struct Layout<const N: usize> {
     places: [usize; N],
+    /// Of the kept columns.
+    kept: Vec<usize>,
     width: usize,
 }
 
 impl<const N: usize> Table<N> {
     /// Reads these columns; `rule` says what makes columns, for messages.
     pub fn new(columns: Columns<N>, rule: &'static str) -> Table<N> {
-        Table { columns, rule, layout: None }
+        Table { columns, rule, keep: Vec::new(), layout: None }
+    }
+
+    /// Keeps these columns too.
+    pub fn keep(mut self, names: &[String]) -> Table<N> {
+        self.keep = names.to_vec();
+        self
+    }
+
+    /// Whether the first record is no data.
+    pub fn has_header(&self) -> bool {
+        matches!(self.columns, Columns::Named(_))
+    }
+
+    /// The kept fields of a record that [`texts`](Self::texts) has taken.
+    pub fn kept(&self, fields: &[&str]) -> Vec<String> {
+        let places = self.layout.as_ref().map(|layout| &layout.kept[..]).unwrap_or_default();
+        places.iter().map(|&place| fields.get(place).copied().unwrap_or_default().to_string()).collect()
     }
 
     /// The texts of the next record; `None` for the header. Or what is wrong with the record, and what to do.
     pub fn texts(&mut self, fields: &[&str]) -> Result<Option<[String; N]>, String> {
-        let layout = match self.layout {
-            Some(layout) => layout,
-            None => {
-                let layout = Layout { places: self.places(fields)?, width: fields.len() };
-                self.layout = Some(layout);
-                if let Columns::Named(_) = self.columns {
-                    return Ok(None);
-                }
-                layout
+        if self.layout.is_none() {
+            let kept = self.keep.iter().map(|name| self.kept_place(name, fields)).collect::<Result<_, _>>()?;
+            self.layout = Some(Layout { places: self.places(fields)?, kept, width: fields.len() });
+            if self.has_header() {
+                return Ok(None);
             }
-        };
+        }
+        let Some(layout) = &self.layout else { return Ok(None) };
         match fields.len() == layout.width {
             true => Ok(Some(layout.places.map(|place| fields[place].to_string()))),
             false => Err(format!("{}, where the first line has {} ({})", columns(fields), layout.width, self.rule)),
@@ -65,6 +82,16 @@ impl<const N: usize> Table<N> {
             }
             _ => Ok(()),
         }
+    }
+
+    fn kept_place(&self, name: &str, first: &[&str]) -> Result<usize, String> {
+        if self.has_header() {
+            return find(name, first);
+        }
+        let place = name.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+        place
+            .filter(|&place| place < first.len())
+            .ok_or_else(|| format!("there is no column {name} to keep: with --no-header, columns are numbers, from 1"))
     }
 
     /// The places of the columns in the first record.

@@ -8,11 +8,13 @@ use super::lines::Lines;
 use super::{RECORD_BYTES, Records, bad};
 use crate::failure::Failure;
 use csv_core::{ReadRecordResult, Reader};
+use serde_json::Value;
 
 /// The records of a .csv input.
 pub struct Csv<const N: usize> {
     parser: Parser,
     table: Table<N>,
+    kept: Vec<Value>,
 }
 
 /// From lines to fields.
@@ -94,10 +96,11 @@ impl Parser {
 
 impl<const N: usize> Csv<N> {
     /// Reads these columns.
-    pub fn new(lines: Lines, columns: Columns<N>) -> Csv<N> {
+    pub fn new(lines: Lines, columns: Columns<N>, keep: &[String]) -> Csv<N> {
         let (bytes, ends) = (Vec::new(), Vec::new());
         let parser = Parser { lines, reader: Reader::new(), parsed: 0, line: 1, bytes, ends, fields: 0 };
-        Csv { parser, table: Table::new(columns, "a text with commas or quotes must be in double quotes") }
+        let table = Table::new(columns, "a text with commas or quotes must be in double quotes").keep(keep);
+        Csv { parser, table, kept: Vec::new() }
     }
 }
 
@@ -106,13 +109,41 @@ impl<const N: usize> Records<N> for Csv<N> {
         let mut bytes = 0;
         while let Some(read) = self.parser.read()? {
             bytes += read;
-            let texts = self.table.texts(&self.parser.fields()?).map_err(|what| self.parser.bad(&what))?;
+            let fields = self.parser.fields()?;
+            let texts = self.table.texts(&fields).map_err(|what| self.parser.bad(&what))?;
             if let Some(texts) = texts {
+                self.kept = self.table.kept(&fields).into_iter().map(Value::String).collect();
                 return Ok(Some((texts, bytes)));
             }
         }
         self.table.end().map_err(|what| self.parser.bad(what))?;
         Ok(None)
+    }
+
+    fn skip(&mut self) -> Result<bool, Failure> {
+        Ok(self.parser.read()?.is_some())
+    }
+
+    fn first(&mut self) -> Result<bool, Failure> {
+        match self.parser.read()? {
+            Some(_) => {
+                let fields = self.parser.fields()?;
+                self.table.texts(&fields).map_err(|what| self.parser.bad(&what))?;
+            }
+            None => self.table.end().map_err(|what| self.parser.bad(what))?,
+        }
+        Ok(self.table.has_header())
+    }
+
+    fn kept(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.kept)
+    }
+
+    fn lines(&mut self) -> &mut Lines {
+        // Whoever asks is about to read elsewhere.
+        self.parser.reader = Reader::new();
+        self.parser.parsed = 0;
+        &mut self.parser.lines
     }
 }
 

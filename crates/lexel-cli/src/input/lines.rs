@@ -15,6 +15,8 @@ pub struct Lines {
     pub line: u64,
     /// The current line, with its end.
     pub buffer: Vec<u8>,
+    /// Invalid UTF-8 is replaced, not refused.
+    pub lossy: bool,
 }
 
 /// .txt
@@ -24,18 +26,30 @@ pub struct Txt(pub Lines);
 pub struct Jsonl<const N: usize> {
     lines: Lines,
     keys: [String; N],
+    /// Keys whose values are kept beside the texts.
+    keep: Vec<String>,
+    /// Those of the last record.
+    kept: Vec<Value>,
 }
 
 /// .tsv
 pub struct Tsv<const N: usize> {
     lines: Lines,
     table: Table<N>,
+    kept: Vec<Value>,
 }
 
 impl Lines {
     /// The lines of `reader`, which is called `name` in messages.
     pub fn new(reader: Box<dyn BufRead + Send>, name: String) -> Lines {
-        Lines { reader, name, line: 0, buffer: Vec::new() }
+        Lines { reader, name, line: 0, buffer: Vec::new(), lossy: false }
+    }
+
+    /// Goes on with another reader, whose first line has the number `line + 1`.
+    pub fn restart(&mut self, reader: Box<dyn BufRead + Send>, line: u64) {
+        self.reader = reader;
+        self.line = line;
+        self.buffer.clear();
     }
 
     /// Reads a line into the buffer. Answers with the bytes read; `None` at the end of the input.
@@ -50,6 +64,9 @@ impl Lines {
         // A byte order mark is no part of the first text.
         if self.line == 1 && self.buffer.starts_with(b"\xef\xbb\xbf") {
             self.buffer.drain(..3);
+        }
+        if self.lossy && std::str::from_utf8(&self.buffer).is_err() {
+            self.buffer = String::from_utf8_lossy(&self.buffer).into_owned().into_bytes();
         }
         Ok((read > 0).then_some(read as u64))
     }
@@ -75,16 +92,24 @@ impl<const N: usize> Records<N> for Txt {
         let text = self.0.text()?;
         Ok(Some((std::array::from_fn(|_| text.to_string()), read)))
     }
+
+    fn skip(&mut self) -> Result<bool, Failure> {
+        Ok(self.0.read()?.is_some())
+    }
+
+    fn lines(&mut self) -> &mut Lines {
+        &mut self.0
+    }
 }
 
 impl<const N: usize> Jsonl<N> {
     /// Reads the values of these keys.
-    pub fn new(lines: Lines, keys: [String; N]) -> Jsonl<N> {
-        Jsonl { lines, keys }
+    pub fn new(lines: Lines, keys: [String; N], keep: &[String]) -> Jsonl<N> {
+        Jsonl { lines, keys, keep: keep.to_vec(), kept: Vec::new() }
     }
 
     /// The texts of the line in the buffer.
-    fn texts(&self) -> Result<[String; N], Failure> {
+    fn texts(&self) -> Result<([String; N], Vec<Value>), Failure> {
         let line = self.lines.text()?;
         let bad = |what: &str| self.lines.bad(what);
         let bare = if N == 1 { "string" } else { "array of two strings" };
@@ -93,6 +118,7 @@ impl<const N: usize> Jsonl<N> {
         }
         let value = serde_json::from_str(line).map_err(|error| bad(&format!("not valid JSON: {error}")))?;
         let mut texts = std::array::from_fn(|_| String::new());
+        let mut kept = vec![Value::Null; self.keep.len()];
         match value {
             Value::String(text) if N == 1 => texts[0] = text,
             Value::Array(values) if N > 1 => {
@@ -113,24 +139,41 @@ impl<const N: usize> Jsonl<N> {
                     };
                     *text = string(value).map_err(|kind| bad(&format!("'{key}' is {kind}, not a string")))?;
                 }
+                for (kept, key) in kept.iter_mut().zip(&self.keep) {
+                    *kept = object.get(key).cloned().unwrap_or_default();
+                }
             }
             other => return Err(bad(&format!("expected a JSON object or {bare}, found {}", kind(&other)))),
         }
-        Ok(texts)
+        Ok((texts, kept))
     }
 }
 
 impl<const N: usize> Records<N> for Jsonl<N> {
     fn next(&mut self) -> Result<Option<([String; N], u64)>, Failure> {
         let Some(read) = self.lines.read()? else { return Ok(None) };
-        Ok(Some((self.texts()?, read)))
+        let (texts, kept) = self.texts()?;
+        self.kept = kept;
+        Ok(Some((texts, read)))
+    }
+
+    fn skip(&mut self) -> Result<bool, Failure> {
+        Ok(self.lines.read()?.is_some())
+    }
+
+    fn kept(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.kept)
+    }
+
+    fn lines(&mut self) -> &mut Lines {
+        &mut self.lines
     }
 }
 
 impl<const N: usize> Tsv<N> {
     /// Reads these columns.
-    pub fn new(lines: Lines, columns: Columns<N>) -> Tsv<N> {
-        Tsv { lines, table: Table::new(columns, "a tab separates columns") }
+    pub fn new(lines: Lines, columns: Columns<N>, keep: &[String]) -> Tsv<N> {
+        Tsv { lines, table: Table::new(columns, "a tab separates columns").keep(keep), kept: Vec::new() }
     }
 }
 
@@ -142,11 +185,35 @@ impl<const N: usize> Records<N> for Tsv<N> {
             let fields: Vec<&str> = self.lines.text()?.split('\t').collect();
             let texts = self.table.texts(&fields);
             if let Some(texts) = texts.map_err(|what| self.lines.bad(&what))? {
+                self.kept = self.table.kept(&fields).into_iter().map(Value::String).collect();
                 return Ok(Some((texts, bytes)));
             }
         }
         self.table.end().map_err(|what| self.lines.bad(what))?;
         Ok(None)
+    }
+
+    fn skip(&mut self) -> Result<bool, Failure> {
+        Ok(self.lines.read()?.is_some())
+    }
+
+    fn first(&mut self) -> Result<bool, Failure> {
+        match self.lines.read()? {
+            Some(_) => {
+                let fields: Vec<&str> = self.lines.text()?.split('\t').collect();
+                self.table.texts(&fields).map_err(|what| self.lines.bad(&what))?;
+            }
+            None => self.table.end().map_err(|what| self.lines.bad(what))?,
+        }
+        Ok(self.table.has_header())
+    }
+
+    fn kept(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.kept)
+    }
+
+    fn lines(&mut self) -> &mut Lines {
+        &mut self.lines
     }
 }
 

@@ -11,9 +11,11 @@ mod csv;
 mod lines;
 
 pub use columns::Columns;
+pub use lines::Lines;
 
 use crate::failure::{DATA, Failure, NO_INPUT};
 use crate::interrupt;
+use serde_json::Value;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
@@ -50,6 +52,8 @@ pub enum Format<const N: usize> {
     Tsv(Columns<N>),
     /// As RFC 4180 has it.
     Csv(Columns<N>),
+    /// Columns of strings: into job folders only.
+    Parquet([String; N]),
 }
 
 /// Some records that follow each other in the input.
@@ -92,6 +96,9 @@ impl<const N: usize> Input<N> {
     /// Opens it and begins to read. What is wrong at the beginning of a file (a column that is not there) comes to light
     /// here, before the caller spends time on a model.
     pub fn windows(&self, records: usize) -> Result<Windows<N>, Failure> {
+        if let Format::Parquet(_) = self.format {
+            return Err(Failure::usage("a .parquet input goes with `lexel encode` and `lexel predict` only"));
+        }
         let (reader, bytes) = self.open()?;
         let mut reader = self.format.records(reader, self.name());
         let (sender, receiver) = mpsc::sync_channel(1);
@@ -143,12 +150,25 @@ impl<const N: usize> Input<N> {
 impl<const N: usize> Format<N> {
     /// The records of `reader`, which is called `name` in messages.
     fn records(&self, reader: Box<dyn BufRead + Send>, name: String) -> Box<dyn Records<N>> {
-        let lines = lines::Lines::new(reader, name);
+        self.records_and(reader, name, &[], false)
+    }
+
+    /// The same, with columns that are kept beside the texts; `lossy` replaces invalid UTF-8.
+    pub fn records_and(
+        &self,
+        reader: Box<dyn BufRead + Send>,
+        name: String,
+        keep: &[String],
+        lossy: bool,
+    ) -> Box<dyn Records<N>> {
+        let mut lines = lines::Lines::new(reader, name);
+        lines.lossy = lossy;
         match self {
-            Format::Txt => Box::new(lines::Txt(lines)),
-            Format::Jsonl(keys) => Box::new(lines::Jsonl::new(lines, keys.clone())),
-            Format::Tsv(columns) => Box::new(lines::Tsv::new(lines, columns.clone())),
-            Format::Csv(columns) => Box::new(csv::Csv::new(lines, columns.clone())),
+            // Parquet is no lines, and read elsewhere.
+            Format::Txt | Format::Parquet(_) => Box::new(lines::Txt(lines)),
+            Format::Jsonl(keys) => Box::new(lines::Jsonl::new(lines, keys.clone(), keep)),
+            Format::Tsv(columns) => Box::new(lines::Tsv::new(lines, columns.clone(), keep)),
+            Format::Csv(columns) => Box::new(csv::Csv::new(lines, columns.clone(), keep)),
         }
     }
 }
@@ -188,9 +208,26 @@ impl<const N: usize> Windows<N> {
 }
 
 /// The reading thread's side of an input.
-trait Records<const N: usize>: Send {
-    /// The next record, and how many bytes of the input have been read up to its end; `None` at the end.
+pub trait Records<const N: usize>: Send {
+    /// The next record, and how many bytes of the input have been read up to its end; `None` at the end. After bad data
+    /// comes the record behind it.
     fn next(&mut self) -> Result<Option<([String; N], u64)>, Failure>;
+
+    /// Passes over a record: `false` at the end.
+    fn skip(&mut self) -> Result<bool, Failure>;
+
+    /// Reads the first record of a file for what it says of all others: `true` if it is no data itself.
+    fn first(&mut self) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
+    /// What is kept of the last record.
+    fn kept(&mut self) -> Vec<Value> {
+        Vec::new()
+    }
+
+    /// Where the bytes come from.
+    fn lines(&mut self) -> &mut Lines;
 }
 
 /// Up to so many records; none at the end.

@@ -56,17 +56,25 @@ impl OutputConfig {
             (Some(format), _) => format,
             (None, Some("npy")) => OutputFormat::Npy,
             (None, Some("jsonl" | "ndjson")) => OutputFormat::Jsonl,
+            (None, Some("parquet")) => OutputFormat::Parquet,
+            (None, Some("safetensors")) => OutputFormat::Safetensors,
             (None, _) if is_pipe(path) => {
                 let message = "the format of standard output is unknown: give --output-format npy or jsonl";
                 return Err(Failure::usage(message));
             }
             (None, _) => {
                 return Err(Failure::usage(format!(
-                    "the format of {} is unknown (known endings: .npy, .jsonl): give --output-format npy or jsonl",
+                    "the format of {} is unknown (known endings: .npy, .jsonl, .parquet, .safetensors): give --output-format",
                     path.display()
                 )));
             }
         };
+        if matches!(format, OutputFormat::Parquet | OutputFormat::Safetensors) {
+            let format = format!("{format:?}").to_lowercase();
+            let message =
+                format!(".{format} is written into a job folder: give --output FOLDER/ --output-format {format}");
+            return Err(Failure::usage(message + ", then lexel merge"));
+        }
         let path = (!is_pipe(path)).then(|| path.to_path_buf());
         if path.is_none() && format == OutputFormat::Npy && io::stdout().is_terminal() {
             return Err(Failure::usage(".npy is binary, and standard output is a terminal: give --output FILE.npy"));
@@ -107,6 +115,23 @@ impl OutputConfig {
     }
 }
 
+/// Has a file written aside, and gives it its name.
+pub fn publish(path: &Path, write: impl FnOnce(&File, &Path) -> Result<(), Failure>) -> Result<(), Failure> {
+    match open(path)? {
+        (Place::File { temporary, path }, Target::File(file)) => {
+            let written = write(&file, &temporary)
+                .and_then(|()| file.sync_all().map_err(|error| Failure::writing(&path, &error)))
+                .and_then(|()| fs::rename(&temporary, &path).map_err(|error| Failure::writing(&path, &error)));
+            if written.is_err() {
+                let _ = fs::remove_file(&temporary);
+            }
+            interrupt::set_temporary(None);
+            written
+        }
+        _ => Err(Failure::usage(format!("--output {} is no file", path.display()))),
+    }
+}
+
 fn open(path: &Path) -> Result<(Place, Target), Failure> {
     // Through a link: the file behind it is replaced, not the link.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
@@ -144,6 +169,8 @@ impl Output {
                     self.put(&rows.line(row, self.rows + row)?)?;
                 }
             }
+            // Refused where the format is resolved.
+            OutputFormat::Parquet | OutputFormat::Safetensors => {}
         }
         self.rows += rows.count();
         // A reader of the pipe sees each window as soon as it is there.

@@ -24,6 +24,15 @@ pub fn header(descr: &str, rows: usize, cols: Option<usize>) -> [u8; HEADER_BYTE
     header
 }
 
+/// The type and shape of a file that begins so.
+pub fn describe(bytes: &[u8]) -> Option<(String, Vec<usize>)> {
+    let dict = std::str::from_utf8(bytes.strip_prefix(MAGIC)?.get(4..)?).ok()?;
+    let between =
+        |key: &str, open: char, close: char| Some(dict.split_once(&format!("'{key}': {open}"))?.1.split_once(close)?.0);
+    let shape = between("shape", '(', ')')?.split(',').map(str::trim).filter(|n| !n.is_empty());
+    Some((between("descr", '\'', '\'')?.to_string(), shape.map(str::parse).collect::<Result<_, _>>().ok()?))
+}
+
 /// Reads a file of little-endian float32 in two dimensions.
 pub fn read(path: &Path) -> Result<Matrix, Failure> {
     let bytes = std::fs::read(path).map_err(|error| Failure::reading(&path.display().to_string(), &error))?;

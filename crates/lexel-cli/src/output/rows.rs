@@ -1,6 +1,7 @@
 //! What an output holds: rows of embeddings or of scores, as the bytes of .npy and the lines of .jsonl.
 
 use crate::failure::{DATA, Failure};
+use half::f16;
 use lexel::Matrix;
 use lexel::quantization::{Quantized, QuantizedData};
 use serde::Serialize;
@@ -10,6 +11,8 @@ use std::io::{self, Write};
 pub enum Rows<'a> {
     /// Embeddings as they are.
     Float32(Matrix),
+    /// Embeddings as f16, and how many numbers a row has.
+    Float16(usize, Vec<f16>),
     /// Embeddings in fewer bits.
     Quantized(Quantized),
     /// Scores of pairs, and the names of their labels.
@@ -17,10 +20,16 @@ pub enum Rows<'a> {
 }
 
 impl Rows<'_> {
+    /// Embeddings as f16.
+    pub fn half(matrix: &Matrix) -> Rows<'static> {
+        Rows::Float16(matrix.cols, matrix.data.iter().map(|&x| f16::from_f32(x)).collect())
+    }
+
     /// How many.
     pub fn count(&self) -> usize {
         match self {
             Rows::Float32(matrix) | Rows::Scores(matrix, _) => matrix.rows,
+            Rows::Float16(cols, data) => data.len() / cols.max(&1),
             Rows::Quantized(quantized) => quantized.rows,
         }
     }
@@ -30,6 +39,7 @@ impl Rows<'_> {
         match self {
             Rows::Scores(_, [_]) => None,
             Rows::Float32(matrix) | Rows::Scores(matrix, _) => Some(matrix.cols),
+            Rows::Float16(cols, _) => Some(*cols),
             Rows::Quantized(quantized) => Some(quantized.cols),
         }
     }
@@ -38,8 +48,17 @@ impl Rows<'_> {
     pub fn descr(&self) -> &'static str {
         match self {
             Rows::Float32(_) | Rows::Scores(..) => "<f4",
+            Rows::Float16(..) => "<f2",
             Rows::Quantized(Quantized { data: QuantizedData::I8(_), .. }) => "|i1",
             Rows::Quantized(Quantized { data: QuantizedData::U8(_), .. }) => "|u1",
+        }
+    }
+
+    /// What they are called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Rows::Scores(..) => "scores",
+            _ => "embeddings",
         }
     }
 
@@ -49,6 +68,7 @@ impl Rows<'_> {
             Rows::Float32(matrix) | Rows::Scores(matrix, _) => {
                 matrix.data.iter().flat_map(|x| x.to_le_bytes()).collect()
             }
+            Rows::Float16(_, data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Rows::Quantized(Quantized { data: QuantizedData::I8(codes), .. }) => {
                 codes.iter().map(|&code| code as u8).collect()
             }
@@ -61,6 +81,10 @@ impl Rows<'_> {
         let mut line = format!("{{\"index\": {index}, ").into_bytes();
         let written = match self {
             Rows::Float32(matrix) => embedding(&mut line, finite(matrix.row(row), "embedding of text", index)?),
+            Rows::Float16(cols, data) => {
+                let row: Vec<f32> = data[row * cols..(row + 1) * cols].iter().map(|x| x.to_f32()).collect();
+                embedding(&mut line, finite(&row, "embedding of text", index)?)
+            }
             Rows::Quantized(quantized) => {
                 let range = row * quantized.cols..(row + 1) * quantized.cols;
                 match &quantized.data {

@@ -3,6 +3,7 @@
 mod commands;
 mod encode;
 mod failures;
+mod jobs;
 mod predict;
 mod rank;
 mod support;

@@ -1,0 +1,215 @@
+//! The plan of a job: where each part's rows are in the input, and what they looked like, so that any process can read any
+//! part and notices when the input has changed.
+
+use super::tally::{Tally, TallyReader};
+use super::{JobInput, parquet};
+use crate::failure::{DATA, Failure};
+use crate::input::{Format, Records};
+use lexel::jobs::Part;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+/// Bytes of input after which a part ends early: texts may be as long as books.
+const PART_BYTES: u64 = 64 << 20;
+
+/// Where everything is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The most rows of a part.
+    part_rows: usize,
+    /// The files, in the order of their rows.
+    pub files: Vec<InputFile>,
+    /// For each part its rows.
+    pub ranges: Vec<RowRange>,
+}
+
+/// An input file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InputFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Nanoseconds since 1970, as text: JSON has no such numbers.
+    modified: String,
+    /// SHA-256 of what stands before the rows, and for Parquet of what describes them.
+    head: String,
+}
+
+/// The rows of a part: lines and records that begin at `start` and end before `end`; in Parquet, rows with these numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RowRange {
+    /// Which file.
+    pub file: usize,
+    /// From 0.
+    pub start: u64,
+    /// Behind the last.
+    pub end: u64,
+    /// Lines of the file before `start`.
+    pub line: u64,
+    /// SHA-256 of the bytes; empty for Parquet.
+    pub hash: String,
+}
+
+impl Plan {
+    /// Reads through the input.
+    pub fn make<const N: usize>(input: &JobInput<N>) -> Result<(Plan, Vec<Part>), Failure> {
+        let mut plan = Plan { part_rows: input.part_rows, files: Vec::new(), ranges: Vec::new() };
+        let mut parts = Parts(Vec::new());
+        for path in &input.files {
+            let (bytes, modified) = stat(path)?;
+            let file = plan.files.len();
+            let head = match &input.format {
+                Format::Parquet(columns) => parquet_file(input, columns, path, file, &mut plan, &mut parts)?,
+                _ => lines_file(input, path, file, &mut plan, &mut parts)?,
+            };
+            plan.files.push(InputFile { path: path.clone(), bytes, modified, head });
+        }
+        if parts.0.is_empty() {
+            // No rows still make a file of none.
+            plan.ranges.push(RowRange { file: 0, start: 0, end: 0, line: 0, hash: String::new() });
+            parts.push(0, 0);
+        }
+        Ok((plan, parts.0))
+    }
+
+    /// Checks that this plan, which was made when the job began, still describes the input.
+    pub fn check<const N: usize>(&self, input: &JobInput<N>) -> Result<(), Failure> {
+        let names =
+            |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+        let before: Vec<PathBuf> = self.files.iter().map(|file| file.path.clone()).collect();
+        let changed = |what: String| Failure::new(DATA, format!("the input is not that of this job: {what}"));
+        if before != input.files {
+            return Err(changed(format!("{} when the job began, {} now", names(&before), names(&input.files))));
+        }
+        let mut touched = false;
+        for file in &self.files {
+            let (bytes, modified) = stat(&file.path)?;
+            if bytes != file.bytes {
+                let before = file.bytes;
+                return Err(changed(format!(
+                    "{} had {before} bytes when the job began, and has {bytes}",
+                    file.path.display()
+                )));
+            }
+            touched |= modified != file.modified;
+        }
+        if touched {
+            let (now, _) = Plan::make(&JobInput { part_rows: self.part_rows, ..input.clone() })?;
+            let differs = |(i, file): (usize, &InputFile)| {
+                let ranges =
+                    |plan: &Plan| plan.ranges.iter().filter(|range| range.file == i).cloned().collect::<Vec<_>>();
+                file.head != now.files[i].head || ranges(self) != ranges(&now)
+            };
+            if let Some((_, file)) = self.files.iter().enumerate().find(|&pair| differs(pair)) {
+                return Err(changed(format!("{} was changed since the job began", file.path.display())));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The parts so far.
+struct Parts(Vec<Part>);
+
+impl Parts {
+    fn push(&mut self, rows: u64, weight: u64) {
+        let first_row = self.0.last().map_or(0, |part| part.first_row + part.rows);
+        self.0.push(Part { index: self.0.len(), first_row, rows, weight });
+    }
+}
+
+/// Size and time of the last change.
+fn stat(path: &Path) -> Result<(u64, String), Failure> {
+    let failed = |error| Failure::reading(&path.display().to_string(), &error);
+    let metadata = fs::metadata(path).map_err(failed)?;
+    let modified = metadata.modified().map_err(failed)?;
+    let modified = modified.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    Ok((metadata.len(), modified.to_string()))
+}
+
+/// A file of lines whose first record has been read; where its rows begin, with the lines before them; and the head's hash.
+pub fn open<const N: usize>(
+    input: &JobInput<N>,
+    path: &Path,
+) -> Result<(Box<dyn Records<N>>, u64, u64, String), Failure> {
+    let name = path.display().to_string();
+    let file = File::open(path).map_err(|error| Failure::reading(&name, &error))?;
+    let tally = Arc::new(Tally::default());
+    let reader = TallyReader::new(BufReader::new(file), tally.clone());
+    let mut records = input.format.records_and(Box::new(reader), name, &input.keep, input.lossy);
+    let header = records.first()?;
+    let lines = records.lines().line;
+    Ok(match header {
+        true => (records, tally.bytes(), lines, tally.hash()),
+        false => (records, 0, 0, String::new()),
+    })
+}
+
+/// Makes `records` go on at this place of its file, for so many bytes; answers with the tally of what is read from there.
+pub fn seek<const N: usize>(
+    records: &mut dyn Records<N>,
+    path: &Path,
+    start: u64,
+    bytes: u64,
+    line: u64,
+) -> Result<Arc<Tally>, Failure> {
+    let failed = |error| Failure::reading(&path.display().to_string(), &error);
+    let mut file = File::open(path).map_err(failed)?;
+    file.seek(SeekFrom::Start(start)).map_err(failed)?;
+    let tally = Arc::new(Tally::default());
+    let reader = TallyReader::new(BufReader::with_capacity(1 << 18, file.take(bytes)), tally.clone());
+    records.lines().restart(Box::new(reader), line);
+    Ok(tally)
+}
+
+fn lines_file<const N: usize>(
+    input: &JobInput<N>,
+    path: &Path,
+    file: usize,
+    plan: &mut Plan,
+    parts: &mut Parts,
+) -> Result<String, Failure> {
+    let (mut records, mut start, mut line, head) = open(input, path)?;
+    let origin = start;
+    let tally = seek(&mut *records, path, start, u64::MAX, line)?;
+    loop {
+        let mut rows = 0;
+        while rows < input.part_rows as u64 && origin + tally.bytes() - start < PART_BYTES && records.skip()? {
+            rows += 1;
+        }
+        if rows == 0 {
+            return Ok(head);
+        }
+        let end = origin + tally.bytes();
+        // Not through `lines`, which would end what is being parsed.
+        let lines = tally.lines();
+        plan.ranges.push(RowRange { file, start, end, line, hash: tally.hash() });
+        parts.push(rows, end - start);
+        (start, line) = (end, line + lines);
+    }
+}
+
+fn parquet_file<const N: usize>(
+    input: &JobInput<N>,
+    columns: &[String; N],
+    path: &Path,
+    file: usize,
+    plan: &mut Plan,
+    parts: &mut Parts,
+) -> Result<String, Failure> {
+    let shape = parquet::shape(path, columns, &input.keep)?;
+    let mut start = 0;
+    while start < shape.rows {
+        let mean = (shape.text_bytes / shape.rows).max(1);
+        let rows = (shape.rows - start).min(input.part_rows as u64).min((PART_BYTES / mean).max(1));
+        plan.ranges.push(RowRange { file, start, end: start + rows, line: 0, hash: String::new() });
+        parts.push(rows, rows * mean);
+        start += rows;
+    }
+    Ok(shape.hash)
+}
