@@ -388,7 +388,9 @@ fn a_profile_times_the_steps_that_the_sentences_need() {
     let executor = GpuExecutor::load(program.clone(), &RandomWeights { seed: 3 }, &device, &options()).unwrap();
     let batch = batch(&[40, 3, 100], 50);
     let times = match executor.profile(&batch) {
-        Err(RunError::InvalidBatch(message)) if message.contains("timestamp") => return eprintln!("SKIPPED: {message}"),
+        Err(RunError::InvalidBatch(message)) if message.contains("timestamp") => {
+            return eprintln!("SKIPPED: {message}");
+        }
         times => times.unwrap(),
     };
     let needed = program.needed(Output::Sentences);
