@@ -197,9 +197,9 @@ pub struct PairsArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Job")]
 pub struct JobArgs {
-    /// Rows a part of the job folder
-    #[arg(long, value_name = "N", default_value_t = crate::input::WINDOW_RECORDS, value_parser = positive)]
-    pub part_rows: usize,
+    /// Rows a part of the job folder [default: 16384]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub part_rows: Option<usize>,
     /// Only part of the job: shard I of N, for machines that share no storage (see `lexel merge`)
     #[arg(long, value_name = "I/N")]
     pub shard: Option<String>,
@@ -210,9 +210,23 @@ pub struct JobArgs {
     #[arg(long, value_name = "NAME")]
     pub id_column: Option<String>,
     /// What to do with a row that cannot be read: end the job; leave it out and list it in rejects.jsonl; or, for invalid
-    /// UTF-8, put U+FFFD in its place
-    #[arg(long, value_name = "WHAT", default_value = "skip")]
-    pub on_invalid: OnInvalid,
+    /// UTF-8, put U+FFFD in its place [default: skip]
+    #[arg(long, value_name = "WHAT")]
+    pub on_invalid: Option<OnInvalid>,
+}
+
+impl JobArgs {
+    /// The first of its options that was given: a single file of output takes none of them.
+    pub fn given(&self) -> Option<&'static str> {
+        let options = [
+            (self.part_rows.is_some(), "--part-rows"),
+            (self.shard.is_some(), "--shard"),
+            (!self.keep_columns.is_empty(), "--keep-columns"),
+            (self.id_column.is_some(), "--id-column"),
+            (self.on_invalid.is_some(), "--on-invalid"),
+        ];
+        options.into_iter().find(|(given, _)| *given).map(|(_, name)| name)
+    }
 }
 
 /// What becomes of rows that cannot be read.

@@ -114,9 +114,7 @@ fn run_job(args: &EncodeCommand, json: bool) -> Result<(), Failure> {
 }
 
 fn resolve(args: EncodeCommand) -> Result<Config, Failure> {
-    let [path] = &args.input.input[..] else {
-        return Err(Failure::usage("several inputs go into a job folder: give --output FOLDER/"));
-    };
+    let path = job::single(&args.input.input, &args.job)?;
     let input = config::texts(path, &args.input.column)?;
     let output = OutputConfig::resolve(&args.output, args.output_format)?;
     let encode = EncodeConfig::resolve(&args.embedding, args.on.device.batch_tokens);

@@ -14,9 +14,7 @@ pub fn run(args: PredictCommand, json: bool) -> Result<(), Failure> {
     if job::is_folder(&args.output) {
         return run_job(&args, json);
     }
-    let [path] = &args.input.input[..] else {
-        return Err(Failure::usage("several inputs go into a job folder: give --output FOLDER/"));
-    };
+    let path = job::single(&args.input.input, &args.job)?;
     let input = config::pairs(path, &args.input)?;
     let destination = OutputConfig::resolve(&args.output, args.output_format)?;
     let options = config::score(&args.score, args.softmax, args.on.device.batch_tokens);

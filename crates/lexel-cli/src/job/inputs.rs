@@ -14,6 +14,9 @@ pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for path in paths {
         let text = path.to_string_lossy();
+        if text == "-" {
+            return Err(Failure::usage("a job folder needs files as input: a pipe cannot be read again to resume"));
+        }
         if path.is_dir() {
             let before = files.len();
             folder(path, &mut files)?;

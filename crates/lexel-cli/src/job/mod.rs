@@ -110,8 +110,19 @@ impl<const N: usize> JobInput<N> {
                 "column '{name}' cannot be kept: the output has one of that name itself"
             )));
         }
-        let (lossy, fail_on_reject) = (args.on_invalid == OnInvalid::Replace, args.on_invalid == OnInvalid::Fail);
-        Ok(JobInput { files, format, keep, lossy, fail_on_reject, part_rows: args.part_rows })
+        let on_invalid = args.on_invalid.unwrap_or(OnInvalid::Skip);
+        let (lossy, fail_on_reject) = (on_invalid == OnInvalid::Replace, on_invalid == OnInvalid::Fail);
+        let part_rows = args.part_rows.unwrap_or(crate::input::WINDOW_RECORDS);
+        Ok(JobInput { files, format, keep, lossy, fail_on_reject, part_rows })
+    }
+}
+
+/// The one input of an output that is a single file: several inputs, and the options of jobs, need a folder.
+pub fn single<'a>(inputs: &'a [PathBuf], args: &JobArgs) -> Result<&'a Path, Failure> {
+    match (inputs, args.given()) {
+        (_, Some(option)) => Err(Failure::usage(format!("{option} is for job folders: give --output FOLDER/"))),
+        ([path], None) => Ok(path),
+        _ => Err(Failure::usage("several inputs go into a job folder: give --output FOLDER/")),
     }
 }
 

@@ -206,3 +206,23 @@ fn interrupt(args: &[&str]) {
     assert!(folder.names().is_empty(), "{:?}", folder.names());
     drop(stdin);
 }
+
+#[test]
+fn what_only_a_job_folder_can_do_is_refused_for_a_file() {
+    for option in [
+        &["--shard", "1/2"][..],
+        &["--part-rows", "10"],
+        &["--keep-columns", "id"],
+        &["--id-column", "id"],
+        &["--on-invalid", "skip"],
+    ] {
+        let expected = format!("{} is for job folders: give --output FOLDER/", option[0]);
+        encode_fails(2, &expected, "in.jsonl", b"\"one\"\n", option);
+        predict_fails(2, &expected, "p.tsv", b"text_a\ttext_b\na\tb\n", option);
+    }
+    let folder = Folder::new();
+    let (model, output) = (model("pool-mean"), folder.path("job/"));
+    let command = ["encode", "--device", "cpu", "--model", &model, "-i", "-", "--input-format", "txt", "-o", &output];
+    fail(2, "a job folder needs files as input", &command);
+    assert!(folder.names().is_empty());
+}
