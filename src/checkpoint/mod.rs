@@ -7,7 +7,7 @@
 //!   modules       modules.json and each module's configuration   (transformer: the backbone's)
 //!                 (router: chains of them, by what a text is encoded for)
 //!   weights       tensors by the names that programs use         (safetensors: one mapped file)
-//!   tokenizer     texts -> ids                             (chat, chat_template: texts as messages)
+//!   tokenizer     texts -> ids                             (tokenizer_files: what its files mean; chat, chat_template: texts as messages)
 //! ```
 //!
 //! Everything here is parsed and checked, nothing is computed: the layers above turn a [`Checkpoint`] into a program.
@@ -26,6 +26,7 @@ mod router;
 mod safetensors;
 mod source;
 mod tokenizer;
+mod tokenizer_files;
 mod transformer;
 mod weights;
 

@@ -7,15 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::{BertNormalizer, Lowercase, NormalizerWrapper, Sequence};
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, ModelWrapper, PostProcessor, TruncationDirection};
+use tokenizers::{PostProcessor, TruncationDirection};
 
 use super::chat_template::{ChatTemplate, Content, Frame};
 use super::config::JsonFile;
 use super::files::TOKENIZER_FILE;
+use super::tokenizer_files::{bert_pipeline, from_vocabulary, is_bert, makes_segments, prepend_lowercase};
 use crate::error::{Error, Result};
 
 /// The token ids of one text or pair.
@@ -255,124 +252,6 @@ fn longest_first(first: usize, second: usize, budget: usize) -> (usize, usize) {
     if is_swapped { (long, short) } else { (short, long) }
 }
 
-/// Python's rule: only a Lowercase of its own, alone or in a sequence, counts as present.
-fn prepend_lowercase(tokenizer: &mut tokenizers::Tokenizer) -> tokenizers::Result<()> {
-    let mut normalizers: Vec<NormalizerWrapper> = match tokenizer.get_normalizer() {
-        None => Vec::new(),
-        Some(NormalizerWrapper::Sequence(sequence)) => sequence.as_ref().to_vec(),
-        Some(other) => vec![other.clone()],
-    };
-    if !normalizers.iter().any(|normalizer| matches!(normalizer, NormalizerWrapper::Lowercase(_))) {
-        normalizers.insert(0, Lowercase.into());
-        tokenizer.with_normalizer(Some(Sequence::new(normalizers)))?;
-    }
-    Ok(())
-}
-
-/// Whether the model gets the segments that the tokenizer makes: its file or its class says so.
-fn makes_segments(folder: &Path, config: &JsonFile) -> Result<bool> {
-    if let Some(names) = config.strings_opt("model_input_names")? {
-        return Ok(names.contains(&"token_type_ids"));
-    }
-    let class = config.str_opt("tokenizer_class")?.map(|class| class.strip_suffix("Fast").unwrap_or(class));
-    match class {
-        Some(class) => {
-            Ok(["BertTokenizer", "ElectraTokenizer", "DebertaTokenizer", "DebertaV2Tokenizer"].contains(&class))
-        }
-        None => match JsonFile::read_if_present(&folder.join("config.json"))? {
-            Some(model) => Ok(["bert", "electra", "deberta", "deberta-v2"].contains(&model.str_or("model_type", "")?)),
-            None => Ok(true),
-        },
-    }
-}
-
-/// Whether the reference rebuilds this tokenizer as BERT's: its class says so, or nothing but the model does.
-fn is_bert(folder: &Path, config: &JsonFile, tokenizer: &tokenizers::Tokenizer) -> Result<bool> {
-    let is_bert = match config.str_opt("tokenizer_class")? {
-        Some(class) => ["BertTokenizer", "BertTokenizerFast"].contains(&class),
-        None => match JsonFile::read_if_present(&folder.join("config.json"))? {
-            Some(model) => model.str_or("model_type", "")? == "bert",
-            None => false,
-        },
-    };
-    Ok(is_bert && matches!(tokenizer.get_model(), ModelWrapper::WordPiece(_)))
-}
-
-/// What stands before and behind BERT's vocabulary, from `tokenizer_config.json`. The reference takes only the vocabulary
-/// from `tokenizer.json`, so where the two contradict each other this file wins: a silent one means lowercasing.
-fn bert_pipeline(tokenizer: &mut tokenizers::Tokenizer, config: &JsonFile) -> std::result::Result<(), String> {
-    let message = |error: Error| error.to_string();
-    let normalizer = BertNormalizer::new(
-        true,
-        config.bool_or("tokenize_chinese_chars", true).map_err(message)?,
-        config.bool_opt("strip_accents").map_err(message)?,
-        config.bool_or("do_lower_case", true).map_err(message)?,
-    );
-    tokenizer.with_normalizer(Some(normalizer)).map_err(|error| error.to_string())?;
-    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-    let with_id = |key: &str, default: &str| {
-        let token = special_token(config, key, default).map_err(message)?;
-        let id = tokenizer.token_to_id(&token);
-        id.map(|id| (token.clone(), id)).ok_or(format!("the special token {token} is not in the vocabulary"))
-    };
-    let processor = BertProcessing::new(with_id("sep_token", "[SEP]")?, with_id("cls_token", "[CLS]")?);
-    tokenizer.with_post_processor(Some(processor));
-    Ok(())
-}
-
-/// A special token's text: a string in the configuration, or an object that describes it.
-fn special_token(config: &JsonFile, key: &str, default: &str) -> Result<String> {
-    Ok(match config.get(key) {
-        Some(serde_json::Value::Object(token)) => {
-            token.get("content").and_then(serde_json::Value::as_str).unwrap_or(default).to_string()
-        }
-        _ => config.str_or(key, default)?.to_string(),
-    })
-}
-
-/// A BERT tokenizer from its vocabulary alone: what repositories from before `tokenizer.json` have.
-fn from_vocabulary(folder: &Path, config: &JsonFile) -> Result<tokenizers::Tokenizer> {
-    let path = folder.join("vocab.txt");
-    let class = config.str_or("tokenizer_class", "BertTokenizer")?;
-    let is_bert = [
-        "BertTokenizer",
-        "BertTokenizerFast",
-        "DistilBertTokenizer",
-        "DistilBertTokenizerFast",
-        "ElectraTokenizer",
-        "ElectraTokenizerFast",
-    ];
-    if !path.is_file() || !is_bert.contains(&class) {
-        return Err(Error::NotFound {
-            what: format!("{TOKENIZER_FILE} in {}", folder.display()),
-            detail: format!(
-                "a {class} cannot be built without it; convert with Python: from transformers import AutoTokenizer; \
-                 AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"
-            ),
-        });
-    }
-    let invalid = |error: String| Error::invalid_file(&path, error);
-    let unknown = special_token(config, "unk_token", "[UNK]")?;
-    let text = path.to_str().ok_or_else(|| invalid("the path is not valid UTF-8".to_string()))?;
-    let model =
-        WordPiece::from_file(text).unk_token(unknown.clone()).build().map_err(|error| invalid(error.to_string()))?;
-    let mut tokenizer = tokenizers::Tokenizer::new(model);
-    let mut tokens = vec![unknown];
-    for (key, default) in
-        [("sep_token", "[SEP]"), ("pad_token", "[PAD]"), ("cls_token", "[CLS]"), ("mask_token", "[MASK]")]
-    {
-        tokens.push(special_token(config, key, default)?);
-    }
-    let present: Vec<AddedToken> = tokens
-        .into_iter()
-        .filter(|token| tokenizer.token_to_id(token).is_some())
-        .map(|token| AddedToken::from(token, true))
-        .collect();
-    tokenizer.add_special_tokens(present).map_err(|error| invalid(error.to_string()))?;
-    bert_pipeline(&mut tokenizer, config).map_err(invalid)?;
-    Ok(tokenizer)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,7 +320,7 @@ mod tests {
         stored.with_truncation(Some(tokenizers::TruncationParams { max_length: 4, ..Default::default() })).unwrap();
         let strategy = tokenizers::PaddingStrategy::Fixed(12);
         stored.with_padding(Some(tokenizers::PaddingParams { strategy, ..Default::default() }));
-        stored.with_normalizer(None::<NormalizerWrapper>).unwrap();
+        stored.with_normalizer(None::<tokenizers::NormalizerWrapper>).unwrap();
         stored.save(folder.path().join(TOKENIZER_FILE), false).unwrap();
         let plain = Tokenizer::load(folder.path(), None, false).unwrap();
         assert_eq!(plain.encode("a b c d Hello").unwrap().ids, [2, 9, 10, 11, 12, 1, 3]);
