@@ -4,20 +4,19 @@
 //! With VNNI (x86) the inner loop is [`gemm`](super::gemm)'s. Elsewhere rten-gemm computes the sums (NEON, AVX2).
 
 use super::activation;
-use super::gemm::{Aligned, Product, Shared, Unit, VECTORS, block_rows, strip};
+use super::gemm::{Aligned, Shared, VECTORS, block_rows, strip};
 use super::linear::{Mask, Strip, load, store};
+use super::quantize::{BYTES, Rows};
 use super::team::Team;
+use super::vnni::Dot;
+#[cfg(target_arch = "x86_64")]
+use super::vnni::{Vnni256, Vnni512};
 use crate::program::Activation;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
+use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps, ToFloat};
-use rten_simd::{Isa, Simd, SimdOp};
 use rten_tensor::NdTensorView;
-use rten_vecmath::Quantize;
-use std::mem::MaybeUninit;
 use std::ops::Range;
-
-/// Bytes of a unit of the inner dimension.
-const BYTES: usize = size_of::<Unit>();
 
 /// Panels that a thread takes at a time.
 const TASK_PANELS: usize = 2;
@@ -147,79 +146,12 @@ impl Weight {
     }
 }
 
-/// Memory kept from call to call: the left side in u8, `x = scale * (u8 - zero)` for each row.
+/// Memory kept from call to call.
 #[derive(Default)]
 pub struct Scratch {
-    /// `[rows, units]`, rows filled up with zeros
-    units: Vec<Unit>,
-    scales: Vec<f32>,
-    zeros: Vec<u8>,
+    rows: Rows,
     /// `[GEMM_ROWS, cols]`
     sums: Vec<i32>,
-}
-
-impl Scratch {
-    /// Turns `[rows, inner]` into bytes.
-    fn quantize(&mut self, x: &[f32], rows: usize, inner: usize) {
-        let units = inner.div_ceil(BYTES);
-        self.units.resize(rows * units, 0);
-        self.scales.resize(rows, 0.0);
-        self.zeros.resize(rows, 0);
-        QuantizeRows { x, inner, units: &mut self.units, scales: &mut self.scales, zeros: &mut self.zeros }.dispatch();
-    }
-}
-
-struct QuantizeRows<'a> {
-    x: &'a [f32],
-    inner: usize,
-    units: &'a mut [Unit],
-    scales: &'a mut [f32],
-    zeros: &'a mut [u8],
-}
-
-impl SimdOp for QuantizeRows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let rows = self.x.chunks_exact(self.inner).zip(self.units.chunks_exact_mut(self.inner.div_ceil(BYTES)));
-        for ((x, units), (scale, zero)) in rows.zip(self.scales.iter_mut().zip(self.zeros)) {
-            let (low, high) = range(isa, x);
-            // 0 is among the numbers, and exact.
-            *scale = (high.max(0.0) - low.min(0.0)) / 255.0 + 0.0 * low + 0.0 * high;
-            let inverse = if *scale > 0.0 { 1.0 / *scale } else { 0.0 };
-            *zero = (-low.min(0.0) * inverse).round_ties_even() as u8;
-            // SAFETY: a unit is four bytes, and any bytes are a unit.
-            let bytes = unsafe { std::slice::from_raw_parts_mut(units.as_mut_ptr().cast(), units.len() * BYTES) };
-            let (bytes, rest): (&mut [MaybeUninit<u8>], _) = bytes.split_at_mut(self.inner);
-            Quantize::new(x, bytes, inverse, *zero).eval(isa);
-            rest.fill(MaybeUninit::new(0));
-        }
-    }
-}
-
-/// The smallest and the largest number; NaN if one of them is NaN or infinite.
-#[inline(always)]
-fn range<I: Isa>(isa: I, x: &[f32]) -> (f32, f32) {
-    let ops = isa.f32();
-    let lanes = ops.len();
-    let (mut low, mut high) = (ops.splat(f32::INFINITY), ops.splat(f32::NEG_INFINITY));
-    // 0 as long as all are finite: comparisons lose a NaN.
-    let mut trouble = ops.zero();
-    let mut chunks = x.chunks_exact(lanes);
-    for chunk in chunks.by_ref() {
-        let x = ops.load(chunk);
-        (low, high) = (ops.min(x, low), ops.max(x, high));
-        trouble = ops.mul_add(x, ops.zero(), trouble);
-    }
-    let fold = |from: I::F32, with: fn(f32, f32) -> f32, to: f32| from.to_array().into_iter().fold(to, with);
-    let mut least = fold(low, f32::min, f32::INFINITY);
-    let mut most = fold(high, f32::max, f32::NEG_INFINITY);
-    let mut trouble = fold(trouble, |a, b| a + b, 0.0);
-    for &x in chunks.remainder() {
-        (least, most, trouble) = (least.min(x), most.max(x), trouble + x * 0.0);
-    }
-    (least + trouble, most + trouble)
 }
 
 /// As [`linear`](super::linear::linear), in int8.
@@ -237,13 +169,13 @@ pub fn linear_int8(
     let rows = out.len() / weight.cols;
     assert!(x.len() >= rows * weight.inner && residual.is_none_or(|residual| residual.len() == out.len()));
     assert!(bias.is_none_or(|bias| bias.len() == weight.cols) && out.len() == rows * weight.cols);
-    scratch.quantize(&x[..rows * weight.inner], rows, weight.inner);
+    scratch.rows.quantize(&x[..rows * weight.inner], rows, weight.inner);
     match &weight.packed {
         Packed::Gemm(packed) => by_gemm(weight, packed, bias, activation, residual, scratch, out),
         #[cfg(target_arch = "x86_64")]
         Packed::Panels(panels) => {
             let out = Shared::new(out);
-            let rows = &*scratch;
+            let rows = &scratch.rows;
             team.run(weight.scales.len() / weight.kernel.panel(), TASK_PANELS, &|range| {
                 Linear { rows, weight, panels: panels.as_slice(), range, bias, activation, residual, out: &out }.run();
             });
@@ -257,7 +189,7 @@ pub fn linear_int8(
 
 /// Some panels of a product.
 struct Linear<'a> {
-    rows: &'a Scratch,
+    rows: &'a Rows,
     weight: &'a Weight,
     panels: &'a [i8],
     range: Range<usize>,
@@ -265,12 +197,6 @@ struct Linear<'a> {
     activation: Activation,
     residual: Option<&'a [f32]>,
     out: &'a Shared<'a>,
-}
-
-/// Four u8 by four i8, summed in i32.
-trait Dot: Product<Sum = <Self::Isa as Isa>::I32> {
-    type Isa: Isa;
-    fn isa(self) -> Self::Isa;
 }
 
 impl Linear<'_> {
@@ -369,7 +295,7 @@ fn by_gemm(
     out: &mut [f32],
 ) {
     let (gemm, cols, units) = (Gemm::new(), weight.cols, weight.inner.div_ceil(BYTES));
-    let Scratch { units: bytes, scales, zeros, sums } = scratch;
+    let Scratch { rows: Rows { units: bytes, scales, zeros }, sums } = scratch;
     // SAFETY: a unit is four bytes.
     let bytes: &[u8] = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() * BYTES) };
     sums.resize(GEMM_ROWS * cols, 0);
@@ -396,67 +322,6 @@ fn by_gemm(
         }
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-macro_rules! vnni {
-    ($name:ident, $isa:ty, $feature:tt, $dot:ident) => {
-        /// Its instruction for the dot product.
-        #[derive(Clone, Copy)]
-        struct $name($isa);
-
-        impl $name {
-            fn new() -> Option<$name> {
-                <$isa>::new().filter(|_| is_x86_feature_detected!($feature)).map($name)
-            }
-        }
-
-        impl Dot for $name {
-            type Isa = $isa;
-
-            #[inline(always)]
-            fn isa(self) -> $isa {
-                self.0
-            }
-        }
-
-        impl Product for $name {
-            type Sum = <$isa as Isa>::I32;
-            type Units = <$isa as Isa>::I32;
-
-            #[inline(always)]
-            fn lanes(self) -> usize {
-                self.0.i32().len()
-            }
-
-            #[inline(always)]
-            unsafe fn load(self, units: *const Unit) -> Self::Units {
-                // SAFETY: as the caller promises.
-                unsafe { self.0.i32().load_ptr(units.cast()) }
-            }
-
-            #[inline(always)]
-            fn prefetch(self, units: *const Unit) {
-                self.0.i32().prefetch(units.cast());
-            }
-
-            #[inline(always)]
-            fn splat(self, unit: Unit) -> Self::Units {
-                self.0.i32().splat(unit as i32)
-            }
-
-            #[inline(always)]
-            fn add(self, a: Self::Units, b: Self::Units, sum: Self::Sum) -> Self::Sum {
-                // SAFETY: `new` checked that the CPU has this instruction.
-                unsafe { std::arch::x86_64::$dot(sum.0, a.0, b.0) }.into()
-            }
-        }
-    };
-}
-
-#[cfg(target_arch = "x86_64")]
-vnni!(Vnni512, rten_simd::isa::Avx512Isa, "avx512vnni", _mm512_dpbusd_epi32);
-#[cfg(target_arch = "x86_64")]
-vnni!(Vnni256, rten_simd::isa::Avx2Isa, "avxvnni", _mm256_dpbusd_avx_epi32);
 
 #[cfg(test)]
 mod tests {

@@ -19,10 +19,12 @@ mod matmul;
 mod norm;
 mod normalize;
 mod pool;
+mod quantize;
 mod rotary;
 mod simd;
 mod sum;
 mod team;
+mod vnni;
 mod weights;
 mod worker;
 
