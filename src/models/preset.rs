@@ -16,98 +16,80 @@ pub struct Preset {
     pub pooling: PoolMode,
     /// The length at which the model truncates.
     pub max_seq_length: usize,
-    /// How many token ids there are.
-    pub vocabulary: usize,
 }
 
-const BERT_VOCABULARY: usize = 30_522;
+/// The layers of all-MiniLM-L12-v2 and of bge-small.
+const MINILM_L12: &str = r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 12,
+    "num_attention_heads": 12, "intermediate_size": 1536}"#;
 
 /// All presets.
 const PRESETS: [Preset; 10] = [
-    Preset {
-        name: "all-MiniLM-L6-v2",
-        config: r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6,
+    preset(
+        "all-MiniLM-L6-v2",
+        PoolMode::Mean,
+        256,
+        r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6,
                     "num_attention_heads": 12, "intermediate_size": 1536}"#,
-        pooling: PoolMode::Mean,
-        max_seq_length: 256,
-        vocabulary: BERT_VOCABULARY,
-    },
-    Preset {
-        name: "all-MiniLM-L12-v2",
-        config: r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 12,
-                    "num_attention_heads": 12, "intermediate_size": 1536}"#,
-        pooling: PoolMode::Mean,
-        max_seq_length: 128,
-        vocabulary: BERT_VOCABULARY,
-    },
-    Preset {
-        name: "bge-small",
-        config: r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 12,
-                    "num_attention_heads": 12, "intermediate_size": 1536}"#,
-        pooling: PoolMode::Cls,
-        max_seq_length: 512,
-        vocabulary: BERT_VOCABULARY,
-    },
-    Preset {
-        name: "bert-base",
-        config: r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12,
+    ),
+    preset("all-MiniLM-L12-v2", PoolMode::Mean, 128, MINILM_L12),
+    preset("bge-small", PoolMode::Cls, 512, MINILM_L12),
+    preset(
+        "bert-base",
+        PoolMode::Mean,
+        512,
+        r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12,
                     "num_attention_heads": 12, "intermediate_size": 3072}"#,
-        pooling: PoolMode::Mean,
-        max_seq_length: 512,
-        vocabulary: BERT_VOCABULARY,
-    },
-    Preset {
-        name: "bge-large",
-        config: r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 1024, "num_hidden_layers": 24,
+    ),
+    preset(
+        "bge-large",
+        PoolMode::Cls,
+        512,
+        r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 1024, "num_hidden_layers": 24,
                     "num_attention_heads": 16, "intermediate_size": 4096}"#,
-        pooling: PoolMode::Cls,
-        max_seq_length: 512,
-        vocabulary: BERT_VOCABULARY,
-    },
-    Preset {
-        name: "all-mpnet-base-v2",
-        config: r#"{"model_type": "mpnet", "vocab_size": 30527, "hidden_size": 768, "num_hidden_layers": 12,
+    ),
+    preset(
+        "all-mpnet-base-v2",
+        PoolMode::Mean,
+        384,
+        r#"{"model_type": "mpnet", "vocab_size": 30527, "hidden_size": 768, "num_hidden_layers": 12,
                     "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 514}"#,
-        pooling: PoolMode::Mean,
-        max_seq_length: 384,
-        vocabulary: 30_527,
-    },
-    Preset {
-        name: "xlm-r-base",
-        config: r#"{"model_type": "xlm-roberta", "vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12,
+    ),
+    preset(
+        "xlm-r-base",
+        PoolMode::Mean,
+        512,
+        r#"{"model_type": "xlm-roberta", "vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12,
                     "num_attention_heads": 12, "intermediate_size": 3072, "max_position_embeddings": 514,
                     "type_vocab_size": 1, "layer_norm_eps": 1e-5}"#,
-        pooling: PoolMode::Mean,
-        max_seq_length: 512,
-        vocabulary: 250_002,
-    },
-    Preset {
-        name: "modernbert-base",
-        config: r#"{"model_type": "modernbert", "vocab_size": 50368, "hidden_size": 768, "num_hidden_layers": 22,
+    ),
+    preset(
+        "modernbert-base",
+        PoolMode::Mean,
+        8192,
+        r#"{"model_type": "modernbert", "vocab_size": 50368, "hidden_size": 768, "num_hidden_layers": 22,
                     "num_attention_heads": 12, "intermediate_size": 1152}"#,
-        pooling: PoolMode::Mean,
-        max_seq_length: 8192,
-        vocabulary: 50_368,
-    },
-    Preset {
-        name: "nomic-embed-text-v1.5",
-        config: r#"{"model_type": "nomic_bert", "vocab_size": 30528, "n_embd": 768, "n_layer": 12, "n_head": 12,
+    ),
+    preset(
+        "nomic-embed-text-v1.5",
+        PoolMode::Mean,
+        8192,
+        r#"{"model_type": "nomic_bert", "vocab_size": 30528, "n_embd": 768, "n_layer": 12, "n_head": 12,
                     "n_inner": 3072, "n_positions": 8192, "activation_function": "swiglu", "rotary_emb_base": 1000,
                     "layer_norm_epsilon": 1e-12, "qkv_proj_bias": false, "mlp_fc1_bias": false, "mlp_fc2_bias": false}"#,
-        pooling: PoolMode::Mean,
-        max_seq_length: 8192,
-        vocabulary: BERT_VOCABULARY,
-    },
-    Preset {
-        name: "Qwen3-Embedding-0.6B",
-        config: r#"{"model_type": "qwen3", "vocab_size": 151669, "hidden_size": 1024, "num_hidden_layers": 28,
+    ),
+    preset(
+        "Qwen3-Embedding-0.6B",
+        PoolMode::LastToken,
+        32_768,
+        r#"{"model_type": "qwen3", "vocab_size": 151669, "hidden_size": 1024, "num_hidden_layers": 28,
                     "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072,
                     "max_position_embeddings": 32768, "rope_theta": 1000000}"#,
-        pooling: PoolMode::LastToken,
-        max_seq_length: 32_768,
-        vocabulary: 151_669,
-    },
+    ),
 ];
+
+const fn preset(name: &'static str, pooling: PoolMode, max_seq_length: usize, config: &'static str) -> Preset {
+    Preset { name, config, pooling, max_seq_length }
+}
 
 impl Preset {
     /// All presets.
@@ -135,10 +117,23 @@ impl Preset {
         self.build(longest).expect("a preset's configuration is a constant that a test builds")
     }
 
-    fn build(&self, longest: usize) -> Result<Program> {
+    /// How many token ids there are.
+    ///
+    /// # Panics
+    /// Never, as [`Preset::program`].
+    pub fn vocabulary(&self) -> usize {
+        let vocabulary = self.config().and_then(|config| config.usize("vocab_size"));
+        vocabulary.expect("a preset's configuration is a constant that a test reads")
+    }
+
+    fn config(&self) -> Result<JsonFile> {
         let keys = serde_json::from_str(self.config);
         let keys = keys.map_err(|error| Error::invalid_file(self.name, format!("not valid JSON: {error}")))?;
-        let config = JsonFile::from_object(self.name, keys);
+        Ok(JsonFile::from_object(self.name, keys))
+    }
+
+    fn build(&self, longest: usize) -> Result<Program> {
+        let config = self.config()?;
         let mut b = Builder::new();
         b.set_limit(Some(longest));
         let x = (architecture(&config)?.backbone)(&mut b, &config)?;
@@ -171,6 +166,7 @@ mod tests {
     fn every_preset_is_built() {
         for preset in Preset::all() {
             let program = preset.build(preset.max_seq_length).unwrap();
+            assert!(preset.vocabulary() > 30_000, "{}", preset.name);
             let table = program.max_positions().unwrap_or(usize::MAX);
             assert!(table >= preset.max_seq_length, "{}: {table} positions", preset.name);
         }

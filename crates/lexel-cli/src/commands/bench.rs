@@ -112,8 +112,8 @@ fn bench_preset(name: &str, args: &BenchCommand, json: bool) -> Result<(), Failu
     let (device, dtype) = config::device(&args.on.device)?;
     let longest = args.on.max_seq_length.unwrap_or(preset.max_seq_length).min(preset.max_seq_length);
     let count = args.texts.unwrap_or((PRESET_TOKENS / lengths.mean().min(longest)).max(1));
-    let sequences = lengths.sequences(count, longest, preset.vocabulary);
-    let single = Lengths::Exactly(SINGLE_TOKENS).sequences(1, longest, preset.vocabulary);
+    let sequences = lengths.sequences(count, longest, preset.vocabulary());
+    let single = Lengths::Exactly(SINGLE_TOKENS).sequences(1, longest, preset.vocabulary());
     let begun = Instant::now();
     let program = Arc::new(preset.program(longest));
     let executor = device.load(program.clone(), &RandomWeights { seed: 1 }, dtype)?;
