@@ -62,6 +62,9 @@ impl Weight {
     }
 }
 
+/// Units of the inner dimension that are summed before the sum joins what is there: rounding grows with the length of a sum.
+const RUN: usize = 512;
+
 /// `out = activation(x * weight^T + bias) + residual`. `x` is `[rows, in]`, `weight` packs `[out, in]`, `bias` is `[out]`,
 /// `residual` and `out` are `[rows, out]`.
 pub fn linear(
@@ -115,29 +118,38 @@ impl SimdOp for Linear<'_> {
                     None => [ops.zero(); VECTORS],
                 };
                 let strided = first * cols + col;
-                // SAFETY: the rows are `rows` from `first` and the columns `width` from `col`, and `linear` has checked the
-                // lengths. No other thread has these columns.
-                unsafe {
-                    strip(
-                        Floats(isa),
-                        x[first * inner..].as_ptr().cast(),
-                        inner,
-                        rows,
-                        weight.panels.as_slice()[panel * weight.panel * inner..].as_ptr().cast(),
-                        inner,
-                        #[inline(always)]
-                        |_| start,
-                        #[inline(always)]
-                        |row, mut sums| {
-                            let at = strided + row * cols;
-                            if let Some(residual) = early {
-                                let residual = load(isa, residual.as_ptr().add(at), whole, masks);
-                                sums = [ops.add(sums[0], residual[0]), ops.add(sums[1], residual[1])];
-                            }
-                            let to = out.pointer(at);
-                            store(isa, sums, to, whole, masks);
-                        },
-                    );
+                for from in (0..inner).step_by(RUN) {
+                    let (run, is_first, is_last) = (RUN.min(inner - from), from == 0, from + RUN >= inner);
+                    let start = if is_first { start } else { [ops.zero(); VECTORS] };
+                    let early = early.filter(|_| is_last);
+                    // SAFETY: the rows are `rows` from `first` and the columns `width` from `col`, and `linear` has checked
+                    // the lengths. No other thread has these columns, and the first run has written them.
+                    unsafe {
+                        strip(
+                            Floats(isa),
+                            x[first * inner + from..].as_ptr().cast(),
+                            inner,
+                            rows,
+                            weight.panels.as_slice()[(panel * inner + from) * weight.panel..].as_ptr().cast(),
+                            run,
+                            #[inline(always)]
+                            |_| start,
+                            #[inline(always)]
+                            |row, mut sums| {
+                                let at = strided + row * cols;
+                                let to = out.pointer(at);
+                                if !is_first {
+                                    let before = load(isa, to, whole, masks);
+                                    sums = [ops.add(before[0], sums[0]), ops.add(before[1], sums[1])];
+                                }
+                                if let Some(residual) = early {
+                                    let residual = load(isa, residual.as_ptr().add(at), whole, masks);
+                                    sums = [ops.add(sums[0], residual[0]), ops.add(sums[1], residual[1])];
+                                }
+                                store(isa, sums, to, whole, masks);
+                            },
+                        );
+                    }
                 }
                 if activation != Activation::Identity {
                     let strip = Strip { out, residual, first: strided, rows, width, stride: cols };
