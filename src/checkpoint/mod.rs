@@ -7,7 +7,8 @@
 //!   modules       modules.json and each module's configuration   (transformer: the backbone's)
 //!                 (router: chains of them, by what a text is encoded for)
 //!   weights       tensors by the names that programs use         (safetensors: one mapped file)
-//!   tokenizer     texts -> ids                             (tokenizer_files: what its files mean; chat, chat_template: texts as messages)
+//!   tokenizer     texts -> ids                             (tokenizer_files: what its files mean)
+//!   chat          texts as messages -> ids                 (chat_template: the messages as text)
 //! ```
 //!
 //! Everything here is parsed and checked, nothing is computed: the layers above turn a [`Checkpoint`] into a program.
