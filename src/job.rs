@@ -178,6 +178,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn progress_counts_the_longest_texts_first() {
+        let pairs = [("a", ""), ("abcdefgh", "ijk"), ("", "bcd")];
+        let (unique, _) = unique(pairs.into_iter());
+        let mut progress = Progress { total: 3, total_bytes: 15, ..Progress::default() };
+        let mut shares = vec![progress.share() * 36.0];
+        for pair in unique {
+            progress.texts += 1;
+            progress.bytes += pair.bytes();
+            shares.push(progress.share() * 36.0);
+        }
+        assert_eq!(shares.into_iter().map(f64::round).map(|x| x as u64).collect::<Vec<_>>(), [0, 24, 32, 36]);
+    }
+
+    #[test]
     fn equal_inputs_are_computed_once_and_the_longest_first() {
         let texts = ["b", "long text", "b", "", "", "middle"];
         let expected = (vec!["long text", "middle", "b", ""], vec![vec![1], vec![5], vec![0, 2], vec![3, 4]]);

@@ -37,11 +37,11 @@ impl<const N: usize> Work<N> {
         let last = Arc::new(Mutex::new(Progress::default()));
         let progress = {
             let (last, before, read, begun) = (last.clone(), self.records, self.bytes, self.begun);
-            let shares = Shares::of(window);
+            let bytes = window.bytes;
             move |progress: &Progress| {
                 *last.lock().unwrap_or_else(PoisonError::into_inner) = *progress;
                 WorkBar::set(
-                    read + shares.bytes_after(progress.texts),
+                    read + (progress.share() * bytes as f64) as u64,
                     before + progress.texts,
                     noun::<N>(),
                     begun.elapsed().as_secs_f64(),
@@ -89,47 +89,5 @@ impl<const N: usize> Work<N> {
         .into_iter()
         .collect();
         messages::report(&text, fields, json, stdout_is_data)
-    }
-}
-
-/// How much of a window's work is done after so many records: the longest go first, so it is not in proportion to their
-/// number.
-struct Shares {
-    /// Bytes of the longest records, by how many.
-    bytes: Vec<u64>,
-    /// Bytes of the input that the whole window took.
-    whole: u64,
-}
-
-impl Shares {
-    fn of<const N: usize>(window: &Window<N>) -> Shares {
-        let length = |record: &[String; N]| record.iter().map(|text| text.len() as u64).sum::<u64>() + 1;
-        let mut lengths: Vec<u64> = window.records.iter().map(length).collect();
-        lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
-        let bytes = std::iter::once(0).chain(lengths.into_iter().scan(0, |sum, length| {
-            *sum += length;
-            Some(*sum)
-        }));
-        Shares { bytes: bytes.collect(), whole: window.bytes }
-    }
-
-    fn bytes_after(&self, records: usize) -> u64 {
-        let all = self.bytes.last().copied().unwrap_or_default().max(1);
-        let done = self.bytes.get(records).copied().unwrap_or(all);
-        (done as f64 / all as f64 * self.whole as f64) as u64
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_counts_the_longest_records_first() {
-        let texts = [["a", ""], ["abcdefgh", "ijk"], ["", "bcd"]];
-        let window = Window { records: texts.map(|pair| pair.map(str::to_string)).to_vec(), bytes: 36 };
-        let shares = Shares::of(&window);
-        let done: Vec<u64> = (0..=4).map(|records| shares.bytes_after(records)).collect();
-        assert_eq!(done, [0, 24, 32, 36, 36]);
     }
 }
