@@ -2,10 +2,10 @@
 //! of six layers that see a window only. EmbeddingGemma, in which tokens see both directions.
 
 use super::activation;
-use super::layers::{dense, stacked};
+use super::layers::{check_heads, dense, stacked};
 use super::rope::{self, Base};
 use crate::checkpoint::JsonFile;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::program::{
     Attention, Builder, Glu, Half, HeadNorm, Index, Lookup, Norm, NormKind, Part, Rotary, Value, WeightId,
 };
@@ -14,11 +14,7 @@ use crate::program::{
 pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let hidden = config.usize_or("hidden_size", 2304)?;
     let (heads, kv_heads) = (config.usize_or("num_attention_heads", 8)?, config.usize_or("num_key_value_heads", 4)?);
-    if heads == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        let detail =
-            format!("num_attention_heads = {heads} is not a positive multiple of num_key_value_heads = {kv_heads}");
-        return Err(Error::invalid_file(config.path(), detail));
-    }
+    check_heads(config, ("num_attention_heads", heads), ("num_key_value_heads", kv_heads))?;
     if config.get("attn_logit_softcapping").is_some() {
         return Err(config.unsupported("attn_logit_softcapping", "null"));
     }

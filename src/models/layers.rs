@@ -80,7 +80,7 @@ pub(super) fn embed_ids(b: &mut Builder, name: &str, vocab: usize, cols: usize) 
     b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }])
 }
 
-/// Refuses a width that the heads do not divide.
+/// Refuses a width that the heads do not divide, or heads that those of k and v do not. Each with its key.
 pub(super) fn check_heads(config: &JsonFile, hidden: (&str, usize), heads: (&str, usize)) -> Result<()> {
     let ((hidden_key, hidden), (heads_key, heads)) = (hidden, heads);
     if heads == 0 || hidden == 0 || !hidden.is_multiple_of(heads) {

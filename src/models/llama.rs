@@ -3,10 +3,10 @@
 //! e5-mistral, gte-Qwen2, Qwen3-Embedding, EuroBERT.
 
 use super::activation;
-use super::layers::{dense, embed_ids, rms_norm, stacked};
+use super::layers::{check_heads, dense, embed_ids, rms_norm, stacked};
 use super::rope::{self, Base, is_causal};
 use crate::checkpoint::JsonFile;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::program::{
     Activation, Attention, Builder, Glu, Half, HeadNorm, NormKind, Pool, PoolMode, Rotary, RotaryTable, Value, WeightId,
 };
@@ -145,11 +145,7 @@ impl Llama {
     fn from_json(b: &Builder, config: &JsonFile, defaults: Defaults) -> Result<Llama> {
         let (hidden, heads) = (config.usize_or("hidden_size", 4096)?, config.usize_or("num_attention_heads", 32)?);
         let kv_heads = config.usize_or("num_key_value_heads", heads)?;
-        if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
-            let detail =
-                format!("num_attention_heads = {heads} is not a positive multiple of num_key_value_heads = {kv_heads}");
-            return Err(Error::invalid_file(config.path(), detail));
-        }
+        check_heads(config, ("num_attention_heads", heads), ("num_key_value_heads", kv_heads))?;
         let head_dim = match config.usize_opt("head_dim")?.or(defaults.head_dim) {
             Some(head_dim) => head_dim,
             None => hidden / heads,
