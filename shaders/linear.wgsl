@@ -1,21 +1,22 @@
 // y = activation(x * weight^T + bias) + residual.
-// A workgroup of 16 x 16 threads computes TILE_ROWS rows by 64 columns, each thread TILE_ROWS / 16 rows by 4 columns. It
-// goes through K in steps of 16: x and weight are staged in workgroup memory in f32, x row by row so that one read gives
-// four steps of a row.
+// A workgroup of 16 x 16 threads computes TILE_ROWS rows by PANELS * 64 columns, each thread TILE_ROWS / 16 rows by 4 columns
+// of each panel. It goes through the inner columns in steps of 4 * STEP4: x and weight are staged in workgroup memory in f32,
+// x row by row so that one read gives four columns of a row.
 @group(1) @binding(0) var<storage, read> x: array<Elem4>;         // [rows, IN4]
 @group(1) @binding(1) var<storage, read> weight: array<Elem4>;    // [ceil(out / 64), 4 * IN4, 16]
 @group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;  // [OUT4]; if BIAS
 @group(1) @binding(3) var<storage, read> residual: array<Elem4>;  // [rows, OUT4]; if RESIDUAL
 @group(1) @binding(4) var<storage, read_write> out: array<Elem4>; // [rows, OUT4]
 
-const COLUMNS4: u32 = 16u;
-const STEP4: u32 = 4u;
+const PANEL4: u32 = 16u;
+const COLUMNS4: u32 = PANELS * PANEL4;
+const STEP4: u32 = 4u / PANELS; // a thread loads one vector of the weight in each step
 const X_STRIDE: u32 = STEP4 + 1u; // an odd number of vec4s: rows lie in different banks
-const_assert TILE_ROWS % 16u == 0u;
+const_assert TILE_ROWS % 16u == 0u && PANELS <= 2u;
 const ROWS_A_THREAD: u32 = TILE_ROWS / 16u;
-// 12.5 KiB for 128 rows
+// 14 KiB for 128 rows and one panel
 var<workgroup> x_tile: array<vec4<f32>, TILE_ROWS * X_STRIDE>;
-var<workgroup> w_tile: array<vec4<f32>, 4 * STEP4 * COLUMNS4>;
+var<workgroup> w_tile: array<vec4<f32>, 4u * STEP4 * COLUMNS4>;
 
 @compute @workgroup_size(16, 16)
 fn linear(
@@ -29,9 +30,12 @@ fn linear(
     if first >= rows {
         return; // the whole workgroup
     }
-    let panel = workgroup.z * IN4 * 4u * COLUMNS4;
+    // What this thread loads of the weight. Panels behind the last are computed from the last, and not written.
+    let w_k = index / COLUMNS4;
+    let w_panel = min(workgroup.z * PANELS + index % COLUMNS4 / PANEL4, (OUT4 - 1u) / PANEL4);
+    let w_at = w_panel * IN4 * 4u * PANEL4 + index % PANEL4;
     let x_row = thread.y * ROWS_A_THREAD * X_STRIDE;
-    var sums: array<vec4<f32>, ROWS_A_THREAD>;
+    var sums: array<vec4<f32>, ROWS_A_THREAD * PANELS>;
     for (var k4 = 0u; k4 < IN4; k4 += STEP4) {
         for (var i = index; i < TILE_ROWS * STEP4; i += 256u) {
             let row = i / STEP4;
@@ -43,28 +47,31 @@ fn linear(
             }
             x_tile[row * X_STRIDE + i % STEP4] = value;
         }
-        // thread.y is the step within the tile
         var w = vec4<f32>();
-        if k4 * 4u + thread.y < IN4 * 4u {
-            w = vec4<f32>(weight[panel + (k4 * 4u + thread.y) * COLUMNS4 + thread.x]);
+        if k4 * 4u + w_k < IN4 * 4u {
+            w = vec4<f32>(weight[w_at + (k4 * 4u + w_k) * PANEL4]);
         }
         w_tile[index] = w;
         workgroupBarrier();
         for (var k = 0u; k < STEP4; k++) {
-            let w0 = w_tile[(k * 4u) * COLUMNS4 + thread.x];
-            let w1 = w_tile[(k * 4u + 1u) * COLUMNS4 + thread.x];
-            let w2 = w_tile[(k * 4u + 2u) * COLUMNS4 + thread.x];
-            let w3 = w_tile[(k * 4u + 3u) * COLUMNS4 + thread.x];
-            for (var i = 0u; i < ROWS_A_THREAD; i++) {
-                let a = x_tile[x_row + i * X_STRIDE + k];
-                sums[i] = fma(vec4<f32>(a.w), w3, fma(vec4<f32>(a.z), w2, fma(vec4<f32>(a.y), w1, fma(vec4<f32>(a.x), w0, sums[i]))));
+            for (var panel = 0u; panel < PANELS; panel++) {
+                let at = k * 4u * COLUMNS4 + panel * PANEL4 + thread.x;
+                let w0 = w_tile[at];
+                let w1 = w_tile[at + COLUMNS4];
+                let w2 = w_tile[at + 2u * COLUMNS4];
+                let w3 = w_tile[at + 3u * COLUMNS4];
+                for (var i = 0u; i < ROWS_A_THREAD; i++) {
+                    let a = x_tile[x_row + i * X_STRIDE + k];
+                    let sum = panel * ROWS_A_THREAD + i;
+                    sums[sum] = fma(vec4<f32>(a.w), w3, fma(vec4<f32>(a.z), w2, fma(vec4<f32>(a.y), w1, fma(vec4<f32>(a.x), w0, sums[sum]))));
+                }
             }
         }
         workgroupBarrier();
     }
-    let column = workgroup.z * COLUMNS4 + thread.x;
-    for (var i = 0u; i < ROWS_A_THREAD; i++) {
-        let row = first + thread.y * ROWS_A_THREAD + i;
+    for (var i = 0u; i < ROWS_A_THREAD * PANELS; i++) {
+        let row = first + thread.y * ROWS_A_THREAD + i % ROWS_A_THREAD;
+        let column = (workgroup.z * PANELS + i / ROWS_A_THREAD) * PANEL4 + thread.x;
         if row < rows && column < OUT4 {
             var y = sums[i];
             if BIAS {

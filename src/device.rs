@@ -62,10 +62,6 @@ impl Device {
 
 #[cfg(feature = "gpu")]
 fn auto(program: Arc<Program>, weights: &dyn WeightSource, dtype: Dtype) -> Result<Arc<dyn Executor>> {
-    if dtype == Dtype::Int8 {
-        log::info!("using the CPU: it alone computes in int8");
-        return cpu(program, weights, dtype);
-    }
     match GpuDevice::open(&AdapterSelector::Auto) {
         Ok(device) => gpu(&device, program, weights, dtype),
         Err(reason) => {

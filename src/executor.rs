@@ -18,7 +18,7 @@ pub enum Dtype {
     F32,
     /// Weights and activations stored in f16: half the memory and bandwidth. GPUs only.
     F16,
-    /// Weights in i8, the activations of linear ops in u8, everything else in f32. CPU only.
+    /// Linear ops over tokens in 8 bits, everything else in f32 (on a GPU, in f16 where it can).
     Int8,
 }
 

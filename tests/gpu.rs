@@ -197,14 +197,15 @@ fn f16_stays_close_to_f32() {
 fn a_batch_beyond_the_budget_is_out_of_memory_and_a_smaller_one_runs() {
     let device = device!();
     let program = encoder(97, 32, 4);
-    let bytes = 4 * Plan::reusing(&program).elements(100, 2) as u64;
+    // Every value has room for whole blocks of 16 rows.
+    let bytes = 4 * Plan::reusing(&program).elements(112, 16) as u64;
     let executor = load(&program, &device, &GpuOptions { memory_budget: Some(bytes), ..options() });
-    let result = executor.submit(batch(&[50, 51], 97), Output::Sentences);
+    let result = executor.submit(batch(&[56, 57], 97), Output::Sentences);
     match result {
-        Err(RunError::OutOfMemory { tokens: 101, needed, granted }) => assert!(needed > granted && granted == bytes),
+        Err(RunError::OutOfMemory { tokens: 113, needed, granted }) => assert!(needed > granted && granted == bytes),
         other => panic!("{other:?}"),
     }
-    assert!(executor.submit(batch(&[50, 50], 97), Output::Sentences).unwrap().wait().is_ok());
+    assert!(executor.submit(batch(&[56, 56], 97), Output::Sentences).unwrap().wait().is_ok());
 }
 
 #[test]

@@ -7,7 +7,9 @@ mod support;
 
 use lexel::gpu::compile::compile;
 use lexel::gpu::kernel::Target;
-use lexel::gpu::{Dtype, Features};
+use lexel::gpu::kernels::linear::candidates;
+use lexel::gpu::tuning::RowClass;
+use lexel::gpu::{Cooperative, Dtype, Features, Tuning};
 use lexel::program::Program;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, back};
@@ -62,9 +64,10 @@ fn every_variant_translates_to_msl() {
 
 #[test]
 fn every_variant_translates_to_hlsl() {
-    // 6.0 has subgroups ("wave intrinsics"), 6.2 native f16.
-    let options = back::hlsl::Options { shader_model: back::hlsl::ShaderModel::V6_2, ..Default::default() };
-    for Variant { name, module, info, .. } in variants() {
+    // 6.0 has subgroups ("wave intrinsics"), 6.2 native f16, 6.4 products of four bytes.
+    let options = back::hlsl::Options { shader_model: back::hlsl::ShaderModel::V6_4, ..Default::default() };
+    // DX12 has no cooperative matrices, so no device of its is given that kernel.
+    for Variant { name, module, info, .. } in variants().iter().filter(|v| v.entry != "linear_cooperative") {
         let mut text = String::new();
         let translated = back::hlsl::Writer::new(&mut text, &options, &Default::default())
             .write(module, info, None)
@@ -88,10 +91,39 @@ fn targets() -> Vec<Target> {
                         subgroups: subgroups.is_some(),
                         subgroup_size: subgroups.flatten(),
                         int64,
+                        cooperative: Cooperative::default(),
                     };
-                    targets.push(Target { dtype, features, limits, software });
+                    targets.push(Target { dtype, features, limits, software, int8: false, tuning: Tuning::default() });
                 }
             }
+        }
+    }
+    targets.extend(tuned_targets());
+    targets
+}
+
+/// What only a measurement chooses, and 8 bits.
+fn tuned_targets() -> Vec<Target> {
+    let mut targets = Vec::new();
+    let (f16, f32) = (|size| Cooperative { f16: Some(size), f32: None }, Cooperative { f16: None, f32: Some(8) });
+    let without = (Cooperative::default(), None);
+    for (dtype, int8, (cooperative, subgroup_size)) in [
+        (Dtype::F32, false, without),
+        (Dtype::F16, false, without),
+        (Dtype::F32, true, without),
+        (Dtype::F16, true, without),
+        (Dtype::F32, false, (f32, Some(32))),
+        (Dtype::F16, false, (f16(8), Some(32))),
+        (Dtype::F16, false, (f16(16), Some(32))),
+        (Dtype::F16, false, (f16(16), None)),
+    ] {
+        let matrices = cooperative != Cooperative::default();
+        let features =
+            Features { f16: dtype == Dtype::F16, subgroups: matrices, subgroup_size, int64: false, cooperative };
+        let limits = wgpu::Limits::default();
+        let target = Target { dtype, features, limits, software: false, int8, tuning: Tuning::default() };
+        for variant in RowClass::ALL.into_iter().flat_map(|rows| candidates(&target, rows)) {
+            targets.push(Target { tuning: Tuning::only(variant), ..target.clone() });
         }
     }
     targets
@@ -141,6 +173,8 @@ fn parse(name: String, entry: &'static str, text: &str, target: &Target) -> Vari
     capabilities.set(Capabilities::SHADER_FLOAT16, target.dtype == Dtype::F16);
     capabilities.set(Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER, target.features.subgroups);
     capabilities.set(Capabilities::SHADER_INT64, target.features.int64);
+    let matrices = entry == "linear_cooperative" && target.features.cooperative != Cooperative::default();
+    capabilities.set(Capabilities::COOPERATIVE_MATRIX, matrices);
     let module = naga::front::wgsl::parse_str(text)
         .unwrap_or_else(|error| panic!("{name}:\n{}", error.emit_to_string_with_path(text, &name)));
     let info = Validator::new(ValidationFlags::all(), capabilities)

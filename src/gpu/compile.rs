@@ -5,6 +5,7 @@ use super::kernels;
 use super::weights::WeightUse;
 use crate::error::Result;
 use crate::program::{Op, Program, Rows, Shape, Value, WeightId, WeightSpec};
+use std::ops::Range;
 
 /// One dispatch.
 #[derive(Debug, Clone)]
@@ -20,6 +21,14 @@ pub struct Launch {
     pub slots: Vec<Slot>,
     /// How many workgroups.
     pub grid: Grid,
+    /// The launch is left out unless what the grid counts lies in this range: a step may have a kernel for few rows and
+    /// another for many.
+    pub items: Range<u32>,
+}
+
+impl Launch {
+    /// For any number of items.
+    pub const ALWAYS: Range<u32> = 0..u32::MAX;
 }
 
 /// What a storage binding is bound to.
@@ -29,8 +38,19 @@ pub enum Slot {
     Value(Value),
     /// A packed weight.
     Weight(WeightUse),
+    /// What the launches of one step hand on to each other.
+    Scratch(Scratch),
     /// Nothing: a few zeros stand in, and the prelude tells the kernel not to look.
     Unused,
+}
+
+/// Rows of so many `u32`s, which the next step's launches may overwrite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scratch {
+    /// Of tokens or of sequences.
+    pub rows: Rows,
+    /// Words of a row.
+    pub words: usize,
 }
 
 /// `ceil(count / per_group)` workgroups along the folded x and y axes, times `columns` along z.
@@ -111,6 +131,20 @@ impl Context<'_> {
     /// A prelude with the target's dtype.
     pub fn prelude(&self) -> Prelude {
         Prelude::new(self.target.dtype)
+    }
+}
+
+impl Compiled {
+    /// Words of the scratch rows of tokens, and of sequences, that the widest launch needs.
+    pub fn scratch_words(&self) -> [usize; 2] {
+        let slots = self.steps.iter().flatten().flat_map(|launch| &launch.slots);
+        slots.fold([0, 0], |mut words, slot| {
+            if let Slot::Scratch(scratch) = slot {
+                let words = &mut words[scratch.rows as usize];
+                *words = scratch.words.max(*words);
+            }
+            words
+        })
     }
 }
 

@@ -1,9 +1,12 @@
 //! A GPU: the adapter that was chosen, wgpu's device and queue, and what is known about its health.
 
 use super::flight::{self, Flight};
-use super::options::Features;
+use super::measure::{BUDGET, measure};
+use super::options::{Cooperative, Dtype, Features};
 use super::pipeline::PipelineCache;
+use super::tuning::Tuning;
 use crate::error::{Error, Result, RunError};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 
 /// Which adapter to open.
@@ -38,9 +41,16 @@ pub struct AdapterDescription {
 }
 
 impl AdapterDescription {
-    fn of(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: wgpu::Limits) -> AdapterDescription {
+    fn of(adapter: &wgpu::Adapter, features: wgpu::Features, limits: wgpu::Limits) -> AdapterDescription {
+        let info = adapter.get_info();
         let subgroups = features.contains(wgpu::Features::SUBGROUP);
         let fixed = subgroups && info.subgroup_min_size == info.subgroup_max_size;
+        // A workgroup of the kernels that use them has four subgroups of the smallest size, or fewer of a larger one.
+        let four = fixed || (subgroups && info.subgroup_min_size >= 32);
+        let cooperative = match four && features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            true => cooperative(&adapter.cooperative_matrix_properties()),
+            false => Cooperative::default(),
+        };
         AdapterDescription {
             name: info.name.clone(),
             backend: info.backend,
@@ -51,6 +61,7 @@ impl AdapterDescription {
                 subgroups,
                 subgroup_size: fixed.then_some(info.subgroup_min_size),
                 int64: features.contains(wgpu::Features::SHADER_INT64),
+                cooperative,
             },
             limits,
         }
@@ -77,6 +88,8 @@ pub struct GpuDevice {
     pub(super) pipelines: PipelineCache,
     pub(super) health: Arc<Health>,
     description: AdapterDescription,
+    /// What has been measured, for each dtype and set of features.
+    tunings: Mutex<HashMap<(Dtype, Features), Tuning>>,
     flights: Mutex<mpsc::Sender<Flight>>,
 }
 
@@ -121,12 +134,24 @@ impl GpuDevice {
             | wgpu::Features::SUBGROUP
             | wgpu::Features::SUBGROUP_BARRIER
             | wgpu::Features::TIMESTAMP_QUERY;
+        // Experimental in wgpu: asked for only where there are some that a kernel can use.
+        let matrices = match description.features.cooperative == Cooperative::default() {
+            true => wgpu::Features::empty(),
+            false => wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
+        };
+        let experimental_features = match matrices.is_empty() {
+            true => wgpu::ExperimentalFeatures::disabled(),
+            // SAFETY: wgpu asks for this where a feature may be unsound. Kernels that use it are our own, keep to the bounds
+            // of their buffers, and are taken only after their results have been compared (`measure.rs`).
+            false => unsafe { wgpu::ExperimentalFeatures::enabled() },
+        };
         let mut limits = adapter.limits();
         // DX12 sets aside memory for this many descriptors: its default of a million costs too much on a small GPU.
         limits.max_non_sampler_bindings = limits.max_non_sampler_bindings.min(100_000);
         let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("lexel"),
-            required_features: adapter.features() & wanted,
+            required_features: adapter.features() & (wanted | matrices),
+            experimental_features,
             required_limits: limits,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
@@ -150,7 +175,7 @@ impl GpuDevice {
     /// A device that an application has already opened and goes on using. Its handlers for lost devices and uncaptured
     /// errors stay as they are; the features and limits that it was requested with are used.
     pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Arc<GpuDevice>> {
-        let description = AdapterDescription::of(&adapter.get_info(), device.features(), device.limits());
+        let description = AdapterDescription::of(adapter, device.features(), device.limits());
         Ok(GpuDevice::start(device, queue, description, Arc::new(Health::default())))
     }
 
@@ -162,12 +187,29 @@ impl GpuDevice {
     ) -> Arc<GpuDevice> {
         let flights = flight::start_thread(device.clone(), health.clone());
         let pipelines = PipelineCache::new(&device);
-        Arc::new(GpuDevice { device, queue, pipelines, health, description, flights: Mutex::new(flights) })
+        Arc::new(GpuDevice {
+            device,
+            queue,
+            pipelines,
+            health,
+            description,
+            tunings: Mutex::default(),
+            flights: Mutex::new(flights),
+        })
     }
 
     /// The adapter, with the features and limits that the device was opened with.
     pub fn description(&self) -> &AdapterDescription {
         &self.description
+    }
+
+    /// The kernels that suit the device best: measured at the first call.
+    pub(super) fn tuning(self: &Arc<Self>, dtype: Dtype, features: Features) -> Tuning {
+        if self.description.is_software() {
+            return Tuning::default();
+        }
+        let mut tunings = self.tunings.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        tunings.entry((dtype, features)).or_insert_with(|| measure(self, dtype, features, BUDGET).tuning).clone()
     }
 
     /// wgpu's device.
@@ -204,8 +246,20 @@ impl GpuDevice {
     }
 }
 
+/// Of the kinds of cooperative matrices that an adapter has, those that kernels can use; the largest ones.
+fn cooperative(kinds: &[wgpu::CooperativeMatrixProperties]) -> Cooperative {
+    let largest = |factors| {
+        let usable = kinds.iter().filter(|kind| {
+            let sizes = [kind.m_size, kind.n_size, kind.k_size];
+            sizes == [kind.m_size; 3] && kind.ab_type == factors && kind.cr_type == wgpu::CooperativeScalarType::F32
+        });
+        usable.map(|kind| kind.m_size).max()
+    };
+    Cooperative { f16: largest(wgpu::CooperativeScalarType::F16), f32: largest(wgpu::CooperativeScalarType::F32) }
+}
+
 fn describe(adapter: &wgpu::Adapter) -> AdapterDescription {
-    AdapterDescription::of(&adapter.get_info(), adapter.features(), adapter.limits())
+    AdapterDescription::of(adapter, adapter.features(), adapter.limits())
 }
 
 /// Adapters of the backends that have compute shaders worth the name, best first.

@@ -14,6 +14,7 @@
 //!   and 16 KiB of workgroup memory, unless `Target::limits` grants more.
 
 use super::options::{Dtype, Features};
+use super::tuning::Tuning;
 use crate::program::Activation;
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -56,6 +57,7 @@ const ACTIVATION_PART: &str = include_str!("../../shaders/common/activation.wgsl
 pub struct Prelude {
     dtype: Dtype,
     activation: Activation,
+    cooperative: bool,
     constants: Vec<(&'static str, Constant)>,
     parts: Vec<Cow<'static, str>>,
 }
@@ -98,7 +100,13 @@ impl From<bool> for Constant {
 impl Prelude {
     /// A prelude that stores in `dtype` and has no constants yet.
     pub fn new(dtype: Dtype) -> Prelude {
-        Prelude { dtype, activation: Activation::Identity, constants: Vec::new(), parts: Vec::new() }
+        Prelude {
+            dtype,
+            activation: Activation::Identity,
+            cooperative: false,
+            constants: Vec::new(),
+            parts: Vec::new(),
+        }
     }
 
     /// `const NAME: type = value;`
@@ -110,6 +118,12 @@ impl Prelude {
     /// What `activation(x)` computes: the identity otherwise.
     pub fn activation(mut self, activation: Activation) -> Prelude {
         self.activation = activation;
+        self
+    }
+
+    /// The kernel uses cooperative matrices.
+    pub fn cooperative(mut self) -> Prelude {
+        self.cooperative = true;
         self
     }
 
@@ -130,6 +144,9 @@ impl Prelude {
         // No `enable subgroups;`: naga 30 refuses the line although it knows the functions.
         if self.dtype == Dtype::F16 {
             text.push_str("enable f16;\n");
+        }
+        if self.cooperative {
+            text.push_str("enable wgpu_cooperative_matrix;\n");
         }
         let elem = self.dtype.name();
         let _ = writeln!(text, "alias Elem = {elem};\nalias Elem4 = vec4<{elem}>;");
@@ -166,8 +183,10 @@ impl Prelude {
 /// The device that launches are chosen for.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// What is stored and multiplied.
+    /// What is stored, and multiplied where nothing else is said: `F32` or `F16`.
     pub dtype: Dtype,
+    /// Linear ops over tokens are computed in 8 bits.
+    pub int8: bool,
     /// The device's features, masked by the caller's options.
     pub features: Features,
     /// The device's limits.
@@ -175,6 +194,8 @@ pub struct Target {
     /// A software adapter: unrolled loops compile slowly there (2 s for an 8x8 register tile on lavapipe), and many
     /// small workgroups cost more than few large ones.
     pub software: bool,
+    /// Which kernels to take; the defaults for what it does not say.
+    pub tuning: Tuning,
 }
 
 /// `cols` in whole `Elem4`s: the stride of an activation's rows.

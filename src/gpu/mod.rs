@@ -12,15 +12,18 @@ mod device;
 mod flight;
 pub mod kernel;
 pub mod kernels;
+pub mod measure;
 mod options;
 mod pipeline;
 mod profile;
+pub mod tuning;
 mod upload;
 pub mod weights;
 mod workspace;
 
 pub use device::{AdapterDescription, AdapterSelector, GpuDevice};
-pub use options::{Dtype, Features, GpuOptions};
+pub use options::{Cooperative, Dtype, Features, GpuOptions, TuningChoice};
+pub use tuning::Tuning;
 
 use crate::batch::Batch;
 use crate::error::{Error, Result, RunError};
@@ -77,18 +80,14 @@ impl GpuExecutor {
         device.health.check()?;
         let description = device.description();
         let features = description.features.masked(options.features);
-        if options.dtype == Dtype::Int8 {
-            return Err(Error::Device(format!("{description} computes in f32 and f16; int8 is for the device cpu")));
-        }
         if options.dtype == Dtype::F16 && !features.f16 {
             return Err(Error::Device(format!("{description} has no 16-bit floats in shaders; use dtype f32")));
         }
-        let target = Target {
-            dtype: options.dtype,
-            features,
-            limits: description.limits.clone(),
-            software: description.is_software(),
+        let tuning = match &options.tuning {
+            TuningChoice::Measured => device.tuning(options.dtype, features),
+            TuningChoice::Given(tuning) => tuning.clone(),
         };
+        let target = target(device, options.dtype, features, program.wide, tuning);
         let compiled = compile::compile(&program, &target)?;
         check_limits(&compiled, &target, description)?;
 
@@ -99,9 +98,9 @@ impl GpuExecutor {
             .collect();
         let uses = compiled.steps.iter().flatten().flat_map(|launch| &launch.slots).filter_map(|slot| match slot {
             Slot::Weight(weight) => Some(weight),
-            Slot::Value(_) | Slot::Unused => None,
+            Slot::Value(_) | Slot::Scratch(_) | Slot::Unused => None,
         });
-        let weights = Weights::upload(uses, &program, weights, options.dtype, device)?;
+        let weights = Weights::upload(uses, &program, weights, target.dtype, device)?;
         log::debug!("weights: {} bytes", weights.bytes());
         let (params, params_at) = upload_params(&compiled, device)?;
         let unused = create(device, "unused", 64, wgpu::BufferUsages::STORAGE)?;
@@ -116,7 +115,7 @@ impl GpuExecutor {
             params,
             params_at,
             unused,
-            elem_size: options.dtype.size() as u64,
+            dtype: target.dtype,
             memory_budget: options.memory_budget,
         };
         let (device, readback) = (device.clone(), Arc::default());
@@ -158,7 +157,7 @@ impl GpuExecutor {
             .scan(0, |offset, &value| {
                 let shape = program.shape(value);
                 let (rows, stride) = (shape.rows_in(batch.tokens(), batch.sequences()), stride4(shape.cols) * 4);
-                let part = Part { offset: *offset, rows, cols: shape.cols, stride, dtype: self.dtype };
+                let part = Part { offset: *offset, rows, cols: shape.cols, stride, dtype: self.fixed.dtype };
                 *offset += part.bytes() as u64;
                 Some(part)
             })
@@ -217,7 +216,7 @@ impl GpuExecutor {
                 Count::QueryTiles => query_tiles,
             };
             let [x, y, z] = launch.grid.workgroups(items, per_axis);
-            if x > 0 {
+            if x > 0 && launch.items.contains(&items) {
                 pass.set_pipeline(&pipeline.pipeline);
                 pass.set_bind_group(1, group, &[]);
                 pass.dispatch_workgroups(x, y, z);
@@ -296,6 +295,19 @@ impl Executor for GpuExecutor {
         let description = self.device.description();
         format!("{} ({:?}, {}, {})", description.name, description.backend, self.dtype.name(), self.features)
     }
+}
+
+/// What launches are chosen for. `wide`: as [`Program::wide`].
+fn target(device: &GpuDevice, dtype: Dtype, features: Features, wide: bool, tuning: Tuning) -> Target {
+    let description = device.description();
+    // In int8, everything but the linear ops is computed in what is fast and holds the model's numbers.
+    let (dtype, int8) = match dtype {
+        Dtype::Int8 if features.f16 && !wide => (Dtype::F16, true),
+        Dtype::Int8 => (Dtype::F32, true),
+        dtype => (dtype, false),
+    };
+    let (limits, software) = (description.limits.clone(), description.is_software());
+    Target { dtype, int8, features, limits, software, tuning }
 }
 
 /// A value in a read-back buffer.

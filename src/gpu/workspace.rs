@@ -4,6 +4,7 @@
 use super::compile::{Compiled, Launch, Slot};
 use super::device::GpuDevice;
 use super::kernel::{Binding, stride4};
+use super::options::Dtype;
 use super::pipeline::Pipeline;
 use super::weights::Weights;
 use crate::error::RunError;
@@ -13,6 +14,9 @@ use std::sync::Arc;
 /// Capacities are multiples of these.
 const TOKENS_STEP: usize = 1024;
 const SEQUENCES_STEP: usize = 64;
+
+/// Every value has room for whole blocks of so many rows: `linear_cooperative.wgsl` reads whole blocks.
+const BLOCK_ROWS: usize = 16;
 
 /// What every launch needs on the device and no batch changes.
 #[derive(Debug)]
@@ -27,7 +31,8 @@ pub(super) struct Fixed {
     pub params_at: Vec<Vec<u64>>,
     /// Zeros, for [`Slot::Unused`].
     pub unused: wgpu::Buffer,
-    pub elem_size: u64,
+    /// What values are stored in.
+    pub dtype: Dtype,
     pub memory_budget: Option<u64>,
 }
 
@@ -98,13 +103,16 @@ impl Workspace {
         self.allocated.as_ref()
     }
 
-    /// Bytes of each planned slot.
+    /// Bytes of each planned slot, and of the scratch rows.
     fn sizes(&self, tokens: usize, sequences: usize, fixed: &Fixed) -> Vec<u64> {
         let size = |shape: &crate::program::Shape| {
-            let rows = shape.rows_in(tokens, sequences).max(1) as u64;
-            rows * stride4(shape.cols) as u64 * 4 * fixed.elem_size
+            let rows = shape.rows_in(tokens, sequences).max(1).next_multiple_of(BLOCK_ROWS) as u64;
+            rows * stride4(shape.cols) as u64 * 4 * fixed.dtype.size() as u64
         };
-        self.plan.buffers.iter().map(|shape| size(shape).next_multiple_of(16)).collect()
+        let values = self.plan.buffers.iter().map(|shape| size(shape).next_multiple_of(16));
+        let [of_tokens, of_sequences] = fixed.compiled.scratch_words();
+        let scratch = (of_tokens * tokens).max(of_sequences * sequences) as u64 * 4;
+        values.chain([scratch]).collect()
     }
 
     /// Whether capacities lie within budget and limits. `wanted` is the batch's tokens, for the message.
@@ -181,6 +189,7 @@ impl Workspace {
             })
             .collect();
 
+        let scratch = buffer("scratch", sizes[values.len()].max(16), storage);
         let tiles = sequences + tokens / fixed.compiled.query_tile as usize;
         let quads = |rows: usize| rows.max(1) as u64 * 16; // vec4<u32>
         let batch = [
@@ -195,7 +204,9 @@ impl Workspace {
         let groups = fixed.compiled.steps.iter().zip(&fixed.pipelines).zip(&fixed.params_at);
         let groups = groups.map(|((launches, pipelines), params_at)| {
             let launches = launches.iter().zip(pipelines).zip(params_at);
-            launches.map(|((launch, pipeline), &at)| self.group(launch, pipeline, at, &values, fixed, device)).collect()
+            launches
+                .map(|((launch, pipeline), &at)| self.group(launch, pipeline, at, &values, &scratch, fixed, device))
+                .collect()
         });
         Allocated { groups: groups.collect(), values, batch, batch_group, bytes: sizes.iter().sum() }
     }
@@ -206,6 +217,7 @@ impl Workspace {
         pipeline: &Pipeline,
         params_at: u64,
         values: &[wgpu::Buffer],
+        scratch: &wgpu::Buffer,
         fixed: &Fixed,
         device: &GpuDevice,
     ) -> wgpu::BindGroup {
@@ -219,6 +231,7 @@ impl Workspace {
             Binding::Read | Binding::Write => match slots.next() {
                 Some(Slot::Value(value)) => values[self.plan.buffer_of[value.index()]].as_entire_binding(),
                 Some(Slot::Weight(weight)) => fixed.weights.buffer(weight).as_entire_binding(),
+                Some(Slot::Scratch(_)) => scratch.as_entire_binding(),
                 Some(Slot::Unused) | None => fixed.unused.as_entire_binding(),
             },
         });

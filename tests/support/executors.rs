@@ -5,7 +5,13 @@ use lexel::Result;
 use lexel::cpu::{CpuExecutor, CpuOptions};
 use lexel::executor::Executor;
 #[cfg(feature = "gpu")]
-use lexel::gpu::{self, AdapterSelector, Features, GpuDevice, GpuExecutor, GpuOptions};
+use lexel::gpu::kernel::Target;
+#[cfg(feature = "gpu")]
+use lexel::gpu::kernels::linear::candidates;
+#[cfg(feature = "gpu")]
+use lexel::gpu::tuning::RowClass;
+#[cfg(feature = "gpu")]
+use lexel::gpu::{self, AdapterSelector, Features, GpuDevice, GpuExecutor, GpuOptions, Tuning, TuningChoice};
 use lexel::program::{Program, TensorSpec, WeightSource};
 #[cfg(feature = "gpu")]
 use std::io::Write as _;
@@ -106,6 +112,41 @@ pub fn gpu() -> Vec<Kind> {
                 // In f16 without subgroups, the kernels are those of f32 with another type to load.
                 let variation = variation || again || (dtype == Dtype::F16 && !mask.subgroups);
                 kinds.push(Kind { name, dtype, variation, backend: Backend::Gpu(device.clone(), options) });
+            }
+        }
+    }
+    kinds
+}
+
+/// The GPU executor with each kernel of the matrix product that the adapter can run, whether it would choose it or not.
+#[cfg(feature = "gpu")]
+pub fn linear_kernels() -> Vec<Kind> {
+    let Some(device) = device() else { return Vec::new() };
+    let description = device.description();
+    let mut kinds: Vec<Kind> = Vec::new();
+    for (dtype, stored) in [(gpu::Dtype::F32, Dtype::F32), (gpu::Dtype::F16, Dtype::F16)] {
+        if stored == Dtype::F16 && !description.features.f16 {
+            continue;
+        }
+        let target = Target {
+            dtype,
+            int8: false,
+            features: description.features,
+            limits: description.limits.clone(),
+            software: false,
+            tuning: Tuning::default(),
+        };
+        for variant in RowClass::ALL.into_iter().flat_map(|rows| candidates(&target, rows)) {
+            let name = format!("gpu, {}, linear: {variant}", dtype.name());
+            if kinds.iter().all(|kind| kind.name != name) {
+                let tuning = TuningChoice::Given(Tuning::only(variant));
+                let options = GpuOptions { dtype, tuning, ..GpuOptions::default() };
+                kinds.push(Kind {
+                    name,
+                    dtype: stored,
+                    variation: true,
+                    backend: Backend::Gpu(device.clone(), options),
+                });
             }
         }
     }

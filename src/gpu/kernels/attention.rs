@@ -99,6 +99,7 @@ pub fn launches(op: &Attention, context: &Context) -> Result<Vec<Launch>> {
     Ok(vec![Launch {
         kernel,
         prelude,
+        items: Launch::ALWAYS,
         params: vec![],
         slots,
         grid: Grid { count: Count::QueryTiles, per_group: 1, columns: op.heads as u32 },

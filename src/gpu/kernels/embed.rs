@@ -67,6 +67,7 @@ pub fn launches(op: &Embed, context: &Context) -> Result<Vec<Launch>> {
         Launch {
             kernel: &EMBED,
             prelude: prelude.clone(),
+            items: Launch::ALWAYS,
             params: bytemuck::cast_slice(&params).to_vec(),
             slots: vec![
                 Slot::Weight(WeightUse { weight: largest.table, rows: range, packing: &ROWS }),

@@ -25,6 +25,7 @@ pub fn launches(op: &Experts, context: &Context) -> Result<Vec<Launch>> {
             .constant("STRIDE", 4 * stride4(shape.cols))
             .constant("LOGITS_STRIDE", 4 * stride4(experts))
             .constant("ROWS_ARE_TOKENS", shape.rows == Rows::Tokens),
+        items: Launch::ALWAYS,
         params: vec![],
         slots: vec![Slot::Value(op.x), Slot::Value(op.logits), Slot::Value(context.out)],
         grid: Grid { count: shape.rows.into(), per_group: 1, columns: 1 },

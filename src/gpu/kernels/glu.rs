@@ -29,6 +29,7 @@ pub fn launches(op: &Glu, context: &Context) -> Result<Vec<Launch>> {
             .constant("ACTIVATED", activated)
             .constant("MULTIPLIED", multiplied)
             .constant("ROWS_ARE_TOKENS", shape.rows == Rows::Tokens),
+        items: Launch::ALWAYS,
         params: vec![],
         slots: vec![Slot::Value(op.x), Slot::Value(context.out)],
         grid: Grid { count: shape.rows.into(), per_group: 1, columns: 1 },

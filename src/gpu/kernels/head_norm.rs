@@ -27,6 +27,7 @@ pub fn launches(op: &HeadNorm, context: &Context) -> Result<Vec<Launch>> {
             .constant("CENTRED", op.kind == NormKind::Layer)
             .constant("BIAS", op.bias.is_some())
             .constant("EPS", op.eps),
+        items: Launch::ALWAYS,
         params: vec![],
         slots: vec![
             Slot::Value(op.qkv),

@@ -29,6 +29,7 @@ pub fn launches(op: &Norm, context: &Context) -> Result<Vec<Launch>> {
             .constant("BIAS", op.bias.is_some())
             .constant("RESIDUAL", op.residual.is_some())
             .constant("EPS", op.eps),
+        items: Launch::ALWAYS,
         params: vec![],
         slots: vec![
             Slot::Value(op.x),

@@ -23,6 +23,7 @@ pub fn launches(op: &Normalize, context: &Context) -> Result<Vec<Launch>> {
             .constant("COLS", shape.cols)
             .constant("STRIDE4", stride4(shape.cols))
             .constant("ROWS_ARE_TOKENS", shape.rows == Rows::Tokens),
+        items: Launch::ALWAYS,
         params: vec![],
         slots: vec![Slot::Value(op.x), Slot::Value(context.out)],
         grid: Grid { count: shape.rows.into(), per_group, columns: 1 },

@@ -44,6 +44,7 @@ pub fn launches(op: &Pool, context: &Context) -> Result<Vec<Launch>> {
             .constant("LAST", block + 1 == op.modes.len())
             .constant("COLUMNS", COLUMNS)
             .constant("LANES", LANES),
+        items: Launch::ALWAYS,
         params: vec![],
         slots: vec![Slot::Value(op.x), Slot::Value(context.out)],
         grid: Grid { count: Count::Sequences, per_group: 1, columns: stride4(cols).div_ceil(COLUMNS) as u32 },

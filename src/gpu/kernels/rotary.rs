@@ -24,6 +24,7 @@ pub fn launches(op: &Rotary, context: &Context) -> Result<Vec<Launch>> {
             .constant("TABLE_STRIDE", 4 * stride4(op.head_dim))
             .constant("HEADS", op.heads)
             .constant("HEAD_DIM", op.head_dim),
+        items: Launch::ALWAYS,
         params: vec![],
         slots: vec![Slot::Value(op.qkv), Slot::Weight(table), Slot::Value(context.out)],
         grid: Grid { count: Count::Tokens, per_group: 1, columns: 1 },

@@ -23,6 +23,7 @@ pub fn launches(op: &Sum, context: &Context) -> Result<Vec<Launch>> {
             .constant("X_FACTOR", op.x_factor)
             .constant("FACTOR", op.factor)
             .constant("ROWS_ARE_TOKENS", shape.rows == Rows::Tokens),
+        items: Launch::ALWAYS,
         params: vec![],
         slots: vec![Slot::Value(op.x), Slot::Value(op.other), Slot::Value(context.out)],
         grid: Grid { count: shape.rows.into(), per_group: 1, columns: 1 },

@@ -1,9 +1,4 @@
-//! The matrix product with its epilogue: bias, activation, residual.
-//!
-//! Two algorithms over one packing:
-//!
-//! - `linear.wgsl`: register tiles fed from workgroup memory, for GPUs; needs no feature.
-//! - `linear_subgroup.wgsl`: broadcasts instead of barriers, for software adapters with a fixed subgroup size.
+//! Broadcasts instead of barriers, for software adapters with a fixed subgroup size.
 //!
 //! What decides on lavapipe (Mesa 22.3.6, LLVM 15, 8 lanes, AVX2 Zen 3; 512 x 384 x 384): a lane loads word by word, and
 //! each word is put into its vector through the stack, a failed store forwarding of about 25 cycles, against which the
@@ -13,116 +8,35 @@
 //! LLVM has a masked insertion, had reached 12.4. An array of sums that is indexed by a variable anywhere compiles for
 //! minutes.
 
-use crate::error::Result;
-use crate::gpu::compile::{Context, Grid, Launch, Slot};
-use crate::gpu::kernel::{Binding, Kernel, Target, stride4};
+use super::panels::{COLUMNS, PANELS};
+use super::{BINDINGS, Chosen};
+use crate::gpu::kernel::{Kernel, Prelude};
 use crate::gpu::options::Dtype;
-use crate::gpu::weights::{Packing, VECTOR, WeightUse, push_row};
-use crate::program::{Linear, Rows};
 use std::fmt::Write as _;
-
-const BINDINGS: &[Binding] = &[Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Write];
-
-static LINEAR: Kernel =
-    Kernel { name: "linear", source: include_str!("../../../shaders/linear.wgsl"), parts: &[], bindings: BINDINGS };
 
 static LINEAR_SUBGROUP: Kernel = Kernel {
     name: "linear_subgroup",
-    source: include_str!("../../../shaders/linear_subgroup.wgsl"),
+    source: include_str!("../../../../shaders/linear_subgroup.wgsl"),
     parts: &[],
     bindings: BINDINGS,
 };
 
-/// Output columns of a workgroup, and of a panel of packed weights.
-const COLUMNS: usize = 64;
-
-/// Panels of 64 output columns, each by input columns: `[ceil(out / 64), 4 * stride4(in), 64]` of `Elem`. The zeros behind
-/// the last input column cancel whatever the padding of x holds.
-static PANELS: Packing = Packing {
-    name: "linear panels of 64",
-    panel_rows: COLUMNS,
-    panel_bytes: |cols, dtype| stride4(cols) * 4 * COLUMNS * dtype.size(),
-    pack_panel: |values, cols, dtype, out| {
-        let mut column = [0.0; COLUMNS];
-        for k in 0..cols {
-            for (to, row) in column.iter_mut().zip(values.chunks(cols)) {
-                *to = row[k];
-            }
-            push_row(&column, COLUMNS, dtype, out);
-        }
-        push_row(&[], (stride4(cols) * 4 - cols) * COLUMNS, dtype, out);
-    },
-};
-
-/// Which kernel computes a matrix product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Variant {
-    /// `linear.wgsl` with so many rows a workgroup.
-    Tiled { rows: usize },
-    /// `linear_subgroup.wgsl` for so many lanes and rows a workgroup; `wide`: loads in 64-bit words.
-    Subgroup { lanes: usize, rows: usize, wide: bool },
-}
-
-/// The kernel for a device. There are few sequences in a batch: then few rows waste less and compile faster.
-fn choose(target: &Target, rows: Rows) -> Variant {
-    match target.features.subgroup_size {
-        Some(lanes @ (4 | 8 | 16)) if target.software => {
-            let lanes = lanes as usize;
-            let rows = if rows == Rows::Sequences { lanes } else { 32 };
-            Variant::Subgroup { lanes, rows, wide: target.features.int64 }
-        }
-        _ => Variant::Tiled { rows: if rows == Rows::Sequences { 16 } else { 64 } },
-    }
-}
-
-/// The launches of a matrix product. A weight that is larger than one binding is refused where it is uploaded.
-pub fn launches(op: &Linear, context: &Context) -> Result<Vec<Launch>> {
-    let (x, out) = (context.shape(op.x), context.out_shape());
-    let variant = choose(context.target, x.rows);
-    let mut prelude = context
-        .prelude()
-        .activation(op.activation)
-        .constant("IN4", stride4(x.cols))
-        .constant("OUT4", stride4(out.cols))
-        .constant("ROWS_ARE_TOKENS", x.rows == Rows::Tokens)
-        .constant("BIAS", op.bias.is_some())
-        .constant("RESIDUAL", op.residual.is_some());
-    let (kernel, rows) = match variant {
-        Variant::Tiled { rows } => {
-            prelude = prelude.constant("TILE_ROWS", rows);
-            (&LINEAR, rows)
-        }
-        Variant::Subgroup { lanes, rows, wide } => {
-            prelude = prelude
-                .constant("SUBGROUP_SIZE", lanes)
-                .constant("ROWS", rows)
-                .part(words(context.target.dtype, wide))
-                .part(unrolled(lanes, rows));
-            (&LINEAR_SUBGROUP, rows)
-        }
-    };
-    Ok(vec![Launch {
-        kernel,
-        prelude,
-        params: vec![],
-        slots: vec![
-            Slot::Value(op.x),
-            Slot::Weight(WeightUse::whole(op.weight, context.weight(op.weight), &PANELS)),
-            op.bias.map_or(Slot::Unused, |bias| Slot::Weight(WeightUse::whole(bias, context.weight(bias), &VECTOR))),
-            op.residual.map_or(Slot::Unused, Slot::Value),
-            Slot::Value(context.out),
-        ],
-        grid: Grid { count: x.rows.into(), per_group: rows as u32, columns: out.cols.div_ceil(COLUMNS) as u32 },
-    }])
+pub(super) fn choose(prelude: Prelude, dtype: Dtype, lanes: usize, rows: usize, wide: bool) -> Chosen {
+    let prelude = prelude
+        .constant("SUBGROUP_SIZE", lanes)
+        .constant("ROWS", rows)
+        .part(words(dtype, wide))
+        .part(unrolled(lanes, rows));
+    Chosen { kernel: &LINEAR_SUBGROUP, prelude, packing: &PANELS, tile: [rows, COLUMNS] }
 }
 
 /// How numbers are loaded two and four at once.
-pub(super) fn words(dtype: Dtype, wide: bool) -> &'static str {
+pub(in crate::gpu) fn words(dtype: Dtype, wide: bool) -> &'static str {
     match (dtype, wide) {
-        (Dtype::F32, false) => include_str!("../../../shaders/common/words_f32.wgsl"),
-        (Dtype::F32, true) => include_str!("../../../shaders/common/words_f32_int64.wgsl"),
-        (Dtype::F16, false) => include_str!("../../../shaders/common/words_f16.wgsl"),
-        (Dtype::F16, true) => include_str!("../../../shaders/common/words_f16_int64.wgsl"),
+        (Dtype::F32, false) => include_str!("../../../../shaders/common/words_f32.wgsl"),
+        (Dtype::F32, true) => include_str!("../../../../shaders/common/words_f32_int64.wgsl"),
+        (Dtype::F16, false) => include_str!("../../../../shaders/common/words_f16.wgsl"),
+        (Dtype::F16, true) => include_str!("../../../../shaders/common/words_f16_int64.wgsl"),
         (Dtype::Int8, _) => unreachable!("refused at load"),
     }
 }

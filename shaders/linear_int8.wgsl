@@ -1,0 +1,90 @@
+// y = activation(x * weight^T + bias) + residual, of x and weight in 8 bits.
+// A workgroup of 16 x 16 threads computes TILE_ROWS rows by 64 columns, each thread TILE_ROWS / 16 rows by 4 columns. It goes
+// through the inner columns 32 at a time, staged in workgroup memory. Within a GROUP of them sums are whole numbers, exact;
+// then x's scale of the group comes in, and behind the last one the weight's scale of the column.
+@group(1) @binding(0) var<storage, read> x: array<vec4<u32>>;      // [rows, STRIDE / 4]: as quantize.wgsl wrote it
+@group(1) @binding(1) var<storage, read> weight: array<vec4<u32>>; // [ceil(out / 64), 1 + GROUPS * GROUP_WORDS, 16]: scales first
+@group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;   // [OUT4]; if BIAS
+@group(1) @binding(3) var<storage, read> residual: array<Elem4>;   // [rows, OUT4]; if RESIDUAL
+@group(1) @binding(4) var<storage, read_write> out: array<Elem4>;  // [rows, OUT4]
+
+const COLUMNS4: u32 = 16u;
+const GROUP_WORDS: u32 = GROUP / 4u;
+const WORDS: u32 = GROUPS * GROUP_WORDS;
+const STEP: u32 = 8u; // words
+const ROWS_A_THREAD: u32 = TILE_ROWS / 16u;
+// Word by word, so that neighbouring threads' rows lie side by side; one more, for the banks.
+const X_STRIDE: u32 = TILE_ROWS + 1u;
+var<workgroup> x_tile: array<u32, STEP * X_STRIDE>;
+var<workgroup> w_tile: array<vec4<u32>, STEP * COLUMNS4>;
+
+fn scale_of(row: u32, group: u32) -> f32 {
+    return bitcast<f32>(x[row * (STRIDE / 4u) + WORDS / 4u + group / 4u][group % 4u]);
+}
+
+@compute @workgroup_size(16, 16)
+fn linear_int8(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_id) thread: vec3<u32>,
+    @builtin(local_invocation_index) index: u32,
+) {
+    let rows = row_count(ROWS_ARE_TOKENS);
+    let first = group_index(workgroup, workgroups) * TILE_ROWS;
+    if first >= rows {
+        return; // the whole workgroup
+    }
+    let panel = workgroup.z * (1u + WORDS) * COLUMNS4;
+    let x_row = thread.y * ROWS_A_THREAD;
+    var sums: array<vec4<f32>, ROWS_A_THREAD>;
+    for (var group = 0u; group < GROUPS; group++) {
+        var dots: array<vec4<i32>, ROWS_A_THREAD>;
+        for (var word = group * GROUP_WORDS; word < (group + 1u) * GROUP_WORDS; word += STEP) {
+            for (var i = index; i < TILE_ROWS * STEP / 4u; i += 256u) {
+                let row = i / (STEP / 4u);
+                let word4 = i % (STEP / 4u);
+                // Rows behind the last are computed from the last, and not written.
+                let words = x[min(first + row, rows - 1u) * (STRIDE / 4u) + word / 4u + word4];
+                let at = word4 * 4u * X_STRIDE + row;
+                x_tile[at] = words.x;
+                x_tile[at + X_STRIDE] = words.y;
+                x_tile[at + 2u * X_STRIDE] = words.z;
+                x_tile[at + 3u * X_STRIDE] = words.w;
+            }
+            if index < STEP * COLUMNS4 {
+                w_tile[index] = weight[panel + (1u + word) * COLUMNS4 + index];
+            }
+            workgroupBarrier();
+            for (var k = 0u; k < STEP; k++) {
+                let w = w_tile[k * COLUMNS4 + thread.x];
+                for (var i = 0u; i < ROWS_A_THREAD; i++) {
+                    let a = x_tile[k * X_STRIDE + x_row + i];
+                    dots[i] += vec4<i32>(
+                        dot4I8Packed(a, w.x), dot4I8Packed(a, w.y), dot4I8Packed(a, w.z), dot4I8Packed(a, w.w),
+                    );
+                }
+            }
+            workgroupBarrier();
+        }
+        for (var i = 0u; i < ROWS_A_THREAD; i++) {
+            sums[i] += vec4<f32>(dots[i]) * scale_of(min(first + x_row + i, rows - 1u), group);
+        }
+    }
+    let column = workgroup.z * COLUMNS4 + thread.x;
+    let w_scale = bitcast<vec4<f32>>(weight[panel + thread.x]);
+    for (var i = 0u; i < ROWS_A_THREAD; i++) {
+        let row = first + x_row + i;
+        if row < rows && column < OUT4 {
+            var y = sums[i] * w_scale;
+            if BIAS {
+                y += bias[column];
+            }
+            y = activation(y);
+            let at = row * OUT4 + column;
+            if RESIDUAL {
+                y += vec4<f32>(residual[at]);
+            }
+            out[at] = Elem4(y);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! In 8 bits: x by groups of its columns as it comes, the weight by output columns at load (W8A8), four products at a time.
+
+use super::panels::COLUMNS;
+use super::{BINDINGS, Chosen};
+use crate::gpu::compile::{Context, Grid, Launch, Scratch, Slot};
+use crate::gpu::kernel::{Binding, Kernel, Prelude, stride4};
+use crate::gpu::weights::Packing;
+use crate::program::{Linear, Rows};
+
+static QUANTIZE: Kernel = Kernel {
+    name: "quantize",
+    source: include_str!("../../../../shaders/quantize.wgsl"),
+    parts: &[],
+    bindings: &[Binding::Read, Binding::Write],
+};
+
+static LINEAR_INT8: Kernel = Kernel {
+    name: "linear_int8",
+    source: include_str!("../../../../shaders/linear_int8.wgsl"),
+    parts: &[],
+    bindings: BINDINGS,
+};
+
+/// Inner columns of x that share a scale. One scale a row loses more to a single large value.
+const GROUP: usize = 128;
+
+/// The largest number that a value becomes.
+const LARGEST: f32 = 127.0;
+
+/// Panels of 64 output columns: `[ceil(out / 64), 1 + ceil(in / 128) * 32, 64]` words. First the scale of each column, an
+/// `f32`; then its numbers, four inner columns a word, with zeros up to a whole group.
+pub(super) static INT8_PANELS: Packing = Packing {
+    name: "linear panels of 64 in 8 bits",
+    panel_rows: COLUMNS,
+    panel_bytes: |cols, _| (1 + words(cols)) * COLUMNS * 4,
+    pack_panel: |values, cols, _, out| {
+        let scale = |row: &[f32]| row.iter().fold(0.0f32, |most, x| most.max(x.abs())) / LARGEST;
+        let scales: Vec<f32> = values.chunks(cols).map(scale).chain(std::iter::repeat(0.0)).take(COLUMNS).collect();
+        out.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
+        for first in (0..words(cols)).map(|word| word * 4) {
+            for (row, &scale) in scales.iter().enumerate() {
+                let number = |k: usize| values.get(row * cols + k).filter(|_| k < cols && scale > 0.0);
+                out.extend((first..first + 4).map(|k| number(k).map_or(0, |x| (x / scale).round() as i8 as u8)));
+            }
+        }
+    },
+};
+
+fn groups(cols: usize) -> usize {
+    cols.div_ceil(GROUP)
+}
+
+/// Words of a row: whole groups.
+fn words(cols: usize) -> usize {
+    groups(cols) * GROUP / 4
+}
+
+/// Words of a row of x with its scales: a multiple of four.
+fn stride(cols: usize) -> usize {
+    words(cols) + groups(cols).next_multiple_of(4)
+}
+
+/// Where a step's x lies in 8 bits.
+pub(super) fn quantized(op: &Linear, context: &Context) -> Slot {
+    let x = context.shape(op.x);
+    Slot::Scratch(Scratch { rows: x.rows, words: stride(x.cols) })
+}
+
+/// Turns x into 8 bits.
+pub(super) fn quantize(op: &Linear, context: &Context) -> Launch {
+    let x = context.shape(op.x);
+    let rows = (8 / groups(x.cols)).max(1);
+    Launch {
+        kernel: &QUANTIZE,
+        prelude: constants(context.prelude(), x.cols)
+            .constant("IN4", stride4(x.cols))
+            .constant("COLS", x.cols)
+            .constant("ROWS", rows)
+            .constant("ROWS_ARE_TOKENS", x.rows == Rows::Tokens),
+        params: vec![],
+        slots: vec![Slot::Value(op.x), quantized(op, context)],
+        grid: Grid { count: x.rows.into(), per_group: rows as u32, columns: 1 },
+        items: Launch::ALWAYS,
+    }
+}
+
+fn constants(prelude: Prelude, cols: usize) -> Prelude {
+    prelude.constant("GROUP", GROUP).constant("GROUPS", groups(cols)).constant("STRIDE", stride(cols))
+}
+
+pub(super) fn choose(prelude: Prelude, cols: usize, rows: usize) -> Chosen {
+    let prelude = constants(prelude, cols).constant("TILE_ROWS", rows);
+    Chosen { kernel: &LINEAR_INT8, prelude, packing: &INT8_PANELS, tile: [rows, COLUMNS] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::options::Dtype;
+
+    #[test]
+    fn a_panel_has_the_scales_and_then_the_numbers_of_each_column() {
+        let cols = 6;
+        let values = [0.0, 1.0, -2.0, 0.5, 254.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        let mut out = Vec::new();
+        (INT8_PANELS.pack_panel)(&values, cols, Dtype::F16, &mut out);
+        assert_eq!(out.len(), (INT8_PANELS.panel_bytes)(cols, Dtype::F16));
+        assert_eq!(out[..4], 2.0f32.to_le_bytes());
+        assert_eq!(out[4..8], [0; 4], "a column of zeros");
+        let word = |word: usize, column: usize| &out[(1 + word) * COLUMNS * 4 + column * 4..][..4];
+        assert_eq!(word(0, 0), [0, 1, 255, 0], "1 / 2 rounds away from zero, 0.5 / 2 towards it");
+        assert_eq!(word(1, 0), [127, 2, 0, 0]);
+        assert_eq!(word(1, 1), [0; 4]);
+        assert_eq!(word(31, 0), [0; 4]);
+    }
+}

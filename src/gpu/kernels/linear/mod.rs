@@ -1,0 +1,231 @@
+//! The matrix product with its epilogue: bias, activation, residual. Several algorithms, of which a device's
+//! [`Tuning`](crate::gpu::tuning::Tuning) names one for each class of shapes:
+//!
+//! - [`tiled`]: register tiles fed from workgroup memory; needs no feature;
+//! - [`few`]: for few rows, the inner columns shared out among threads; needs no feature;
+//! - [`subgroup`]: broadcasts instead of barriers, for software adapters with a fixed subgroup size;
+//! - [`cooperative`]: the device's matrix units, in f16 (and in f32 where they have it);
+//! - [`int8`]: in 8 bits, four products at a time.
+
+mod cooperative;
+mod few;
+mod int8;
+mod panels;
+mod subgroup;
+mod tiled;
+
+pub(super) use subgroup::words;
+
+use crate::error::Result;
+use crate::gpu::compile::{Context, Grid, Launch, Slot};
+use crate::gpu::kernel::{Binding, Kernel, Prelude, Target, stride4};
+use crate::gpu::tuning::{Class, RowClass};
+use crate::gpu::weights::{Packing, VECTOR, WeightUse};
+use crate::program::{Linear, Rows};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// What every kernel of this op binds: x, weight, bias, residual, out.
+const BINDINGS: &[Binding] = &[Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Write];
+
+/// Which kernel computes a matrix product, and in which tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variant {
+    /// `linear.wgsl`: a workgroup takes `rows` rows by `panels` panels of 64 columns.
+    Tiled {
+        /// A multiple of 16.
+        rows: usize,
+        /// 1 or 2.
+        panels: usize,
+    },
+    /// `linear_few.wgsl`: 4 rows by 64 columns.
+    Few,
+    /// `linear_subgroup.wgsl`: `rows` rows by 64 columns.
+    Subgroup {
+        /// Lanes of a subgroup: 4, 8 or 16.
+        lanes: usize,
+        /// A multiple of `lanes`.
+        rows: usize,
+        /// Loads in 64-bit words.
+        wide: bool,
+    },
+    /// `linear_cooperative.wgsl`: 2 x 2 parts of `rows` x `columns` blocks of `size` x `size`.
+    Cooperative {
+        /// 8 or 16.
+        size: usize,
+        /// Blocks of a part, down.
+        rows: usize,
+        /// Blocks of a part, across.
+        columns: usize,
+    },
+    /// `quantize.wgsl` and `linear_int8.wgsl`: `rows` rows by 64 columns.
+    Int8 {
+        /// A multiple of 16.
+        rows: usize,
+    },
+}
+
+/// `tiled 64 x 64`
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Variant::Tiled { rows, panels } => write!(f, "tiled {rows} x {}", panels * panels::COLUMNS),
+            Variant::Few => f.write_str("few rows"),
+            Variant::Int8 { rows } => write!(f, "int8 {rows} x {}", panels::COLUMNS),
+            Variant::Subgroup { lanes, rows, .. } => write!(f, "subgroups of {lanes}, {rows} x {}", panels::COLUMNS),
+            Variant::Cooperative { size, rows, columns } => {
+                let parts = cooperative::PARTS_DOWN * size;
+                write!(f, "cooperative {} x {} of {size} x {size}", parts * rows, parts * columns)
+            }
+        }
+    }
+}
+
+/// What a variant is, for one product.
+struct Chosen {
+    kernel: &'static Kernel,
+    prelude: Prelude,
+    packing: &'static Packing,
+    /// Rows and columns of a workgroup.
+    tile: [usize; 2],
+}
+
+impl Variant {
+    /// How it wants the weight to lie: variants of one packing can share a weight.
+    pub fn packing(self) -> &'static Packing {
+        match self {
+            Variant::Tiled { .. } | Variant::Few | Variant::Subgroup { .. } => &panels::PANELS,
+            Variant::Cooperative { size, .. } => cooperative::packing(size),
+            Variant::Int8 { .. } => &int8::INT8_PANELS,
+        }
+    }
+
+    /// Whether it can compute a product of `cols` inner columns on a device.
+    pub fn fits(self, target: &Target, cols: usize) -> bool {
+        match self {
+            Variant::Tiled { .. } | Variant::Few => true,
+            Variant::Int8 { .. } => target.int8,
+            Variant::Subgroup { lanes, .. } => target.features.subgroup_size == Some(lanes as u32),
+            Variant::Cooperative { size, .. } => {
+                target.features.cooperative.size(target.dtype) == Some(size as u32) && cols.is_multiple_of(size)
+            }
+        }
+    }
+
+    /// `cols` inner columns.
+    fn choose(self, prelude: Prelude, target: &Target, cols: usize) -> Chosen {
+        match self {
+            Variant::Tiled { rows, panels } => tiled::choose(prelude, rows, panels),
+            Variant::Few => few::choose(prelude),
+            Variant::Int8 { rows } => int8::choose(prelude, cols, rows),
+            Variant::Subgroup { lanes, rows, wide } => subgroup::choose(prelude, target.dtype, lanes, rows, wide),
+            Variant::Cooperative { size, rows, columns } => cooperative::choose(prelude, target, size, rows, columns),
+        }
+    }
+}
+
+/// The variants worth measuring on a device for a class of shapes.
+pub fn candidates(target: &Target, rows: RowClass) -> Vec<Variant> {
+    if target.int8 {
+        return [16, 32, 64, 128].map(|rows| Variant::Int8 { rows }).to_vec();
+    }
+    let mut variants = vec![Variant::Tiled { rows: 32, panels: 1 }, Variant::Tiled { rows: 64, panels: 1 }];
+    match rows {
+        RowClass::Few => variants.insert(0, Variant::Few),
+        RowClass::Some => {}
+        RowClass::Many => {
+            variants.extend([Variant::Tiled { rows: 128, panels: 1 }, Variant::Tiled { rows: 128, panels: 2 }])
+        }
+    }
+    if let Some(size) = target.features.cooperative.size(target.dtype) {
+        let blocks: &[(usize, usize)] = match rows {
+            RowClass::Few => &[(1, 2), (1, 4)],
+            RowClass::Some => &[(1, 2), (2, 2), (2, 4)],
+            RowClass::Many => &[(2, 2), (2, 4), (4, 2), (4, 4)],
+        };
+        let size = size as usize;
+        variants.extend(blocks.iter().map(|&(rows, columns)| Variant::Cooperative { size, rows, columns }));
+    }
+    variants
+}
+
+/// What a device gets that has not been measured. Cooperative matrices need a measurement, which is also their test.
+fn default_variant(target: &Target, rows: RowClass) -> Variant {
+    match (target.features.subgroup_size, rows) {
+        (_, RowClass::Many) if target.int8 => Variant::Int8 { rows: 64 },
+        _ if target.int8 => Variant::Int8 { rows: 32 },
+        (Some(lanes @ (4 | 8 | 16)), _) if target.software => {
+            let lanes = lanes as usize;
+            Variant::Subgroup { lanes, rows: 32, wide: target.features.int64 }
+        }
+        (_, RowClass::Many) => Variant::Tiled { rows: 64, panels: 1 },
+        _ if target.software => Variant::Tiled { rows: 64, panels: 1 },
+        (_, RowClass::Some) => Variant::Tiled { rows: 32, panels: 1 },
+        (_, RowClass::Few) => Variant::Few,
+    }
+}
+
+/// What one product gets: a variant for each range of row counts, all of one packing.
+fn choose(target: &Target, rows: Rows, [outer, cols]: [usize; 2]) -> Vec<(Range<u32>, Variant)> {
+    if target.software && rows == Rows::Sequences && target.tuning.is_empty() {
+        // Few rows compile faster, and waste less on few sequences.
+        let variant = match default_variant(target, RowClass::Few) {
+            Variant::Subgroup { lanes, wide, .. } => Variant::Subgroup { lanes, rows: lanes, wide },
+            _ => Variant::Tiled { rows: 16, panels: 1 },
+        };
+        return vec![(Launch::ALWAYS, variant)];
+    }
+    let pick = |rows| {
+        let tuned = target.tuning.linear(Class::new(rows, outer)).filter(|variant| variant.fits(target, cols));
+        tuned.unwrap_or_else(|| default_variant(target, rows))
+    };
+    let packing = pick(RowClass::Many).packing().name;
+    let mut chosen: Vec<(Range<u32>, Variant)> = Vec::new();
+    for rows in RowClass::ALL {
+        let variant = Some(pick(rows)).filter(|variant| variant.packing().name == packing);
+        let variant = variant.unwrap_or_else(|| pick(RowClass::Many));
+        match chosen.last_mut() {
+            Some((range, last)) if *last == variant => range.end = rows.range().end,
+            _ => chosen.push((rows.range(), variant)),
+        }
+    }
+    chosen
+}
+
+/// The launches of a matrix product. A weight that is larger than one binding is refused where it is uploaded.
+pub fn launches(op: &Linear, context: &Context) -> Result<Vec<Launch>> {
+    let (x, out) = (context.shape(op.x), context.out_shape());
+    // What is computed once a sequence, the heads, takes little time and stays exact.
+    let int8 = context.target.int8 && x.rows == Rows::Tokens;
+    let target = Target { int8, ..context.target.clone() };
+    let prelude = context
+        .prelude()
+        .activation(op.activation)
+        .constant("OUT4", stride4(out.cols))
+        .constant("ROWS_ARE_TOKENS", x.rows == Rows::Tokens)
+        .constant("BIAS", op.bias.is_some())
+        .constant("RESIDUAL", op.residual.is_some());
+    let prelude = if int8 { prelude } else { prelude.constant("IN4", stride4(x.cols)) };
+    let vector = |id| Slot::Weight(WeightUse::whole(id, context.weight(id), &VECTOR));
+    let product = |(items, variant): (Range<u32>, Variant)| {
+        let Chosen { kernel, prelude, packing, tile: [rows, columns] } =
+            variant.choose(prelude.clone(), &target, x.cols);
+        Launch {
+            kernel,
+            prelude,
+            params: vec![],
+            slots: vec![
+                if int8 { int8::quantized(op, context) } else { Slot::Value(op.x) },
+                Slot::Weight(WeightUse::whole(op.weight, context.weight(op.weight), packing)),
+                op.bias.map_or(Slot::Unused, vector),
+                op.residual.map_or(Slot::Unused, Slot::Value),
+                Slot::Value(context.out),
+            ],
+            grid: Grid { count: x.rows.into(), per_group: rows as u32, columns: out.cols.div_ceil(columns) as u32 },
+            items,
+        }
+    };
+    let products = choose(&target, x.rows, [out.cols, x.cols]).into_iter().map(product);
+    Ok(int8.then(|| int8::quantize(op, context)).into_iter().chain(products).collect())
+}

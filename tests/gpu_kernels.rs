@@ -1,0 +1,100 @@
+//! Kernels that a device is given by measurement or by dtype: the measurement itself, and 8 bits.
+
+#![cfg(feature = "gpu")]
+
+mod support;
+
+use lexel::executor::Executor;
+use lexel::gpu::measure::measure;
+use lexel::gpu::tuning::{Class, RowClass};
+use lexel::gpu::{Dtype, Features, GpuDevice, GpuExecutor, GpuOptions, Tuning};
+use lexel::program::*;
+use std::sync::Arc;
+use std::time::Duration;
+use support::case::input;
+use support::data::{Fill, TestWeights, batch};
+use support::executors::device;
+use support::programs::{BertShape, MINILM, bert};
+
+/// The adapter, or a visible skip.
+macro_rules! device {
+    () => {
+        match device() {
+            Some(device) => device,
+            None => return,
+        }
+    };
+}
+
+fn load(program: &Arc<Program>, weights: &dyn WeightSource, device: &Arc<GpuDevice>, dtype: Dtype) -> GpuExecutor {
+    let options = GpuOptions { dtype, ..GpuOptions::default() };
+    GpuExecutor::load(program.clone(), weights, device, &options).unwrap()
+}
+
+#[test]
+fn a_measurement_finds_a_kernel_for_each_class_and_every_kernel_right() {
+    let device = device!();
+    let measured = measure(&device, Dtype::F32, Features::none(), Duration::from_secs(60));
+    if measured.trials.is_empty() {
+        return eprintln!("SKIPPED: {} has no clock", device.description());
+    }
+    for trial in &measured.trials {
+        assert!(trial.flops.as_ref().is_ok_and(|flops| *flops > 0.0), "{trial:?}");
+    }
+    for (rows, wide) in RowClass::ALL.into_iter().flat_map(|rows| [(rows, false), (rows, true)]) {
+        let class = Class { rows, wide };
+        let best = measured.tuning.linear(class).unwrap_or_else(|| panic!("nothing for {class}"));
+        let of_class = measured.trials.iter().filter(|trial| trial.class == class);
+        let fastest = of_class.max_by(|a, b| a.flops.as_ref().unwrap().total_cmp(b.flops.as_ref().unwrap())).unwrap();
+        assert_eq!(best, fastest.variant, "{class}");
+    }
+    let text = serde_json::to_string(&measured.tuning).unwrap();
+    assert_eq!(serde_json::from_str::<Tuning>(&text).unwrap(), measured.tuning, "{text}");
+}
+
+/// What rounding to 8 bits costs: the errors of a sum's terms are independent, so theirs stays well below a hundredth of it.
+#[test]
+fn products_in_8_bits_are_off_by_their_rounding_and_no_more() {
+    let device = device!();
+    let weights = TestWeights::default().with("x", Fill::Random { mean: 0.2, deviation: 1.0 });
+    for (inner, outer) in [(37, 36), (128, 127), (300, 129), (384, 256), (1100, 70)] {
+        let mut b = Builder::new();
+        let x = input(&mut b, "x", inner);
+        let residual = input(&mut b, "x.residual", outer);
+        let (weight, bias) = (b.matrix("weight", outer, inner), Some(b.vector("bias", outer)));
+        b.label("product");
+        let y = b.linear(Linear { x, weight, bias, activation: Activation::Relu, residual: Some(residual) });
+        let pooled = b.pool(Pool { x: y, modes: vec![PoolMode::Mean] });
+        let program = Arc::new(b.finish(pooled, y));
+        let executor = load(&program, &weights, &device, Dtype::Int8);
+        for rows in [1, 16, 33, 260] {
+            let batch = batch(&[rows]);
+            let trace = executor.trace(&batch).unwrap();
+            let [got, x] = [y, x].map(|value| &trace[value.index()]);
+            let want =
+                support::naive::step(&program, &weights, &batch, y.index(), |value| (&trace[value.index()]).into());
+            let errors = got.data.iter().zip(&want.data).map(|(got, want)| f64::from(*got) - want);
+            let (square, most) = errors.fold((0.0, 0.0f64), |(sum, most), e| (sum + e * e, most.max(e.abs())));
+            let rms = (square / want.data.len() as f64).sqrt();
+            let size = (x.data.iter().map(|x| f64::from(x * x)).sum::<f64>() / x.data.len() as f64).sqrt();
+            let place = format!("{inner} -> {outer}, {rows} rows: {rms:.2e}, at most {most:.2e}, of {size:.2e}");
+            assert!(rms <= 0.01 * size && most <= 0.06 * size, "{place}");
+        }
+    }
+}
+
+#[test]
+fn a_model_in_8_bits_stays_close_to_f32() {
+    let device = device!();
+    let shape = BertShape { layers: 2, ..MINILM };
+    let program = Arc::new(bert(shape));
+    let weights = TestWeights::default();
+    let batch = batch(&[5, 130, 28, 1, 17]);
+    let [single, int8] = [Dtype::F32, Dtype::Int8].map(|dtype| {
+        load(&program, &weights, &device, dtype).submit(batch.clone(), Output::Sentences).unwrap().wait().unwrap()
+    });
+    for s in 0..batch.sequences() {
+        let cosine: f32 = single.row(s).iter().zip(int8.row(s)).map(|(a, b)| a * b).sum();
+        assert!(cosine >= 0.999, "sequence {s}: cosine {cosine}");
+    }
+}
