@@ -2,10 +2,11 @@
 
 use crate::cpu::{CpuExecutor, CpuOptions};
 use crate::error::{Error, Result};
-use crate::executor::{Dtype, Executor};
+use crate::executor::{Executor, ExecutorOptions};
 #[cfg(feature = "gpu")]
 use crate::gpu::{AdapterSelector, GpuDevice, GpuExecutor, GpuOptions};
 use crate::program::{Program, WeightSource};
+use crate::several::Several;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -20,8 +21,12 @@ pub enum Device {
     Cpu,
     /// A real GPU: discrete before integrated before virtual. An error where there is none.
     Gpu,
+    /// One of the real GPUs, counted from 0 in the order of [`GpuDevice::adapters`](crate::gpu::GpuDevice::adapters).
+    Nth(usize),
     /// The adapter whose name contains this, whatever its kind; `llvmpipe` is Mesa's software adapter.
     Named(String),
+    /// All of these: each computes the next batch when it has room. If one is lost, the others go on.
+    Several(Vec<Device>),
     /// A device that the application opened, maybe its own.
     #[cfg(feature = "gpu")]
     Shared(Arc<GpuDevice>),
@@ -33,26 +38,40 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] if there is no such device or it cannot run the program; [`Error::Weight`] and others of the
     /// source of the weights.
-    pub fn load(&self, program: Arc<Program>, weights: &dyn WeightSource, dtype: Dtype) -> Result<Arc<dyn Executor>> {
+    pub fn load(
+        &self,
+        program: Arc<Program>,
+        weights: &dyn WeightSource,
+        options: &ExecutorOptions,
+    ) -> Result<Arc<dyn Executor>> {
         match self {
             Device::Auto => match std::env::var("LEXEL_DEVICE") {
                 Ok(name) if !name.is_empty() && name != "auto" => {
                     log::info!("LEXEL_DEVICE={name}");
-                    name.parse::<Device>()?.load(program, weights, dtype)
+                    name.parse::<Device>()?.load(program, weights, options)
                 }
-                _ => auto(program, weights, dtype),
+                _ => auto(program, weights, options),
             },
-            Device::Cpu => cpu(program, weights, dtype),
+            Device::Cpu => cpu(program, weights, options),
             #[cfg(feature = "gpu")]
-            Device::Gpu => gpu(&GpuDevice::open(&AdapterSelector::Auto)?, program, weights, dtype),
+            Device::Gpu => gpu(&GpuDevice::open(&AdapterSelector::Auto)?, program, weights, options),
             #[cfg(feature = "gpu")]
             Device::Named(name) => {
-                gpu(&GpuDevice::open(&AdapterSelector::Name(name.clone()))?, program, weights, dtype)
+                gpu(&GpuDevice::open(&AdapterSelector::Name(name.clone()))?, program, weights, options)
+            }
+            Device::Several(devices) if devices.is_empty() => {
+                Err(Error::InvalidInput("the list of devices is empty: give at least one".into()))
+            }
+            Device::Several(devices) => {
+                let load = |device: &Device| device.load(program.clone(), weights, options);
+                Ok(Arc::new(Several::new(devices.iter().map(load).collect::<Result<_>>()?)))
             }
             #[cfg(feature = "gpu")]
-            Device::Shared(device) => gpu(device, program, weights, dtype),
+            Device::Nth(index) => gpu(&GpuDevice::open(&AdapterSelector::Nth(*index))?, program, weights, options),
+            #[cfg(feature = "gpu")]
+            Device::Shared(device) => gpu(device, program, weights, options),
             #[cfg(not(feature = "gpu"))]
-            Device::Gpu | Device::Named(_) => Err(Error::Device(
+            Device::Gpu | Device::Nth(_) | Device::Named(_) => Err(Error::Device(
                 "this build of lexel has no GPU support: build it with the feature 'gpu', or use the device 'cpu'"
                     .into(),
             )),
@@ -61,19 +80,19 @@ impl Device {
 }
 
 #[cfg(feature = "gpu")]
-fn auto(program: Arc<Program>, weights: &dyn WeightSource, dtype: Dtype) -> Result<Arc<dyn Executor>> {
+fn auto(program: Arc<Program>, weights: &dyn WeightSource, options: &ExecutorOptions) -> Result<Arc<dyn Executor>> {
     match GpuDevice::open(&AdapterSelector::Auto) {
-        Ok(device) => gpu(&device, program, weights, dtype),
+        Ok(device) => gpu(&device, program, weights, options),
         Err(reason) => {
             log::info!("using the CPU: {reason}");
-            cpu(program, weights, dtype)
+            cpu(program, weights, options)
         }
     }
 }
 
 #[cfg(not(feature = "gpu"))]
-fn auto(program: Arc<Program>, weights: &dyn WeightSource, dtype: Dtype) -> Result<Arc<dyn Executor>> {
-    cpu(program, weights, dtype)
+fn auto(program: Arc<Program>, weights: &dyn WeightSource, options: &ExecutorOptions) -> Result<Arc<dyn Executor>> {
+    cpu(program, weights, options)
 }
 
 #[cfg(feature = "gpu")]
@@ -81,27 +100,79 @@ fn gpu(
     device: &Arc<GpuDevice>,
     program: Arc<Program>,
     weights: &dyn WeightSource,
-    dtype: Dtype,
+    options: &ExecutorOptions,
 ) -> Result<Arc<dyn Executor>> {
-    let options = GpuOptions { dtype, ..GpuOptions::default() };
+    let submission_limit = options.interactive.then_some(GpuOptions::INTERACTIVE);
+    let options = GpuOptions { dtype: options.dtype, submission_limit, ..GpuOptions::default() };
     Ok(Arc::new(GpuExecutor::load(program, weights, device, &options)?))
 }
 
-fn cpu(program: Arc<Program>, weights: &dyn WeightSource, dtype: Dtype) -> Result<Arc<dyn Executor>> {
-    Ok(Arc::new(CpuExecutor::load(program, weights, &CpuOptions { dtype, ..CpuOptions::default() })?))
+fn cpu(program: Arc<Program>, weights: &dyn WeightSource, options: &ExecutorOptions) -> Result<Arc<dyn Executor>> {
+    Ok(Arc::new(CpuExecutor::load(program, weights, &CpuOptions { dtype: options.dtype, ..CpuOptions::default() })?))
 }
 
 impl FromStr for Device {
     type Err = Error;
 
-    /// `auto`, `cpu`, `gpu`, or part of an adapter's name.
+    /// `auto`, `cpu`, `gpu`, `gpu0`, `gpu1`, ..., part of an adapter's name, or several of these (but `auto`) with commas
+    /// between. A comma in parentheses belongs to a name: `llvmpipe (LLVM 15.0.6, 256 bits)`.
     fn from_str(name: &str) -> Result<Device> {
-        Ok(match name {
-            "" => return Err(Error::InvalidInput("the device's name is empty: give auto, cpu, gpu or a name".into())),
-            "auto" => Device::Auto,
-            "cpu" => Device::Cpu,
-            "gpu" => Device::Gpu,
-            name => Device::Named(name.to_string()),
-        })
+        let names: Vec<&str> = split(name).map(str::trim).collect();
+        if let Some((i, name)) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+            let place = i + 1;
+            return Err(Error::InvalidInput(format!(
+                "the device {name} is there twice, again at place {place}: name each once"
+            )));
+        }
+        match &names[..] {
+            [name] => one(name),
+            names if names.contains(&"auto") => Err(Error::InvalidInput(format!(
+                "devices {name}: auto stands alone; name the devices (see `lexel devices`)"
+            ))),
+            names => Ok(Device::Several(names.iter().map(|name| one(name)).collect::<Result<_>>()?)),
+        }
+    }
+}
+
+/// At the commas outside of parentheses.
+fn split(names: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0;
+    names.split(move |c| {
+        depth += (c == '(') as i32 - (c == ')') as i32;
+        c == ',' && depth == 0
+    })
+}
+
+fn one(name: &str) -> Result<Device> {
+    Ok(match name {
+        "" => return Err(Error::InvalidInput("the device's name is empty: give auto, cpu, gpu or a name".into())),
+        "auto" => Device::Auto,
+        "cpu" => Device::Cpu,
+        "gpu" => Device::Gpu,
+        name => match name.strip_prefix("gpu").map(str::parse) {
+            Some(Ok(index)) => Device::Nth(index),
+            _ => Device::Named(name.to_string()),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_devices() {
+        let parse = |name: &str| name.parse::<Device>();
+        assert!(matches!(parse("cpu"), Ok(Device::Cpu)));
+        assert!(matches!(parse("gpu12"), Ok(Device::Nth(12))));
+        assert!(matches!(parse("gpux"), Ok(Device::Named(name)) if name == "gpux"));
+        let name = "llvmpipe (LLVM 15.0.6, 256 bits)";
+        assert!(matches!(parse(name), Ok(Device::Named(named)) if named == name));
+        let Ok(Device::Several(devices)) = parse(&format!("gpu0, {name},cpu")) else { panic!("three devices") };
+        assert!(matches!(&devices[..], [Device::Nth(0), Device::Named(named), Device::Cpu] if named == name));
+        for (name, expected) in [("", "empty"), ("cpu,", "empty"), ("cpu,gpu0,cpu", "twice"), ("cpu,auto", "alone")] {
+            let error = parse(name).err().unwrap().to_string();
+            assert!(error.contains(expected), "{name}: {error}");
+        }
     }
 }

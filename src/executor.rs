@@ -1,4 +1,5 @@
 //! What runs a program. Two implementers: `cpu` and `gpu`. They share nothing but this trait, so they can check each other.
+//! `several` is made of some of them.
 
 use crate::batch::Batch;
 use crate::error::{Error, RunError};
@@ -7,6 +8,7 @@ use crate::program::Output;
 use futures::channel::oneshot;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -55,6 +57,25 @@ impl std::str::FromStr for Dtype {
     }
 }
 
+/// How a program is loaded onto any device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExecutorOptions {
+    /// What is computed in.
+    pub dtype: Dtype,
+    /// Someone works at this machine: on a GPU, keep each submission short enough that no frame is late.
+    pub interactive: bool,
+}
+
+/// The most that a device does a second, in the way that its programs are profiled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ceilings {
+    /// 10^9 multiplications and additions a second: of f32 in registers on a GPU, whose matrix units are beyond this; of a
+    /// product in the executor's dtype on a core of a CPU.
+    pub gflops: f64,
+    /// 10^9 bytes a second, read and written by a copy.
+    pub gb_per_s: f64,
+}
+
 /// A program compiled for a device, with its weights there.
 pub trait Executor: Send + Sync {
     /// Starts a batch and returns at once; several may be in flight. The result is the requested value's rows: one for
@@ -74,6 +95,12 @@ pub trait Executor: Send + Sync {
     /// As [`Executor::submit`]; [`RunError::InvalidBatch`] if the device has no clock for it.
     fn profile(&self, batch: &Batch) -> Result<Vec<Duration>, RunError>;
 
+    /// Measures what the steps of a profile can be held against, in some 100 ms.
+    ///
+    /// # Errors
+    /// [`RunError::DeviceLost`] if the device is gone.
+    fn ceilings(&self) -> Result<Ceilings, RunError>;
+
     /// Batches in flight that keep the device busy; more bring nothing.
     fn in_flight(&self) -> usize;
 
@@ -82,8 +109,21 @@ pub trait Executor: Send + Sync {
         1
     }
 
-    /// The batch size, in tokens, at which the device runs well.
+    /// The batch size, in tokens, at which the device runs well. An executor that learns it answers differently over time.
     fn batch_tokens(&self) -> usize;
+
+    /// The executors that it is made of, where it is several: the scheduler gives each batches of its own.
+    fn members(&self) -> &[Arc<dyn Executor>] {
+        &[]
+    }
+
+    /// Whether the device is gone for good: every batch from now on fails.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
+    /// How long the device has computed so far; of several devices or threads, the mean.
+    fn busy(&self) -> Duration;
 
     /// What it runs on, for people: `cpu (2 threads, AVX2)`, `llvmpipe (Vulkan, f32, subgroups 8)`.
     fn describe(&self) -> String;

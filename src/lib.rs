@@ -16,7 +16,7 @@
 //! | [`SentenceTransformer`], [`CrossEncoder`] | texts to embeddings, pairs of texts to scores; [`similarity`], [`quantization`] beside them |
 //! | [`jobs`] | millions of rows in parts, by processes that may be killed |
 //! | [`Loader`], `job`, `prompts` | what the two share: loading, a call's inputs through the scheduler, prompts |
-//! | [`scheduler`], [`device`] | sequences to batches to an executor; which executor |
+//! | [`scheduler`], [`device`], [`several`] | sequences to batches to executors; which executors |
 //! | [`checkpoint`], [`models`] | what a repository's files say; the configuration to a program |
 //! | [`cpu`], [`gpu`] | the two executors; they never import each other |
 //! | [`program`], [`executor`] | a model as data; the trait that runs it |
@@ -46,6 +46,7 @@ mod prompts;
 pub mod quantization;
 pub mod scheduler;
 pub mod sentence_transformer;
+pub mod several;
 pub mod similarity;
 
 pub use cross_encoder::{CrossEncoder, Hit, PredictOptions, RankOptions};

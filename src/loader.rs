@@ -3,7 +3,7 @@
 use crate::checkpoint::{Checkpoint, DownloadProgress, ModelType, SourceOptions, Tokenizer};
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::executor::{Dtype, Executor};
+use crate::executor::{Dtype, Executor, ExecutorOptions};
 use crate::program::Program;
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ pub struct Loader<M> {
     id_or_folder: String,
     source: SourceOptions,
     device: Device,
-    dtype: Dtype,
+    options: ExecutorOptions,
     max_seq_length: Option<usize>,
     kind: PhantomData<fn() -> M>,
 }
@@ -27,7 +27,7 @@ impl<M> Loader<M> {
             id_or_folder,
             source: SourceOptions::default(),
             device: Device::Auto,
-            dtype: Dtype::F32,
+            options: ExecutorOptions::default(),
             max_seq_length: None,
             kind: PhantomData,
         }
@@ -41,7 +41,14 @@ impl<M> Loader<M> {
 
     /// What to compute in. Default: [`Dtype::F32`].
     pub fn dtype(mut self, dtype: Dtype) -> Self {
-        self.dtype = dtype;
+        self.options.dtype = dtype;
+        self
+    }
+
+    /// Someone works at this machine: keep the work on a GPU in pieces of at most 20 ms, so that no frame is late. Default:
+    /// false, pieces of at most 100 ms.
+    pub fn interactive(mut self, interactive: bool) -> Self {
+        self.options.interactive = interactive;
         self
     }
 
@@ -113,13 +120,13 @@ impl<M> Loader<M> {
 
     /// The program with its weights on the device.
     pub(crate) fn executor(&self, checkpoint: &Checkpoint, program: &Arc<Program>) -> Result<Arc<dyn Executor>> {
-        if self.dtype == Dtype::F16 && program.wide {
+        if self.options.dtype == Dtype::F16 && program.wide {
             return Err(Error::InvalidInput(format!(
                 "{}: the hidden states of this architecture leave the range of f16: load it with dtype f32",
                 self.id_or_folder
             )));
         }
-        let executor = self.device.load(program.clone(), &checkpoint.weights()?, self.dtype)?;
+        let executor = self.device.load(program.clone(), &checkpoint.weights()?, &self.options)?;
         log::info!("{} on {}", self.id_or_folder, executor.describe());
         Ok(executor)
     }

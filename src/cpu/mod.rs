@@ -6,6 +6,7 @@
 
 mod activation;
 mod attention;
+mod ceilings;
 mod disentangled;
 mod embed;
 mod experts;
@@ -30,7 +31,7 @@ mod worker;
 
 use crate::batch::Batch;
 use crate::error::{Error, Result, RunError};
-use crate::executor::{Dtype, Executor, Pending};
+use crate::executor::{Ceilings, Dtype, Executor, Pending};
 use crate::matrix::Matrix;
 use crate::program::{Activation, Output, Program, WeightSource};
 use futures::channel::oneshot;
@@ -108,6 +109,10 @@ impl Executor for CpuExecutor {
         worker::wait(receiver)
     }
 
+    fn ceilings(&self) -> Result<Ceilings, RunError> {
+        ceilings::measure(self.dtype)
+    }
+
     /// One batch a thread, and one waiting, so that no thread waits for the next to be made.
     fn in_flight(&self) -> usize {
         self.workers.threads() + 1
@@ -122,6 +127,10 @@ impl Executor for CpuExecutor {
     /// the weights, and the activations (3 MiB at the widest) stay in the last cache of a few cores.
     fn batch_tokens(&self) -> usize {
         512
+    }
+
+    fn busy(&self) -> Duration {
+        self.workers.busy() / self.workers.threads() as u32
     }
 
     fn describe(&self) -> String {

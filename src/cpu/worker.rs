@@ -12,7 +12,7 @@ use futures::channel::oneshot;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -52,6 +52,8 @@ struct Queue {
     /// As many as `state` has; for threads that help, to see without the lock that there is work of their own.
     waiting: AtomicUsize,
     meeting: Meeting,
+    /// Nanoseconds that the threads have computed, without what they helped each other.
+    busy: AtomicU64,
 }
 
 #[derive(Default)]
@@ -87,6 +89,11 @@ impl Workers {
     /// How many there are.
     pub fn threads(&self) -> usize {
         self.threads.len()
+    }
+
+    /// How long they have computed, all together.
+    pub fn busy(&self) -> Duration {
+        Duration::from_nanos(self.queue.busy.load(Ordering::Relaxed))
     }
 
     /// Appends a job to the queue.
@@ -184,7 +191,9 @@ impl Worker {
             match work {
                 Work::Run(_, completion) if completion.is_canceled() => {}
                 Work::Run(output, completion) => {
+                    let begun = Instant::now();
                     let result = self.guarded(|worker| worker.compute(&batch, output, &team));
+                    queue.busy.fetch_add(begun.elapsed().as_nanos() as u64, Ordering::Relaxed);
                     // Before the caller can submit its next batch, which may need a leader.
                     drop(team);
                     let _ = completion.send(result);

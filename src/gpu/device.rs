@@ -17,6 +17,8 @@ pub enum AdapterSelector {
     Auto,
     /// As `Auto`, and a software adapter where there is no GPU.
     Any,
+    /// One of the real GPUs, counted from 0 in the order of [`GpuDevice::adapters`].
+    Nth(usize),
     /// The first adapter whose name contains this text, in any case; a software adapter too.
     Name(String),
     /// wgpu's `noop` backend, which checks every call and computes nothing. Only where wgpu was built with that feature.
@@ -133,7 +135,8 @@ impl GpuDevice {
             | wgpu::Features::SHADER_INT64
             | wgpu::Features::SUBGROUP
             | wgpu::Features::SUBGROUP_BARRIER
-            | wgpu::Features::TIMESTAMP_QUERY;
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::PIPELINE_CACHE;
         // Experimental in wgpu: asked for only where there are some that a kernel can use.
         let matrices = match description.features.cooperative == Cooperative::default() {
             true => wgpu::Features::empty(),
@@ -169,24 +172,25 @@ impl GpuDevice {
             failed.fail(error.to_string());
         }));
         log::info!("GPU: {description}, driver {}, {}", description.driver, description.features);
-        Ok(GpuDevice::start(device, queue, description, health))
+        Ok(GpuDevice::start(device, queue, &adapter.get_info(), description, health))
     }
 
     /// A device that an application has already opened and goes on using. Its handlers for lost devices and uncaptured
     /// errors stay as they are; the features and limits that it was requested with are used.
     pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Arc<GpuDevice>> {
         let description = AdapterDescription::of(adapter, device.features(), device.limits());
-        Ok(GpuDevice::start(device, queue, description, Arc::new(Health::default())))
+        Ok(GpuDevice::start(device, queue, &adapter.get_info(), description, Arc::new(Health::default())))
     }
 
     fn start(
         device: wgpu::Device,
         queue: wgpu::Queue,
+        info: &wgpu::AdapterInfo,
         description: AdapterDescription,
         health: Arc<Health>,
     ) -> Arc<GpuDevice> {
         let flights = flight::start_thread(device.clone(), health.clone());
-        let pipelines = PipelineCache::new(&device);
+        let pipelines = PipelineCache::new(&device, info);
         Arc::new(GpuDevice {
             device,
             queue,
@@ -300,11 +304,15 @@ fn select(selector: &AdapterSelector) -> Result<wgpu::Adapter> {
     }
     let adapters = enumerate();
     let found: Vec<String> = adapters.iter().map(|adapter| describe(adapter).to_string()).collect();
+    let is_real = |adapter: &wgpu::Adapter| adapter.get_info().device_type != wgpu::DeviceType::Cpu;
+    let mut real = 0;
     let matching = adapters.into_iter().find(|adapter| {
         let info = adapter.get_info();
+        real += is_real(adapter) as usize;
         match selector {
-            AdapterSelector::Auto => info.device_type != wgpu::DeviceType::Cpu,
+            AdapterSelector::Auto => is_real(adapter),
             AdapterSelector::Any => true,
+            AdapterSelector::Nth(index) => is_real(adapter) && real == index + 1,
             AdapterSelector::Name(name) => info.name.to_lowercase().contains(&name.to_lowercase()),
             AdapterSelector::Noop => false,
         }
@@ -312,6 +320,7 @@ fn select(selector: &AdapterSelector) -> Result<wgpu::Adapter> {
     matching.ok_or_else(|| {
         let wanted = match selector {
             AdapterSelector::Auto => "no GPU".to_string(),
+            AdapterSelector::Nth(index) => format!("no GPU of number {index}, counted from 0"),
             AdapterSelector::Name(name) => format!("no adapter named '{name}'"),
             AdapterSelector::Any | AdapterSelector::Noop => "no adapter".to_string(),
         };

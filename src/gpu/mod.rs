@@ -7,14 +7,18 @@
 //! To add a kernel: `shaders/x.wgsl` and `kernels/x.rs` (the conventions are in [`kernel`]), and its arm in
 //! [`compile::compile`].
 
+mod ceilings;
 pub mod compile;
 mod device;
 mod flight;
+mod growth;
 pub mod kernel;
 pub mod kernels;
 pub mod measure;
 mod options;
+mod pace;
 mod pipeline;
+mod pipeline_file;
 mod profile;
 pub mod tuning;
 mod upload;
@@ -27,25 +31,33 @@ pub use tuning::Tuning;
 
 use crate::batch::Batch;
 use crate::error::{Error, Result, RunError};
-use crate::executor::{Executor, Pending};
+use crate::executor::{Ceilings, Executor, Pending};
 use crate::matrix::Matrix;
 use crate::program::{Output, Plan, Program, Rows, Value, WeightSource};
-use compile::{Compiled, Count, Slot};
+use compile::{Compiled, Count, Launch, Slot};
 use flight::{Flight, ReadbackPool};
 use futures::channel::oneshot;
+use growth::Growth;
 use kernel::{Binding, Target, stride4};
+use pace::Pace;
 use pipeline::Pipeline;
 use rayon::prelude::*;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use upload::BatchData;
 use weights::Weights;
 use workspace::{Allocated, Fixed, Workspace};
 
 /// Batches in flight: one computes, one waits behind it, one is being read back or prepared.
 const IN_FLIGHT: usize = 3;
-/// Tokens that fill a GPU well without running into a driver's time limit. To be measured on real ones.
-const GPU_BATCH_TOKENS: usize = 16_384;
+/// Tokens of a batch on a GPU that is not known yet, and the most that they may grow to.
+const GPU_BATCH_TOKENS: usize = 8_192;
+const MOST_BATCH_TOKENS: usize = 131_072;
+/// Bytes of activations that batches may grow to where the caller sets no budget.
+const GRANTED_BYTES: u64 = 1 << 30;
+/// The most device time that a submission should take.
+const SUBMISSION_LIMIT: Duration = Duration::from_millis(100);
 /// On a software adapter, what fits the CPU's caches better.
 const SOFTWARE_BATCH_TOKENS: usize = 2_048;
 
@@ -63,6 +75,7 @@ pub struct GpuExecutor {
     /// Every value in its own buffer. Made by the first trace.
     tracing: Mutex<Option<Workspace>>,
     readback: Arc<ReadbackPool>,
+    pace: Arc<Pace>,
 }
 
 impl GpuExecutor {
@@ -91,26 +104,29 @@ impl GpuExecutor {
         let compiled = compile::compile(&program, &target)?;
         check_limits(&compiled, &target, description)?;
 
-        let pipelines: Result<Vec<Vec<Arc<Pipeline>>>> = compiled
-            .steps
-            .par_iter()
-            .map(|launches| launches.iter().map(|l| device.pipelines.get(l, options.checked, device)).collect())
-            .collect();
-        let uses = compiled.steps.iter().flatten().flat_map(|launch| &launch.slots).filter_map(|slot| match slot {
-            Slot::Weight(weight) => Some(weight),
-            Slot::Value(_) | Slot::Scratch(_) | Slot::Unused => None,
-        });
-        let weights = Weights::upload(uses, &program, weights, target.dtype, device)?;
+        // Side by side: drivers compile on the CPU, and uploads wait for the device.
+        let (pipelines, weights) = rayon::join(
+            || compile_pipelines(&compiled, options.checked, device),
+            || {
+                let slots = compiled.steps.iter().flatten().flat_map(|launch| &launch.slots);
+                let uses = slots.filter_map(|slot| match slot {
+                    Slot::Weight(weight) => Some(weight),
+                    Slot::Value(_) | Slot::Scratch(_) | Slot::Unused => None,
+                });
+                Weights::upload(uses, &program, weights, target.dtype, device)
+            },
+        );
+        let (pipelines, weights) = (pipelines?, weights?);
         log::debug!("weights: {} bytes", weights.bytes());
         let (params, params_at) = upload_params(&compiled, device)?;
         let unused = create(device, "unused", 64, wgpu::BufferUsages::STORAGE)?;
 
         let needed = [Output::Sentences, Output::Tokens].map(|output| program.needed(output));
-        let workspace = Mutex::new(Workspace::new(Plan::reusing(&program)));
+        let workspace = Workspace::new(Plan::reusing(&program));
         let fixed = Fixed {
             program,
             compiled,
-            pipelines: pipelines?,
+            pipelines,
             weights,
             params,
             params_at,
@@ -118,6 +134,16 @@ impl GpuExecutor {
             dtype: target.dtype,
             memory_budget: options.memory_budget,
         };
+        let growth = match target.software {
+            true => Growth::new(SOFTWARE_BATCH_TOKENS, SOFTWARE_BATCH_TOKENS),
+            false => {
+                let most = workspace.largest(GPU_BATCH_TOKENS, MOST_BATCH_TOKENS, GRANTED_BYTES, &fixed, device);
+                Growth::new(GPU_BATCH_TOKENS, most)
+            }
+        };
+        let limit = options.submission_limit.or((!target.software).then_some(SUBMISSION_LIMIT));
+        let pace = Arc::new(Pace::new(limit, pace::widest_step(&fixed.program), growth));
+        let workspace = Mutex::new(workspace);
         let (device, readback) = (device.clone(), Arc::default());
         Ok(GpuExecutor {
             device,
@@ -128,6 +154,7 @@ impl GpuExecutor {
             workspace,
             tracing: Mutex::default(),
             readback,
+            pace,
         })
     }
 
@@ -168,11 +195,25 @@ impl GpuExecutor {
             return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: bytes, granted: limit });
         }
 
+        let steps: Vec<usize> = (0..needed.len()).filter(|&step| needed[step]).collect();
+        let costs = program.costs(batch);
+        let work: Vec<f64> = steps.iter().map(|&step| pace::work(&costs[step])).collect();
+        let mut runs = self.pace.submissions(&work);
+        let last = runs.pop().unwrap_or_default();
+
         let (mapping, mapped) = mpsc::channel();
+        let begun = Instant::now();
         let submitted = self.device.scoped(|| {
             let buffer = self.readback.take(bytes, &self.device.device);
-            let mut encoder = self.device.device.create_command_encoder(&Default::default());
-            self.record(&data, allocated, needed, &mut encoder);
+            let encoder = || self.device.device.create_command_encoder(&Default::default());
+            self.write(&data, allocated);
+            for run in runs {
+                let mut encoder = encoder();
+                self.record(&data, allocated, &steps[run], &mut encoder);
+                self.device.queue.submit([encoder.finish()]);
+            }
+            let mut encoder = encoder();
+            self.record(&data, allocated, &steps[last], &mut encoder);
             for (part, &value) in parts.iter().zip(outputs).filter(|(part, _)| part.rows > 0) {
                 let source = workspace.buffer(allocated, value);
                 encoder.copy_buffer_to_buffer(source, 0, &buffer, part.offset, part.bytes() as u64);
@@ -180,7 +221,6 @@ impl GpuExecutor {
             encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
                 let _ = mapping.send(result); // nobody listens once the batch has failed
             });
-            self.write(&data, allocated);
             (self.device.queue.submit([encoder.finish()]), buffer)
         });
         let (submission, buffer) = match submitted {
@@ -190,16 +230,21 @@ impl GpuExecutor {
             }
             Err(error) => return Err(self.device.health.fail(error.to_string())),
         };
+        let (pace, tokens, work) = (self.pace.clone(), batch.tokens(), work.iter().sum());
         let finish = Box::new(move |bytes: Result<&[u8], RunError>| {
+            if bytes.is_ok() {
+                pace.landed(begun, tokens, work);
+            }
             finish(bytes.map(|bytes| parts.iter().map(|part| part.read(bytes)).collect()));
         });
         self.device.launch(Flight { submission, buffer, bytes, mapped, finish, pool: self.readback.clone() })
     }
 
-    fn record(&self, data: &BatchData, allocated: &Allocated, needed: &[bool], encoder: &mut wgpu::CommandEncoder) {
+    /// One compute pass over these steps.
+    fn record(&self, data: &BatchData, allocated: &Allocated, steps: &[usize], encoder: &mut wgpu::CommandEncoder) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_bind_group(0, &allocated.batch_group, &[]);
-        for step in (0..needed.len()).filter(|&step| needed[step]) {
+        for &step in steps {
             self.dispatch(step, data, allocated, &mut pass);
         }
     }
@@ -252,14 +297,22 @@ impl Executor for GpuExecutor {
         let needed = &self.needed[output as usize];
         let starts = batch.starts.clone();
         let mut workspace = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        self.start(&batch, &mut workspace, needed, &[value], move |result| {
+        let started = self.start(&batch, &mut workspace, needed, &[value], move |result| {
             let result = result.and_then(|mut matrices| {
                 let matrix = matrices.pop().unwrap_or_else(|| Matrix::zeros(0, 0));
                 check_finite(&matrix, shape.rows, &starts).map(|()| matrix)
             });
             let _ = completion.send(result); // the caller may have lost interest
-        })?;
-        Ok(pending)
+        });
+        match started {
+            Ok(()) => Ok(pending),
+            Err(error) => {
+                if let RunError::OutOfMemory { tokens, .. } = error {
+                    self.pace.out_of_memory(tokens);
+                }
+                Err(error)
+            }
+        }
     }
 
     fn trace(&self, batch: &Batch) -> Result<Vec<Matrix>, RunError> {
@@ -283,12 +336,24 @@ impl Executor for GpuExecutor {
         self.time_steps(batch)
     }
 
+    fn ceilings(&self) -> Result<Ceilings, RunError> {
+        self.measure_ceilings()
+    }
+
     fn in_flight(&self) -> usize {
         IN_FLIGHT
     }
 
     fn batch_tokens(&self) -> usize {
-        if self.device.description().is_software() { SOFTWARE_BATCH_TOKENS } else { GPU_BATCH_TOKENS }
+        self.pace.batch_tokens()
+    }
+
+    fn busy(&self) -> Duration {
+        self.pace.busy()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.device.health.check().is_err()
     }
 
     fn describe(&self) -> String {
@@ -373,6 +438,16 @@ fn check_limits(compiled: &Compiled, target: &Target, description: &AdapterDescr
         }
     }
     Ok(())
+}
+
+/// The pipeline of each launch of each step. Layers share theirs: each is compiled once, on any thread.
+fn compile_pipelines(compiled: &Compiled, checked: bool, device: &GpuDevice) -> Result<Vec<Vec<Arc<Pipeline>>>> {
+    let get = |launch: &Launch| device.pipelines.get(launch, checked, device);
+    let launches = compiled.steps.iter().flatten().map(|launch| (launch.prelude.text(launch.kernel), launch));
+    let distinct: HashMap<String, &Launch> = launches.collect();
+    distinct.into_par_iter().try_for_each(|(_, launch)| get(launch).map(|_| ()))?;
+    device.pipelines.save();
+    compiled.steps.iter().map(|launches| launches.iter().map(get).collect()).collect()
 }
 
 /// The params of all launches in one buffer, and where each step's launches have theirs.

@@ -2,6 +2,7 @@
 
 use super::tuning::Tuning;
 pub use crate::executor::Dtype;
+use std::time::Duration;
 
 /// The optional abilities of a device that kernels ask for. A value, so that tests run every combination that a device
 /// allows: [`Features::none`] is what every adapter of wgpu's default limits has.
@@ -125,6 +126,10 @@ pub struct GpuOptions {
     pub memory_budget: Option<u64>,
     /// Which kernels to take: those that were measured to be the fastest, or others.
     pub tuning: TuningChoice,
+    /// The most device time that a submission should take: what takes longer is cut between steps, as far as is known from
+    /// the batches before. `None`: 100 ms, so that other programs get their turn and no driver takes the device for hung;
+    /// any on a software adapter, which has neither.
+    pub submission_limit: Option<Duration>,
     /// Keep the bounds and loop checks that wgpu adds to shaders. For finding mistakes in kernels; slower.
     pub checked: bool,
 }
@@ -136,9 +141,15 @@ impl Default for GpuOptions {
             features: Features::all(),
             memory_budget: None,
             tuning: TuningChoice::Measured,
+            submission_limit: None,
             checked: false,
         }
     }
+}
+
+impl GpuOptions {
+    /// The limit of submissions where someone looks at what the same GPU draws: little more than a frame at 60 Hz.
+    pub const INTERACTIVE: Duration = Duration::from_millis(20);
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::compile::Launch;
 use super::device::GpuDevice;
 use super::kernel::Binding;
+use super::pipeline_file::PipelineFile;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -20,12 +21,21 @@ pub(super) struct PipelineCache {
     /// The layout of `@group(0)`: common/batch.wgsl.
     pub batch_layout: wgpu::BindGroupLayout,
     pipelines: Mutex<HashMap<(String, bool), Arc<Pipeline>>>,
+    file: Option<PipelineFile>,
 }
 
 impl PipelineCache {
-    pub fn new(device: &wgpu::Device) -> PipelineCache {
+    pub fn new(device: &wgpu::Device, info: &wgpu::AdapterInfo) -> PipelineCache {
         let bindings = [Binding::Params, Binding::Read, Binding::Read, Binding::Read];
-        PipelineCache { batch_layout: layout(device, "batch", &bindings), pipelines: Mutex::default() }
+        let file = PipelineFile::open(device, info);
+        PipelineCache { batch_layout: layout(device, "batch", &bindings), pipelines: Mutex::default(), file }
+    }
+
+    /// Keeps on disk what has been compiled.
+    pub fn save(&self) {
+        if let Some(file) = &self.file {
+            file.save();
+        }
     }
 
     /// The launch's pipeline, compiled now if it is new.
@@ -72,7 +82,7 @@ impl PipelineCache {
                     zero_initialize_workgroup_memory: checked,
                     ..Default::default()
                 },
-                cache: None,
+                cache: self.file.as_ref().map(PipelineFile::cache),
             });
             Pipeline { pipeline, layout }
         });

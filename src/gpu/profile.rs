@@ -1,4 +1,4 @@
-//! How long each step takes on the device: a compute pass a step, with timestamps around it.
+//! How long each step takes on the device: a submission and a compute pass a step, with timestamps around it.
 
 use super::GpuExecutor;
 use super::flight::Flight;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 impl GpuExecutor {
     /// Runs a batch and returns how long each step took, 0 for one that the sentences do not need. Passes of their own cost
-    /// a little: the sum is above what a plain run takes.
+    /// a little: the sum is above what a plain run takes. Each is a submission, so that no driver takes it for hung.
     ///
     /// # Errors
     /// [`RunError::InvalidBatch`] on a device without timestamp queries; otherwise as
@@ -50,8 +50,9 @@ impl GpuExecutor {
                 mapped_at_creation: false,
             });
             let buffer = self.readback.take(bytes, device);
-            let mut encoder = device.create_command_encoder(&Default::default());
+            self.write(&data, allocated);
             for (i, &step) in (0..).zip(&steps) {
+                let mut encoder = device.create_command_encoder(&Default::default());
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                     label: None,
                     timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
@@ -62,13 +63,15 @@ impl GpuExecutor {
                 });
                 pass.set_bind_group(0, &allocated.batch_group, &[]);
                 self.dispatch(step, &data, allocated, &mut pass);
+                drop(pass);
+                self.device.queue.submit([encoder.finish()]);
             }
+            let mut encoder = device.create_command_encoder(&Default::default());
             encoder.resolve_query_set(&set, 0..queries, &resolved, 0);
             encoder.copy_buffer_to_buffer(&resolved, 0, &buffer, 0, bytes);
             encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
                 let _ = mapping.send(result); // nobody listens once the batch has failed
             });
-            self.write(&data, allocated);
             (self.device.queue.submit([encoder.finish()]), buffer)
         });
         let (submission, buffer) = submitted.map_err(|error| self.device.health.fail(error.to_string()))?;

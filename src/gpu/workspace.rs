@@ -98,6 +98,26 @@ impl Workspace {
             })
     }
 
+    /// The most tokens that a batch may have, doubled from `tokens` up to `most`, within the budget or, without one, within
+    /// `granted` bytes; at least half of what fits.
+    pub fn largest(&self, tokens: usize, most: usize, granted: u64, fixed: &Fixed, device: &GpuDevice) -> usize {
+        let fits = |tokens: usize| {
+            // As many sequences as short sentences make.
+            let sequences = tokens / 16;
+            let bytes: u64 = self.sizes(tokens, sequences, fixed).iter().sum();
+            self.fits(tokens, sequences, tokens, fixed, device).is_ok()
+                && (fixed.memory_budget.is_some() || bytes <= granted)
+        };
+        let mut tokens = tokens;
+        while tokens > TOKENS_STEP && !fits(tokens) {
+            tokens /= 2;
+        }
+        while tokens * 2 <= most && fits(tokens * 2) {
+            tokens *= 2;
+        }
+        tokens
+    }
+
     /// What is allocated: after [`Workspace::reserve`], something.
     pub fn allocated(&self) -> Option<&Allocated> {
         self.allocated.as_ref()

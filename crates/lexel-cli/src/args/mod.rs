@@ -20,7 +20,8 @@ Exit status:
   130  interrupted
 
 Environment:
-  LEXEL_DEVICE             what `--device auto` takes: cpu, gpu, or part of an adapter's name
+  LEXEL_DEVICE             what `--device auto` takes: anything else that --device may be
+  LEXEL_CACHE_DIR          where compiled shaders are kept, or off [default: ~/.cache/lexel]
   HF_HUB_CACHE, HF_HOME    the cache of the Hugging Face hub;  HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE as usual
   RUST_LOG                 log level on standard error: error, warn (default), info, debug";
 

@@ -24,9 +24,10 @@ pub struct SourceArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
 pub struct DeviceArgs {
-    /// auto, cpu, gpu, or part of an adapter's name (see `lexel devices`)
+    /// auto, cpu, gpu, gpu0, gpu1, ..., part of an adapter's name (see `lexel devices`), or several: gpu0,gpu1,cpu
     ///
-    /// auto takes a real GPU if there is one, else the CPU; a software adapter only runs when it is named.
+    /// auto takes a real GPU if there is one, else the CPU; a software adapter only runs when it is named. Of several devices,
+    /// each takes the next batch when it has room; if one fails, the others go on.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
     /// What to compute in; f16 needs a GPU that has it, int8 the CPU

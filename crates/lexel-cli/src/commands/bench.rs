@@ -7,7 +7,7 @@ use crate::config::{self, EncodeConfig, ModelConfig};
 use crate::failure::Failure;
 use crate::{messages, process};
 use lexel::SentenceTransformer;
-use lexel::executor::Executor;
+use lexel::executor::{Executor, ExecutorOptions};
 use lexel::models::Preset;
 use lexel::program::{Output, RandomWeights};
 use lexel::scheduler::{Scheduler, Sequence};
@@ -16,7 +16,7 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Tokens of a run with a preset, where the number of texts is not given.
 const PRESET_TOKENS: usize = 65_536;
@@ -46,6 +46,8 @@ struct Job<'a> {
     all: Box<dyn Fn(usize) -> lexel::Result<usize> + 'a>,
     /// Encodes a single text.
     single: Box<dyn Fn() -> lexel::Result<()> + 'a>,
+    /// How long the device has computed so far.
+    busy: Box<dyn Fn() -> Duration + 'a>,
 }
 
 /// What was measured.
@@ -55,6 +57,8 @@ struct Measured {
     repeats: Vec<f64>,
     /// CPU seconds of a repeat, on average.
     cpu_s: Option<f64>,
+    /// The share of the repeats' time in which the device did not compute.
+    idle: f64,
     /// Milliseconds of each single text, sorted.
     single_ms: Vec<f64>,
 }
@@ -102,6 +106,7 @@ fn bench_model(args: &BenchCommand, json: bool) -> Result<(), Failure> {
             Ok(tokens.load(Ordering::Relaxed))
         }),
         single: Box::new(|| encode.encode(&model, &[SINGLE_TEXT], Arc::new(|_| ())).map(|_| ())),
+        busy: Box::new(|| model.executor().busy()),
     };
     measure_and_report(&job, args.repeats, json)
 }
@@ -116,7 +121,8 @@ fn bench_preset(name: &str, args: &BenchCommand, json: bool) -> Result<(), Failu
     let single = Lengths::Exactly(SINGLE_TOKENS).sequences(1, longest, preset.vocabulary());
     let begun = Instant::now();
     let program = Arc::new(preset.program(longest));
-    let executor = device.load(program.clone(), &RandomWeights { seed: 1 }, dtype)?;
+    let executor =
+        device.load(program.clone(), &RandomWeights { seed: 1 }, &ExecutorOptions { dtype, interactive: false })?;
     let load_s = begun.elapsed().as_secs_f64();
     messages::note(&format!("device: {}", executor.describe()));
     let executor: &dyn Executor = &*executor;
@@ -135,6 +141,7 @@ fn bench_preset(name: &str, args: &BenchCommand, json: bool) -> Result<(), Failu
         unique_texts: count,
         all: Box::new(|count| run_sequences(&scheduler, &sequences[..count])),
         single: Box::new(|| scheduler.run_few(single.clone(), |_| Ok(()))),
+        busy: Box::new(|| executor.busy()),
     };
     measure_and_report(&job, args.repeats, json)
 }
@@ -175,8 +182,8 @@ fn measure_and_report(job: &Job, repeats: usize, json: bool) -> Result<(), Failu
 
 fn measure(job: &Job, repeats: usize) -> Result<Measured, Failure> {
     (job.all)(job.texts.min(WARM_UP))?;
-    let mut measured = Measured { tokens: 0, repeats: Vec::new(), cpu_s: None, single_ms: Vec::new() };
-    let cpu = process::cpu_seconds();
+    let mut measured = Measured { tokens: 0, repeats: Vec::new(), cpu_s: None, idle: 0.0, single_ms: Vec::new() };
+    let (cpu, busy) = (process::cpu_seconds(), (job.busy)());
     for repeat in 1..=repeats {
         let begun = Instant::now();
         measured.tokens = (job.all)(job.texts)?;
@@ -185,6 +192,8 @@ fn measure(job: &Job, repeats: usize) -> Result<Measured, Failure> {
         messages::note(&format!("repeat {repeat} of {repeats}: {seconds:.3} s"));
     }
     measured.cpu_s = process::cpu_seconds().zip(cpu).map(|(after, before)| (after - before) / repeats as f64);
+    let busy = ((job.busy)() - busy).as_secs_f64();
+    measured.idle = (1.0 - busy / measured.repeats.iter().sum::<f64>()).max(0.0);
     for _ in 0..3 {
         (job.single)()?;
     }
@@ -217,6 +226,7 @@ fn fields(job: &Job, measured: &Measured) -> Map<String, Value> {
         ("load_s", json!(rounded(job.load_s))),
         ("peak_rss_mib", json!(process::peak_rss_mib().map(rounded))),
         ("cpu_s", json!(measured.cpu_s.map(rounded))),
+        ("device_idle", json!(rounded(measured.idle))),
         ("device", json!(job.device)),
         ("dtype", json!(job.dtype)),
         ("texts", json!(job.texts)),
@@ -264,15 +274,16 @@ mod tests {
             unique_texts: 90,
             all: Box::new(|_| Ok(0)),
             single: Box::new(|| Ok(())),
+            busy: Box::new(|| Duration::ZERO),
         };
         let single_ms = (0..100).map(f64::from).collect();
-        let measured = Measured { tokens: 1000, repeats: vec![4.0, 1.0, 2.0], cpu_s: None, single_ms };
+        let measured = Measured { tokens: 1000, repeats: vec![4.0, 1.0, 2.0], cpu_s: None, idle: 0.25, single_ms };
         let fields = fields(&job, &measured);
         assert_eq!(fields["texts_per_s"], 50.0);
         assert_eq!(fields["tokens_per_s"], 500.0);
         assert_eq!((&fields["p50_ms"], &fields["p95_ms"]), (&json!(50.0), &json!(94.0)));
         assert_eq!(fields["load_s"], 0.12346);
-        assert_eq!(fields["cpu_s"], Value::Null);
+        assert_eq!((&fields["cpu_s"], &fields["device_idle"]), (&Value::Null, &json!(0.25)));
         assert_eq!(fields["repeats"], json!([4.0, 1.0, 2.0]));
         assert!(table(&fields).contains("cpu_s          unknown\n"));
     }

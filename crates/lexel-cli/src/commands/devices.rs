@@ -60,6 +60,7 @@ fn choice(adapters: &[Entry]) -> (String, String) {
 fn cpu() -> Entry {
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
     let facts = vec![
+        ("device", "cpu".to_string()),
         ("type", "Cpu (native)".to_string()),
         ("threads", threads.to_string()),
         ("dtypes", "f32, int8".to_string()),
@@ -69,10 +70,16 @@ fn cpu() -> Entry {
 
 #[cfg(feature = "gpu")]
 fn adapters() -> Vec<Entry> {
+    let mut gpus = 0..;
     let entry = |adapter: lexel::gpu::AdapterDescription| {
+        // Software adapters come last.
+        let index = if adapter.is_software() { None } else { gpus.next() };
+        let option =
+            index.map_or("part of the name".to_string(), |index: usize| format!("gpu{index}, or part of the name"));
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
         let limits = &adapter.limits;
         let facts = vec![
+            ("device", option),
             ("backend", format!("{:?}", adapter.backend)),
             (
                 "type",

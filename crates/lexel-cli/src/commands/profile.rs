@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use lexel::batch::Batch;
-use lexel::executor::{Dtype, Executor};
+use lexel::executor::{Ceilings, Dtype, Executor};
 use lexel::program::{Cost, Program};
 use lexel::scheduler::Sequence;
 use serde_json::{Value, json};
@@ -41,13 +41,15 @@ pub fn run(
     json: bool,
 ) -> Result<String, Failure> {
     let times = shortest(executor, batch)?;
+    let Ceilings { gflops, gb_per_s } = executor.ceilings().map_err(lexel::Error::from)?;
     let rows = rows(program, batch, &times);
     let total: f64 = rows.iter().map(|row| row.seconds).sum();
     Ok(match json {
         true => format!(
             "{}\n",
             json!({"tokens": batch.tokens(), "sequences": batch.sequences(),
-            "ms": total * 1e3, "ops": rows.iter().map(|row| row.json(total, dtype)).collect::<Vec<_>>()})
+            "ms": total * 1e3, "ops": rows.iter().map(|row| row.json(total, dtype)).collect::<Vec<_>>(),
+            "ceilings": {"gflops": gflops, "gb_per_s": gb_per_s}})
         ),
         false => {
             let (tokens, sequences) = (batch.tokens(), batch.sequences());
@@ -57,6 +59,7 @@ pub fn run(
             for row in &rows {
                 let _ = writeln!(out, "{}", row.line(total, dtype));
             }
+            let _ = writeln!(out, "{:<35} {gflops:>9.1} {gb_per_s:>8.1}", "the device, measured beside");
             out
         }
     })

@@ -107,7 +107,7 @@ fn devices_end_with_the_cpu_and_say_what_auto_takes() {
     assert!(run.text().contains("\ncpu\n") || run.text().starts_with("cpu\n"), "{run:?}");
     assert!(run.text().lines().last().unwrap().starts_with("auto: "), "{run:?}");
     let json = succeed(&["devices", "--json"]).json();
-    assert_eq!(json["devices"].as_array().unwrap().last().unwrap()["name"], "cpu");
+    assert_eq!(json["devices"].as_array().unwrap().last().unwrap()["device"], "cpu");
     let named = Run::of(command().args(["devices", "--json"]).env("LEXEL_DEVICE", "cpu").output().unwrap());
     assert_eq!(named.json()["auto"], "cpu");
 }
@@ -118,7 +118,7 @@ fn bench_gives_the_named_numbers() {
     let input = folder.write("in.txt", "one\ntwo\none\n");
     let run = succeed(&["bench", "--device", "cpu", "-m", &model, "-i", &input, "--repeats", "2", "--json", "-q"]);
     let json = run.json();
-    for name in ["texts_per_s", "tokens_per_s", "p50_ms", "p95_ms", "load_s", "peak_rss_mib", "cpu_s"] {
+    for name in ["texts_per_s", "tokens_per_s", "p50_ms", "p95_ms", "load_s", "peak_rss_mib", "cpu_s", "device_idle"] {
         assert!(json[name].as_f64().unwrap() >= 0.0, "{name}: {json}");
     }
     assert_eq!((&json["texts"], &json["unique_texts"], &json["dtype"]), (&3.into(), &2.into(), &"f32".into()));
@@ -139,4 +139,9 @@ fn bench_runs_a_preset_without_files() {
     let preset = ["bench", "--preset", "all-MiniLM-L6-v2", "--device", "cpu", "--lengths", "8", "--json", "-q"];
     let json = succeed(&[&preset[..], &["--texts", "2", "--repeats", "1"]].concat()).json();
     assert_eq!((&json["texts"], &json["tokens"], &json["lengths"]), (&2.into(), &16.into(), &"8".into()));
+    let profile = succeed(&[&preset[..], &["--texts", "2", "--profile"]].concat()).json();
+    assert!(profile["ops"].as_array().unwrap().iter().any(|row| row["op"] == "linear"));
+    for name in ["gflops", "gb_per_s"] {
+        assert!(profile["ceilings"][name].as_f64().unwrap() > 0.1, "{profile}");
+    }
 }

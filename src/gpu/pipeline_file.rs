@@ -1,0 +1,142 @@
+//! Compiled pipelines on disk, so that a program's second start need not compile: where the backend can (Vulkan).
+//!
+//! A file for each kind of adapter in the user's cache folder. The driver checks that it is its own; that it is whole is
+//! checked here, because wgpu hands the contents over as they are.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// A file beyond this is begun anew: it only ever grows.
+const LARGEST: u64 = 64 << 20;
+
+/// Bytes of the checksum at the file's beginning.
+const CHECKSUM: usize = size_of::<u64>();
+
+/// wgpu's cache, and the file that it was filled from.
+#[derive(Debug)]
+pub(super) struct PipelineFile {
+    cache: wgpu::PipelineCache,
+    path: PathBuf,
+    /// The checksum of what the file holds.
+    stored: Mutex<Option<u64>>,
+}
+
+impl PipelineFile {
+    /// The file of an adapter. `None` where the device cannot use one, or the user wants none.
+    pub fn open(device: &wgpu::Device, info: &wgpu::AdapterInfo) -> Option<PipelineFile> {
+        if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+            return None;
+        }
+        let path = folder(|name| std::env::var_os(name))?.join(wgpu::util::pipeline_cache_key(info)?);
+        let data = read(&path);
+        // SAFETY: the data is what `get_data` gave, by its checksum; wgpu and the driver refuse what another version made.
+        let cache = unsafe {
+            device.create_pipeline_cache(&wgpu::PipelineCacheDescriptor {
+                label: Some("pipelines"),
+                data: data.as_deref(),
+                fallback: true,
+            })
+        };
+        let stored = Mutex::new(data.as_deref().map(checksum));
+        Some(PipelineFile { cache, path, stored })
+    }
+
+    /// What pipelines are made with.
+    pub fn cache(&self) -> &wgpu::PipelineCache {
+        &self.cache
+    }
+
+    /// Writes the file if there is something new in it. What goes wrong costs the next start some time, and nothing else.
+    pub fn save(&self) {
+        let Some(data) = self.cache.get_data() else { return };
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = checksum(&data);
+        if *stored == Some(sum) {
+            return;
+        }
+        match write(&self.path, &data) {
+            Ok(()) => {
+                log::debug!("{}: {} bytes of compiled pipelines", self.path.display(), data.len());
+                *stored = Some(sum);
+            }
+            Err(error) => log::debug!("{}: compiled pipelines are not kept: {error}", self.path.display()),
+        }
+    }
+}
+
+/// `LEXEL_CACHE_DIR`, else `lexel` in the user's cache folder. `None` if `LEXEL_CACHE_DIR` is `off`, or there is no home.
+fn folder(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
+    let variable = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    match variable("LEXEL_CACHE_DIR") {
+        Some(folder) if folder.as_os_str() == "off" => None,
+        Some(folder) => Some(folder),
+        None => {
+            let of_user = || Some(variable("HOME").or_else(|| variable("USERPROFILE"))?.join(".cache"));
+            Some(variable("XDG_CACHE_HOME").or_else(of_user)?.join("lexel"))
+        }
+    }
+}
+
+fn read(path: &Path) -> Option<Vec<u8>> {
+    if fs::metadata(path).ok()?.len() > LARGEST {
+        return None;
+    }
+    let mut bytes = fs::read(path).ok()?;
+    let sum = u64::from_le_bytes(*bytes.first_chunk::<CHECKSUM>()?);
+    bytes.drain(..CHECKSUM);
+    (checksum(&bytes) == sum).then_some(bytes)
+}
+
+/// Aside, then renamed: a reader finds a whole file, whoever else writes.
+fn write(path: &Path, data: &[u8]) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = fs::write(&aside, [&checksum(data).to_le_bytes(), data].concat());
+    written.and_then(|()| fs::rename(&aside, path)).inspect_err(|_| _ = fs::remove_file(&aside))
+}
+
+/// Against accidents only. Another version of the standard library may have another one, and then the file is not used.
+fn checksum(data: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(data);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_file_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new folder/pipelines");
+        assert_eq!(read(&path), None);
+        write(&path, b"compiled").unwrap();
+        write(&path, b"compiled again").unwrap();
+        assert_eq!(read(&path).unwrap(), b"compiled again");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left aside");
+        let whole = fs::read(&path).unwrap();
+        let mut flipped = whole.clone();
+        flipped[CHECKSUM + 3] ^= 1;
+        for damaged in [&whole[..whole.len() - 1], &whole[..3], &flipped, b"", b"something else entirely"] {
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(read(&path), None);
+        }
+    }
+
+    #[test]
+    fn the_folder_is_the_users_unless_a_variable_says_otherwise() {
+        let of = |variables: &[(&str, &str)]| {
+            folder(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
+        };
+        assert_eq!(of(&[("HOME", "/home/me")]).unwrap(), Path::new("/home/me/.cache/lexel"));
+        assert_eq!(of(&[("HOME", "/home/me"), ("XDG_CACHE_HOME", "/x")]).unwrap(), Path::new("/x/lexel"));
+        assert_eq!(of(&[("HOME", "/h"), ("LEXEL_CACHE_DIR", "/c")]).unwrap(), Path::new("/c"));
+        assert_eq!(of(&[("HOME", "/h"), ("LEXEL_CACHE_DIR", "off")]), None);
+        assert_eq!(of(&[]), None);
+    }
+}
