@@ -1,13 +1,16 @@
 //! A GPU: the adapter that was chosen, wgpu's device and queue, and what is known about its health.
 
 use super::flight::{self, Flight};
-use super::measure::{BUDGET, measure};
+use super::measure::{BUDGET, Measurement, measure};
 use super::options::{Cooperative, Dtype, Features};
 use super::pipeline::PipelineCache;
 use super::tuning::Tuning;
+use super::tuning_file::TuningFile;
 use crate::error::{Error, Result, RunError};
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::Duration;
 
 /// Which adapter to open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -207,13 +210,40 @@ impl GpuDevice {
         &self.description
     }
 
-    /// The kernels that suit the device best: measured at the first call.
+    /// The kernels that suit the device best: measured at its first use, and kept for the next start.
     pub(super) fn tuning(self: &Arc<Self>, dtype: Dtype, features: Features) -> Tuning {
         if self.description.is_software() {
             return Tuning::default();
         }
         let mut tunings = self.tunings.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        tunings.entry((dtype, features)).or_insert_with(|| measure(self, dtype, features, BUDGET).tuning).clone()
+        let file = TuningFile::new(&self.description, dtype, features);
+        let tuning = tunings.entry((dtype, features)).or_insert_with(|| {
+            file.as_ref().and_then(TuningFile::read).unwrap_or_else(|| {
+                let tuning = measure(self, dtype, features, BUDGET).tuning;
+                if let Some(file) = &file {
+                    file.write(&tuning);
+                }
+                tuning
+            })
+        });
+        tuning.clone()
+    }
+
+    /// Measures the kernels anew, all of them, for what is loaded from now on, and keeps what was found for the next start: in
+    /// the file whose path comes back too. A software adapter is measured and goes on with the defaults.
+    pub fn tune(self: &Arc<Self>, dtype: Dtype) -> (Measurement, Option<PathBuf>) {
+        let features = self.description.features;
+        let measurement = measure(self, dtype, features, Duration::MAX);
+        if self.description.is_software() || measurement.tuning.is_empty() {
+            return (measurement, None);
+        }
+        let mut tunings = self.tunings.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        tunings.insert((dtype, features), measurement.tuning.clone());
+        let kept = TuningFile::new(&self.description, dtype, features).map(|file| {
+            file.write(&measurement.tuning);
+            file.path().to_path_buf()
+        });
+        (measurement, kept)
     }
 
     /// wgpu's device.

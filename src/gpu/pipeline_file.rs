@@ -3,6 +3,7 @@
 //! A file for each kind of adapter in the user's cache folder. The driver checks that it is its own; that it is whole is
 //! checked here, because wgpu hands the contents over as they are.
 
+use super::kept::{folder, replace};
 use std::fs;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ impl PipelineFile {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
         }
-        let path = folder(|name| std::env::var_os(name))?.join(wgpu::util::pipeline_cache_key(info)?);
+        let path = folder()?.join(wgpu::util::pipeline_cache_key(info)?);
         let data = read(&path);
         // SAFETY: the data is what `get_data` gave, by its checksum; wgpu and the driver refuse what another version made.
         let cache = unsafe {
@@ -66,19 +67,6 @@ impl PipelineFile {
     }
 }
 
-/// `LEXEL_CACHE_DIR`, else `lexel` in the user's cache folder. `None` if `LEXEL_CACHE_DIR` is `off`, or there is no home.
-fn folder(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
-    let variable = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    match variable("LEXEL_CACHE_DIR") {
-        Some(folder) if folder.as_os_str() == "off" => None,
-        Some(folder) => Some(folder),
-        None => {
-            let of_user = || Some(variable("HOME").or_else(|| variable("USERPROFILE"))?.join(".cache"));
-            Some(variable("XDG_CACHE_HOME").or_else(of_user)?.join("lexel"))
-        }
-    }
-}
-
 fn read(path: &Path) -> Option<Vec<u8>> {
     if fs::metadata(path).ok()?.len() > LARGEST {
         return None;
@@ -89,14 +77,8 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     (checksum(&bytes) == sum).then_some(bytes)
 }
 
-/// Aside, then renamed: a reader finds a whole file, whoever else writes.
 fn write(path: &Path, data: &[u8]) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = fs::write(&aside, [&checksum(data).to_le_bytes(), data].concat());
-    written.and_then(|()| fs::rename(&aside, path)).inspect_err(|_| _ = fs::remove_file(&aside))
+    replace(path, &[&checksum(data).to_le_bytes(), data].concat())
 }
 
 /// Against accidents only. Another version of the standard library may have another one, and then the file is not used.
@@ -126,17 +108,5 @@ mod tests {
             fs::write(&path, damaged).unwrap();
             assert_eq!(read(&path), None);
         }
-    }
-
-    #[test]
-    fn the_folder_is_the_users_unless_a_variable_says_otherwise() {
-        let of = |variables: &[(&str, &str)]| {
-            folder(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
-        };
-        assert_eq!(of(&[("HOME", "/home/me")]).unwrap(), Path::new("/home/me/.cache/lexel"));
-        assert_eq!(of(&[("HOME", "/home/me"), ("XDG_CACHE_HOME", "/x")]).unwrap(), Path::new("/x/lexel"));
-        assert_eq!(of(&[("HOME", "/h"), ("LEXEL_CACHE_DIR", "/c")]).unwrap(), Path::new("/c"));
-        assert_eq!(of(&[("HOME", "/h"), ("LEXEL_CACHE_DIR", "off")]), None);
-        assert_eq!(of(&[]), None);
     }
 }

@@ -58,7 +58,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Merge(args) => commands::merge::run(&args, json),
         Command::Rank(args) => commands::rank::run(*args, json),
         Command::Similarity(args) => commands::similarity::run(args, json),
-        Command::Devices => commands::devices::run(json),
+        Command::Devices(args) => commands::devices::run(&args, json),
         Command::Info(args) => commands::info::run(&args, json),
         Command::Download(args) => commands::download::run(&args, json),
         Command::Bench(args) => commands::bench::run(args, json),

@@ -153,6 +153,14 @@ pub struct InfoCommand {
     pub source: SourceArgs,
 }
 
+/// `lexel devices`
+#[derive(Debug, Args)]
+pub struct DevicesCommand {
+    /// Measure the kernels of this GPU: gpu, gpu0, gpu1, ..., or part of its name
+    #[arg(long, value_name = "DEVICE", num_args = 0..=1, default_missing_value = "gpu")]
+    pub tune: Option<String>,
+}
+
 /// `lexel download`
 #[derive(Debug, Args)]
 pub struct DownloadCommand {

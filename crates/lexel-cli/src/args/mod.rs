@@ -76,7 +76,10 @@ pub enum Command {
     /// Print how alike texts are, as a matrix
     Similarity(SimilarityCommand),
     /// List the devices, and say which one `auto` takes and why
-    Devices,
+    ///
+    /// With --tune, measure a GPU's kernels instead. lexel does so by itself at a GPU's first use, in less than a second; this
+    /// measures all of them, prints the rates, and keeps the fastest for the next starts, in a file that may be edited.
+    Devices(DevicesCommand),
     /// Describe a model, from its files alone
     Info(InfoCommand),
     /// Download a model into the cache and print its folder

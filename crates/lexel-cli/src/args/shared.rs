@@ -30,7 +30,7 @@ pub struct DeviceArgs {
     /// each takes the next batch when it has room; if one fails, the others go on.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
-    /// What to compute in; f16 needs a GPU that has it, int8 the CPU
+    /// What to compute in; f16 needs a GPU that has it
     #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = ["f32", "f16", "int8"])]
     pub dtype: String,
     /// Tokens a batch [default: what suits the device]

@@ -1,5 +1,7 @@
 //! `lexel devices`: what there is to compute on, and what `auto` takes.
 
+use super::tune;
+use crate::args::DevicesCommand;
 use crate::failure::Failure;
 use crate::messages;
 use serde_json::{Value, json};
@@ -15,7 +17,10 @@ struct Entry {
 }
 
 /// Runs the subcommand.
-pub fn run(json: bool) -> Result<(), Failure> {
+pub fn run(args: &DevicesCommand, json: bool) -> Result<(), Failure> {
+    if let Some(device) = &args.tune {
+        return tune::run(device, json);
+    }
     let (adapters, cpu) = (adapters(), cpu());
     let (auto, why) = choice(&adapters);
     if json {
@@ -90,7 +95,7 @@ fn adapters() -> Vec<Entry> {
             ),
             ("driver", adapter.driver.clone()),
             ("features", adapter.features.to_string()),
-            ("dtypes", if adapter.features.f16 { "f32, f16" } else { "f32" }.to_string()),
+            ("dtypes", if adapter.features.f16 { "f32, f16, int8" } else { "f32, int8" }.to_string()),
             ("largest buffer", mib(limits.max_buffer_size)),
             ("largest binding", mib(limits.max_storage_buffer_binding_size)),
             ("workgroup memory", format!("{} KiB", limits.max_compute_workgroup_storage_size >> 10)),

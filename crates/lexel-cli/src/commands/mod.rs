@@ -11,3 +11,4 @@ pub mod predict;
 mod profile;
 pub mod rank;
 pub mod similarity;
+mod tune;

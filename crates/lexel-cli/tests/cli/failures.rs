@@ -103,6 +103,8 @@ fn options_that_make_no_sense_are_usage() {
 fn devices_that_are_not_there() {
     let expected = if cfg!(feature = "gpu") { "no-such-adapter" } else { "no GPU support" };
     encode_fails(69, expected, "in.txt", b"one", &["--device", "no-such-adapter"]);
+    let status = if cfg!(feature = "gpu") { 69 } else { 2 };
+    fail(status, expected, &["devices", "--tune", "no-such-adapter"]);
     encode_fails(69, "the CPU computes in f32 and int8", "in.txt", b"one", &["--dtype", "f16"]);
 }
 

@@ -1,0 +1,59 @@
+//! `lexel devices --tune`: how fast each kernel of the matrix product is on a GPU, and which one it gets.
+
+use crate::failure::Failure;
+
+/// Measures a device: as `--device` names it, but one.
+#[cfg(feature = "gpu")]
+pub fn run(device: &str, json: bool) -> Result<(), Failure> {
+    use crate::messages;
+    use lexel::gpu::{AdapterSelector, Dtype, GpuDevice};
+    use std::fmt::Write;
+
+    let selector = match device.strip_prefix("gpu").map(str::parse) {
+        Some(Ok(index)) => AdapterSelector::Nth(index),
+        Some(Err(_)) if device == "gpu" => AdapterSelector::Auto,
+        _ => AdapterSelector::Name(device.to_string()),
+    };
+    let device = GpuDevice::open(&selector)?;
+    let dtypes = [Dtype::F32, Dtype::F16, Dtype::Int8];
+    let (mut text, mut all) = (format!("{}\n", device.description()), Vec::new());
+    for dtype in dtypes.into_iter().filter(|&dtype| dtype != Dtype::F16 || device.description().features.f16) {
+        let (measurement, path) = device.tune(dtype);
+        if measurement.trials.is_empty() {
+            let message = format!("{} has no timestamp queries to measure with", device.description());
+            return Err(Failure::new(crate::failure::DEVICE, message));
+        }
+        let name = dtype.name();
+        let _ = writeln!(text, "\n{name}");
+        let mut trials = Vec::new();
+        for trial in &measurement.trials {
+            let chosen = measurement.tuning.linear(trial.class) == Some(trial.variant);
+            let (class, kernel, mark) =
+                (trial.class.to_string(), trial.variant.to_string(), if chosen { '*' } else { ' ' });
+            let rate = trial.flops.as_ref().map(|flops| flops / 1e9);
+            let _ = match &rate {
+                Ok(rate) => writeln!(text, "  {mark} {class:<36} {kernel:<36} {rate:>9.1} GFLOP/s"),
+                Err(reason) => writeln!(text, "  {mark} {class:<36} {kernel:<36} not used: {reason}"),
+            };
+            trials.push(serde_json::json!({
+                "class": class, "kernel": kernel, "chosen": chosen,
+                "gflop_per_s": rate.as_ref().ok(), "not_used": rate.as_ref().err(),
+            }));
+        }
+        if let Some(path) = &path {
+            let _ = writeln!(text, "  kept in {}", path.display());
+        }
+        all.push(serde_json::json!({"dtype": name, "file": path, "trials": trials}));
+    }
+    if json {
+        let device = device.description().to_string();
+        text = format!("{}\n", serde_json::json!({"device": device, "dtypes": all}));
+    }
+    messages::stdout(&text)
+}
+
+/// Built without GPUs.
+#[cfg(not(feature = "gpu"))]
+pub fn run(_: &str, _: bool) -> Result<(), Failure> {
+    Err(Failure::usage("this build of lexel has no GPU support: there is nothing to measure"))
+}

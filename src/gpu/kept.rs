@@ -1,0 +1,49 @@
+//! Where files are kept that the next start can use: the user's cache folder.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// `LEXEL_CACHE_DIR`, else `lexel` in the user's cache folder. `None` if `LEXEL_CACHE_DIR` is `off`, or there is no home.
+pub(super) fn folder() -> Option<PathBuf> {
+    folder_of(|name| std::env::var_os(name))
+}
+
+fn folder_of(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let variable = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    match variable("LEXEL_CACHE_DIR") {
+        Some(folder) if folder.as_os_str() == "off" => None,
+        Some(folder) => Some(folder),
+        None => {
+            let of_user = || Some(variable("HOME").or_else(|| variable("USERPROFILE"))?.join(".cache"));
+            Some(variable("XDG_CACHE_HOME").or_else(of_user)?.join("lexel"))
+        }
+    }
+}
+
+/// Writes a file aside, then renames it: a reader finds a whole file, whoever else writes.
+pub(super) fn replace(path: &Path, data: &[u8]) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = fs::write(&aside, data);
+    written.and_then(|()| fs::rename(&aside, path)).inspect_err(|_| _ = fs::remove_file(&aside))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_is_the_users_unless_a_variable_says_otherwise() {
+        let of = |variables: &[(&str, &str)]| {
+            folder_of(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
+        };
+        assert_eq!(of(&[("HOME", "/home/me")]).unwrap(), Path::new("/home/me/.cache/lexel"));
+        assert_eq!(of(&[("HOME", "/home/me"), ("XDG_CACHE_HOME", "/x")]).unwrap(), Path::new("/x/lexel"));
+        assert_eq!(of(&[("HOME", "/h"), ("LEXEL_CACHE_DIR", "/c")]).unwrap(), Path::new("/c"));
+        assert_eq!(of(&[("HOME", "/h"), ("LEXEL_CACHE_DIR", "off")]), None);
+        assert_eq!(of(&[]), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! What was measured of a device, on disk: a file of JSON for each device, driver, dtype and set of features, that a user may
+//! read and edit.
+
+use super::device::AdapterDescription;
+use super::kept::{folder, replace};
+use super::options::{Dtype, Features};
+use super::tuning::Tuning;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+/// A file's contents.
+#[derive(Debug, Serialize, Deserialize)]
+struct Contents {
+    /// What it was measured on: another driver or another version of lexel measures anew.
+    device: String,
+    tuning: Tuning,
+}
+
+/// The place of a device's tuning.
+#[derive(Debug, Clone)]
+pub(super) struct TuningFile {
+    device: String,
+    path: PathBuf,
+}
+
+impl TuningFile {
+    /// `None` where nothing is to be kept.
+    pub fn new(description: &AdapterDescription, dtype: Dtype, features: Features) -> Option<TuningFile> {
+        Some(TuningFile::within(&folder()?, description, dtype, features))
+    }
+
+    fn within(folder: &Path, description: &AdapterDescription, dtype: Dtype, features: Features) -> TuningFile {
+        let AdapterDescription { name, backend, driver, .. } = description;
+        let version = env!("CARGO_PKG_VERSION");
+        let device = format!("{name}, {backend:?}, {driver}, {}, {features}; lexel {version}", dtype.name());
+        let mut hasher = DefaultHasher::new();
+        device.hash(&mut hasher);
+        let path = folder.join(format!("tuning-{:016x}.json", hasher.finish()));
+        TuningFile { device, path }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tuning, if the file is there and of this device.
+    pub fn read(&self) -> Option<Tuning> {
+        let text = fs::read(&self.path).ok()?;
+        match serde_json::from_slice::<Contents>(&text) {
+            Ok(contents) if contents.device == self.device => Some(contents.tuning),
+            Ok(contents) => {
+                log::warn!("{}: of '{}', and not used for '{}'", self.path.display(), contents.device, self.device);
+                None
+            }
+            Err(error) => {
+                log::warn!("{}: {error}; measuring again", self.path.display());
+                None
+            }
+        }
+    }
+
+    /// Writes it. What goes wrong costs the next start a measurement, and nothing else.
+    pub fn write(&self, tuning: &Tuning) {
+        let contents = Contents { device: self.device.clone(), tuning: tuning.clone() };
+        let written = serde_json::to_vec_pretty(&contents).map_err(std::io::Error::from);
+        if let Err(error) = written.and_then(|text| replace(&self.path, &text)) {
+            log::debug!("{}: the measured kernels are not kept: {error}", self.path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::kernels::linear::Variant;
+
+    #[test]
+    fn a_tuning_is_read_back_by_the_device_that_it_was_measured_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let description = |driver: &str| AdapterDescription {
+            name: "a GPU".into(),
+            backend: wgpu::Backend::Vulkan,
+            device_type: wgpu::DeviceType::DiscreteGpu,
+            driver: driver.into(),
+            features: Features::none(),
+            limits: wgpu::Limits::default(),
+        };
+        let file = |driver: &str| TuningFile::within(folder.path(), &description(driver), Dtype::F32, Features::none());
+        let tuning = Tuning::only(Variant::Tiled { rows: 64, panels: 2 });
+        assert_eq!(file("1.0").read(), None);
+        file("1.0").write(&tuning);
+        assert_eq!(file("1.0").read(), Some(tuning.clone()));
+        assert_eq!(file("1.1").read(), None, "another driver");
+        fs::copy(file("1.0").path(), file("1.1").path()).unwrap();
+        assert_eq!(file("1.1").read(), None, "a file of another device");
+        fs::write(file("1.0").path(), "{").unwrap();
+        assert_eq!(file("1.0").read(), None, "half a file");
+    }
+}
