@@ -280,7 +280,7 @@ mod tests {
     fn an_error_of_the_caller_ends_the_run() {
         let echo = Echo::new(usize::MAX, 1);
         let scheduler = Scheduler { executor: &echo, output: Output::Sentences, padding: None, batch_tokens: Some(10) };
-        let stop = |_| Err(Error::Cancelled { done: 0, total: 1000 });
+        let stop = |_| Err(Error::Cancelled { done: 0, total: 1000, results: None });
         let endless = std::iter::repeat_with(|| Ok(sequences(10, 10)));
         assert!(matches!(scheduler.run(endless, stop), Err(Error::Cancelled { .. })));
     }
