@@ -1,6 +1,7 @@
 //! What can go wrong, said so that a user can act on it: every variant names the thing, the value found, and what was
 //! expected or what to do.
 
+use crate::matrix::{Matrix, SomeRows};
 use std::path::PathBuf;
 
 /// Everything lexel can fail with.
@@ -80,6 +81,8 @@ pub enum Error {
         done: usize,
         /// Texts in the call.
         total: usize,
+        /// Their results, where a text's result is one row.
+        results: Option<Box<SomeRows>>,
     },
 }
 
@@ -133,6 +136,16 @@ impl Error {
         supported: impl Into<String>,
     ) -> Error {
         Error::Unsupported { file: file.into(), key: key.into(), value: value.to_string(), supported: supported.into() }
+    }
+
+    /// An [`Error::Cancelled`] gets the results that are there: those of `results` whose row is `done`.
+    pub(crate) fn with_results(self, results: Matrix, done: &[bool]) -> Error {
+        match self {
+            Error::Cancelled { done: count, total, .. } => {
+                Error::Cancelled { done: count, total, results: Some(Box::new(SomeRows::of(results, done))) }
+            }
+            error => error,
+        }
     }
 
     /// An [`Error::Io`]: for `map_err(Error::io(path))`.

@@ -10,10 +10,13 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Inputs that are tokenised at once: enough for all cores, few enough that the first batch starts early.
 const CHUNK: usize = 256;
+
+/// Bytes of text a token, about: of English with spaces, of a character of Chinese and its share of marks.
+const TOKEN_BYTES: usize = 4;
 
 /// Up to so many inputs, a call starts no thread of its own.
 const FEW: usize = 16;
@@ -30,19 +33,18 @@ pub struct Progress {
     pub total: usize,
     /// Tokens computed, special tokens included. Equal texts count once.
     pub tokens: usize,
-    /// Texts that were longer than the model's maximum and lost their end.
+    /// Of the texts whose results are there, those that were longer than the model's maximum and lost their end.
     pub truncated: usize,
-    /// Bytes of the texts whose results are there: a measure of the work, unlike texts, since the longest go first.
-    pub bytes: usize,
-    /// Bytes of all texts.
-    pub total_bytes: usize,
+    /// The work on the texts whose results are there, as their bytes tell it. Their number does not: the longest go first.
+    pub work: usize,
+    /// The work on all texts.
+    pub total_work: usize,
 }
 
 impl Progress {
     /// The share of the work that is done, from 0 to 1.
     pub fn share(&self) -> f64 {
-        // A text of no bytes is some work too.
-        (self.bytes + self.texts) as f64 / ((self.total_bytes + self.total) as f64).max(1.0)
+        self.work as f64 / (self.total_work as f64).max(1.0)
     }
 }
 
@@ -75,6 +77,8 @@ pub(crate) struct Job<'a> {
     pub batch_tokens: Option<usize>,
     pub progress: Option<&'a OnProgress>,
     pub cancel: Option<&'a Cancel>,
+    /// The most tokens of an input: what is longer loses its end.
+    pub longest: Option<usize>,
 }
 
 impl Job<'_> {
@@ -89,12 +93,12 @@ impl Job<'_> {
     ) -> Result<()> {
         let mut progress = Progress { total: inputs.len(), ..Progress::default() };
         if self.cancel.is_some_and(Cancel::is_cancelled) && progress.total > 0 {
-            return Err(Error::Cancelled { done: 0, total: progress.total });
+            return Err(Error::Cancelled { done: 0, total: progress.total, results: None });
         }
         let (unique, targets) = unique(inputs);
-        let bytes = |key: usize| unique[key].bytes() * targets[key].len();
-        progress.total_bytes = (0..unique.len()).map(bytes).sum();
-        let truncated = AtomicUsize::new(0);
+        let work = |key: usize| work(unique[key].bytes(), self.longest);
+        progress.total_work = (0..unique.len()).map(work).sum();
+        let truncated: Vec<AtomicBool> = unique.iter().map(|_| AtomicBool::new(false)).collect();
         let sequences = |chunk: &[I], first: usize| -> Result<Vec<Sequence>> {
             let encodings = tokenize(chunk)?.into_iter().zip(first..);
             let sequence = |(mut encoding, key): (Encoding, usize)| {
@@ -103,7 +107,7 @@ impl Job<'_> {
                     encoding.ids.truncate(end);
                     encoding.types.truncate(end);
                 }
-                truncated.fetch_add(if encoding.truncated { targets[key].len() } else { 0 }, Ordering::Relaxed);
+                truncated[key].store(encoding.truncated, Ordering::Relaxed);
                 Sequence { key, ids: encoding.ids, types: encoding.types, skip }
             };
             Ok(encodings.map(sequence).collect())
@@ -113,16 +117,16 @@ impl Job<'_> {
             for (s, &key) in finished.keys.iter().enumerate() {
                 store(&finished, s, &targets[key]);
                 progress.texts += targets[key].len();
-                progress.bytes += bytes(key);
+                progress.work += work(key);
+                progress.truncated += if truncated[key].load(Ordering::Relaxed) { targets[key].len() } else { 0 };
             }
             progress.tokens += finished.batch.tokens();
-            progress.truncated = truncated.load(Ordering::Relaxed);
             if let Some(callback) = self.progress {
                 callback(&progress);
             }
             match self.cancel {
                 Some(cancel) if cancel.is_cancelled() && progress.texts < progress.total => {
-                    Err(Error::Cancelled { done: progress.texts, total: progress.total })
+                    Err(Error::Cancelled { done: progress.texts, total: progress.total, results: None })
                 }
                 _ => Ok(()),
             }
@@ -135,6 +139,11 @@ impl Job<'_> {
         let chunks = unique.chunks(CHUNK).enumerate().map(|(i, chunk)| sequences(chunk, i * CHUNK));
         scheduler.run(chunks, done)
     }
+}
+
+/// The work on a text, before anyone knows its tokens: its bytes as far as the model reads them, and special tokens.
+fn work(bytes: usize, longest: Option<usize>) -> usize {
+    bytes.min(longest.unwrap_or(usize::MAX).saturating_mul(TOKEN_BYTES)) + 2 * TOKEN_BYTES
 }
 
 /// What a model takes: a text, or a pair of texts.
@@ -178,17 +187,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_counts_the_longest_texts_first() {
+    fn progress_counts_the_longest_texts_first_and_no_more_of_them_than_is_read() {
         let pairs = [("a", ""), ("abcdefgh", "ijk"), ("", "bcd")];
         let (unique, _) = unique(pairs.into_iter());
-        let mut progress = Progress { total: 3, total_bytes: 15, ..Progress::default() };
-        let mut shares = vec![progress.share() * 36.0];
-        for pair in unique {
-            progress.texts += 1;
-            progress.bytes += pair.bytes();
-            shares.push(progress.share() * 36.0);
+        for (longest, expected) in [(None, [0, 19, 30, 39]), (Some(2), [0, 16, 27, 36])] {
+            let works: Vec<usize> = unique.iter().map(|pair| work(pair.bytes(), longest)).collect();
+            let mut progress = Progress { total: 3, total_work: works.iter().sum(), ..Progress::default() };
+            let total = progress.total_work as f64;
+            let mut shares = vec![progress.share()];
+            for work in works {
+                progress.work += work;
+                shares.push(progress.share());
+            }
+            assert_eq!(shares.iter().map(|share| (share * total).round() as u64).collect::<Vec<_>>(), expected);
         }
-        assert_eq!(shares.into_iter().map(f64::round).map(|x| x as u64).collect::<Vec<_>>(), [0, 24, 32, 36]);
     }
 
     #[test]

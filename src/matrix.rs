@@ -42,6 +42,69 @@ impl Matrix {
     }
 }
 
+/// Some rows of a matrix: what a cancelled call has computed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SomeRows {
+    /// Which rows.
+    pub rows: Vec<usize>,
+    /// Each of them, in this order.
+    pub matrix: Matrix,
+}
+
+impl SomeRows {
+    /// The rows of `matrix` that are `there`.
+    pub fn of(mut matrix: Matrix, there: &[bool]) -> SomeRows {
+        let rows: Vec<usize> = (0..matrix.rows).filter(|&row| there[row]).collect();
+        for (to, &from) in rows.iter().enumerate() {
+            matrix.data.copy_within(from * matrix.cols..(from + 1) * matrix.cols, to * matrix.cols);
+        }
+        matrix.rows = rows.len();
+        matrix.data.truncate(rows.len() * matrix.cols);
+        SomeRows { rows, matrix }
+    }
+
+    /// The rows below `total` that are not there.
+    pub fn missing(&self, total: usize) -> Vec<usize> {
+        let mut there = vec![false; total];
+        self.rows.iter().filter(|&&row| row < total).for_each(|&row| there[row] = true);
+        (0..total).filter(|&row| !there[row]).collect()
+    }
+
+    /// Adds others.
+    ///
+    /// # Panics
+    /// If they have another number of columns.
+    pub fn append(&mut self, rows: impl IntoIterator<Item = usize>, mut matrix: Matrix) {
+        if self.rows.is_empty() {
+            *self = SomeRows { rows: rows.into_iter().collect(), matrix };
+            return;
+        }
+        assert_eq!(self.matrix.cols, matrix.cols, "rows of one matrix");
+        self.rows.extend(rows);
+        self.matrix.rows += matrix.rows;
+        self.matrix.data.append(&mut matrix.data);
+    }
+
+    /// The whole matrix, once all of its rows are there.
+    pub fn complete(self) -> Matrix {
+        if self.rows.iter().copied().eq(0..self.matrix.rows) {
+            return self.matrix;
+        }
+        let mut whole = Matrix::zeros(self.matrix.rows, self.matrix.cols);
+        for (i, &row) in self.rows.iter().enumerate() {
+            whole.row_mut(row).copy_from_slice(self.matrix.row(i));
+        }
+        whole
+    }
+}
+
+impl Default for SomeRows {
+    /// None.
+    fn default() -> SomeRows {
+        SomeRows { rows: Vec::new(), matrix: Matrix::zeros(0, 0) }
+    }
+}
+
 /// As NumPy prints it, with four decimals: `[[1.0000, 0.6660],` newline ` [0.6660, 1.0000]]`.
 impl std::fmt::Display for Matrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -49,5 +112,24 @@ impl std::fmt::Display for Matrix {
             .map(|r| format!("[{}]", self.row(r).iter().map(|x| format!("{x:.4}")).collect::<Vec<_>>().join(", ")))
             .collect();
         write!(f, "[{}]", rows.join(",\n "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_rows_and_the_others_are_the_whole() {
+        let whole = Matrix::new(4, 2, (0..8).map(|x| x as f32).collect());
+        let mut some = SomeRows::of(whole.clone(), &[false, true, false, true]);
+        assert_eq!((&some.rows[..], &some.matrix.data[..]), (&[1, 3][..], &[2.0, 3.0, 6.0, 7.0][..]));
+        let missing = some.missing(4);
+        assert_eq!(missing, [0, 2]);
+        some.append(missing, Matrix::new(2, 2, vec![0.0, 1.0, 4.0, 5.0]));
+        assert_eq!((some.missing(4).len(), some.complete()), (0, whole.clone()));
+        let mut none = SomeRows::default();
+        none.append(0..4, whole.clone());
+        assert_eq!(none.complete(), whole);
     }
 }

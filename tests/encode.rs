@@ -74,11 +74,21 @@ fn a_cancelled_call_ends_at_the_next_batch_and_says_how_far_it_was() {
         ..EncodeOptions::default()
     };
     match model.encode_with(&texts(5000), &options) {
-        Err(Error::Cancelled { done, total }) => assert!((100..1000).contains(&done) && total == 5000, "{done}"),
+        Err(Error::Cancelled { done, total, results }) => {
+            assert!((100..1000).contains(&done) && total == 5000, "{done}");
+            // What is computed is not lost.
+            let (results, texts) = (results.unwrap(), texts(5000));
+            assert_eq!((results.rows.len(), results.matrix.shape()), (done, [done, model.dim()]));
+            let all: Vec<&str> = results.rows.iter().map(|&row| texts[row].as_str()).collect();
+            let expected = model.encode(&all).unwrap();
+            for (a, b) in results.matrix.data.iter().zip(&expected.data) {
+                assert!((a - b).abs() < 1e-5, "{a} and {b}");
+            }
+        }
         other => panic!("{other:?}"),
     }
     // The flag stays set: later calls with it do nothing, calls without it work.
-    assert!(matches!(model.encode_with(&["one"], &options), Err(Error::Cancelled { done: 0, total: 1 })));
+    assert!(matches!(model.encode_with(&["one"], &options), Err(Error::Cancelled { done: 0, total: 1, .. })));
     assert_eq!(model.encode(&["one"]).unwrap().shape(), [1, model.dim()]);
 }
 

@@ -40,6 +40,7 @@ impl CrossEncoder {
             batch_tokens: options.batch_tokens,
             progress: options.progress.as_ref(),
             cancel: options.cancel.as_ref(),
+            longest: self.model.tokenizer.max_seq_length(),
         };
         let tokenize = |pairs: &[(&str, &str)]| {
             let encodings = self.model.tokenizer.encode_pairs_in(Frame { prompt, task: None }, pairs)?;
@@ -51,17 +52,22 @@ impl CrossEncoder {
             }
         };
         let mut scores = Matrix::zeros(pairs.len(), self.labels().len());
+        let mut done = vec![false; pairs.len()];
         let inputs = pairs.iter().map(|(a, b)| (a.as_ref(), b.as_ref()));
-        job.run(inputs, 0, tokenize, |finished, s, targets| {
+        let ran = job.run(inputs, 0, tokenize, |finished, s, targets| {
             for &target in targets {
+                done[target] = true;
                 scores.row_mut(target).copy_from_slice(finished.rows.row(s));
             }
-        })?;
+        });
         cpu::activate(options.activation.unwrap_or(self.activation()), &mut scores.data);
         if options.softmax && scores.cols > 1 {
             (0..scores.rows).for_each(|i| softmax(scores.row_mut(i)));
         }
-        Ok(scores)
+        match ran {
+            Ok(()) => Ok(scores),
+            Err(error) => Err(error.with_results(scores, &done)),
+        }
     }
 
     /// Whether the logits are a language model's behind the last token, whichever that is.

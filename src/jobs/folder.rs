@@ -4,7 +4,8 @@
 //!   _job.json               what must be the same to continue, and the plan
 //!   part-00000.npy, ...     a part is there if and only if it is complete
 //!   _parts/part-00000.json  what each is: rows, rejects, tokens; written before its part
-//!   _work/                  while the job runs: a lock for each part in the works, and files that are being written
+//!   _work/                  while the job runs: a lock for each part in the works, files that are being written, and what
+//!                           is computed of parts that were cancelled
 //!   _job.lock               held while _job.json or the end of the job is written
 //!   rejects.jsonl           at the end, if there are any: the rows without a result, and why
 //!   _report.json            at the end: rows in = rows out + rejects
@@ -14,7 +15,7 @@
 
 use super::files::{again, publish, publish_bytes, sync_folder};
 use super::summary::{Receipt, Summary};
-use super::{Claim, Finished, Part, Shard, Sink, Source};
+use super::{Claim, Finished, Part, Shard, Sink, Source, Unfinished};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -218,6 +219,11 @@ impl JobFolder {
         Summary::of(self, |part| done[part])
     }
 
+    /// Rows of unfinished parts that are saved for whoever continues.
+    pub fn saved_rows(&self) -> usize {
+        self.parts.iter().map(|part| Unfinished::count(&self.saved_path(part.index))).sum()
+    }
+
     /// `part-00007`
     pub(super) fn name(&self, part: usize) -> String {
         let width = self.parts.len().saturating_sub(1).to_string().len().max(5);
@@ -230,6 +236,10 @@ impl JobFolder {
 
     fn work(&self) -> PathBuf {
         self.path.join("_work")
+    }
+
+    fn saved_path(&self, part: usize) -> PathBuf {
+        self.work().join(self.name(part) + ".saved")
     }
 
     fn claim(&self, part: usize) -> Result<Claim<PartLock>> {
@@ -257,17 +267,17 @@ impl JobFolder {
     fn collect_stale(&self) -> Result<()> {
         for part in &self.parts {
             let name = self.work().join(self.name(part.index));
-            let files = [name.with_extension("tmp"), name.with_extension("json.tmp"), name.with_extension("lock")];
+            let files = ["tmp", "json.tmp", "saved.tmp", "saved", "lock"].map(|ending| name.with_extension(ending));
             if !files.iter().any(|file| file.exists()) {
                 continue;
             }
             let claim = self.claim(part.index)?;
-            if !matches!(claim, Claim::Taken) {
-                files[..2].iter().for_each(|file| drop(fs::remove_file(file)));
-            }
-            if matches!(claim, Claim::Done) {
-                let _ = fs::remove_file(&files[2]);
-            }
+            let stale = match &claim {
+                Claim::Taken => &files[..0],
+                Claim::Mine(_) => &files[..3],
+                Claim::Done => &files[..],
+            };
+            stale.iter().for_each(|file| drop(fs::remove_file(file)));
         }
         Ok(())
     }
@@ -300,9 +310,19 @@ where
             Ok(())
         })?;
         sync_folder(&folder.path)?;
+        let _ = fs::remove_file(folder.saved_path(index));
         // While the lock is held: whoever opened the file meanwhile finds the part there.
         let _ = fs::remove_file(&lock.path);
         Ok(())
+    }
+
+    fn save(&self, _lock: &PartLock, part: &Part, unfinished: &Unfinished) -> Result<(), S::Error> {
+        let path = self.folder.saved_path(part.index);
+        Ok(unfinished.write(&path.with_extension("saved.tmp"), &path)?)
+    }
+
+    fn saved(&self, _lock: &PartLock, part: &Part) -> Result<Option<Unfinished>, S::Error> {
+        Ok(Unfinished::read(&self.folder.saved_path(part.index))?)
     }
 }
 

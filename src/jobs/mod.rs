@@ -50,12 +50,16 @@
 
 mod files;
 mod folder;
+mod meter;
 mod run;
 mod summary;
+mod unfinished;
 
 pub use folder::{FolderSink, JobFile, JobFolder, PartLock};
-pub use run::{Compute, JobOptions, JobProgress, OnJobProgress, RunReport, Shard, run};
+pub use meter::{JobProgress, OnJobProgress};
+pub use run::{Compute, JobOptions, RunReport, Shard, run};
 pub use summary::Summary;
+pub use unfinished::Unfinished;
 
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
@@ -162,6 +166,23 @@ pub trait Sink<S: Source>: Sync {
     /// # Errors
     /// Whatever keeps the part from being stored.
     fn store(&self, lock: Self::Lock, finished: &Finished<S>) -> Result<(), S::Error>;
+
+    /// Keeps what is computed of a part when the job is cancelled, for whoever claims it next. A sink that does not loses no
+    /// more than time.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being saved.
+    fn save(&self, _lock: &Self::Lock, _part: &Part, _unfinished: &Unfinished) -> Result<(), S::Error> {
+        Ok(())
+    }
+
+    /// What was saved of a part.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read.
+    fn saved(&self, _lock: &Self::Lock, _part: &Part) -> Result<Option<Unfinished>, S::Error> {
+        Ok(None)
+    }
 }
 
 /// The plan of `rows` rows in parts of `part_rows`, at least one part.

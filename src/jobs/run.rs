@@ -1,7 +1,8 @@
 //! The work on a job: a few threads, each with a part of its own from its first byte to its file, so that reading,
 //! tokenising, computing and writing overlap, and memory holds so many parts and no more.
 
-use super::{Claim, Finished, Part, Sink, Source};
+use super::meter::{Meter, OnJobProgress};
+use super::{Claim, Finished, Part, Sink, Source, Unfinished};
 use crate::error::{Error, Result};
 use crate::job::{Cancel, OnProgress, Progress};
 use crate::matrix::Matrix;
@@ -13,9 +14,6 @@ use std::time::{Duration, Instant};
 
 /// How often parts of other processes are looked at, once there is nothing else to do.
 const PATIENCE: Duration = Duration::from_millis(100);
-
-/// What is called with the [`JobProgress`] of a job, from any thread.
-pub type OnJobProgress = Arc<dyn Fn(&JobProgress) + Send + Sync>;
 
 /// The model's work on rows; it calls the second argument after each batch.
 pub type Compute<'a, R> = dyn Fn(&[R], OnProgress) -> Result<Matrix> + Sync + 'a;
@@ -38,27 +36,9 @@ pub struct JobOptions {
     pub shard: Option<Shard>,
     /// Called after each batch.
     pub progress: Option<OnJobProgress>,
-    /// Ends the job: parts that are complete by then are kept. Give it to the model's options too, to end within a part.
+    /// Ends the job: parts that are complete by then are kept. Give it to the model's options too, to end within a part: then
+    /// the sink saves what is computed of that.
     pub cancel: Option<Cancel>,
-}
-
-/// How far a job is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct JobProgress {
-    /// Parts that are stored, by whomever.
-    pub parts_done: usize,
-    /// Parts of the job, or of the shard.
-    pub parts: usize,
-    /// The share of the work that is done, from 0 to 1: by weight, not by rows, since the longest texts of a part go first.
-    pub share: f64,
-    /// Rows that this process has computed.
-    pub rows: u64,
-    /// Tokens that this process has computed.
-    pub tokens: u64,
-    /// Since this process began.
-    pub seconds: f64,
-    /// Until the end, at the pace of all processes since this one began; `None` at the beginning.
-    pub seconds_left: Option<f64>,
 }
 
 /// What a process did.
@@ -66,9 +46,9 @@ pub struct JobProgress {
 pub struct RunReport {
     /// Parts that it stored.
     pub parts: usize,
-    /// Rows with a result in them.
+    /// Rows with a result in them, without those that a cancelled process had saved.
     pub rows: u64,
-    /// Rows without.
+    /// Rows without a result.
     pub rejected: u64,
     /// Tokens computed.
     pub tokens: u64,
@@ -108,8 +88,8 @@ impl FromStr for Shard {
 /// what to call after each batch.
 ///
 /// # Errors
-/// The first error of the source, the sink or `compute`; [`Error::Cancelled`] once cancelled. Parts that other threads work
-/// on at that moment are finished and stored.
+/// The first error of the source, the sink or `compute`. Parts that other threads work on at that moment are finished and
+/// stored. [`Error::Cancelled`] once cancelled.
 pub fn run<S: Source, K: Sink<S>>(
     source: &S,
     sink: &K,
@@ -198,119 +178,86 @@ impl<S: Source, K: Sink<S>> Run<'_, S, K> {
             }
         };
         let begun = Instant::now();
-        let input = self.source.read(&part)?;
-        let last = Arc::new(Mutex::new(Progress::default()));
-        let progress = {
-            let (last, meter) = (last.clone(), self.meter.clone());
-            move |progress: &Progress| {
-                let before = std::mem::replace(&mut *lock(&last), *progress);
-                meter.batch(&part, &before, progress);
+        let mut input = self.source.read(&part)?;
+        let saved = self.sink.saved(&lease, &part)?.filter(|saved| saved.is_of(input.rows.len()));
+        let mut work = saved.unwrap_or_default();
+        let before = (work.results.rows.len() as u64, work.tokens, work.truncated);
+        let computed = self.compute(&part, &mut input.rows, &mut work);
+        work.seconds += begun.elapsed().as_secs_f64();
+        match computed {
+            Ok(()) => {}
+            Err(Error::Cancelled { .. }) => {
+                if !work.results.rows.is_empty() {
+                    self.sink.save(&lease, &part, &work)?;
+                }
+                // How far the part was is of no use to anyone.
+                return Err(self.meter.cancelled().into());
             }
-        };
-        let output = (self.compute)(&input.rows, Arc::new(progress)).map_err(|error| match error {
-            // How far the part was is of no use to anyone.
-            Error::Cancelled { .. } => self.meter.cancelled(),
-            error => error,
-        })?;
-        let last = *lock(&last);
-        let (tokens, truncated) = (last.tokens as u64, last.truncated as u64);
-        let finished = Finished { part, input, output, tokens, truncated, seconds: begun.elapsed().as_secs_f64() };
+            Err(error) => return Err(error.into()),
+        }
+        let Unfinished { results, tokens, truncated, seconds, .. } = work;
+        let finished = Finished { part, input, output: results.complete(), tokens, truncated, seconds };
         self.sink.store(lease, &finished)?;
         {
             let report = &mut lock(&self.state).report;
             report.parts += 1;
-            report.rows += finished.input.rows.len() as u64;
+            report.rows += finished.input.rows.len() as u64 - before.0;
             report.rejected += finished.input.rejects.len() as u64;
-            report.tokens += tokens;
-            report.truncated += truncated;
+            report.tokens += tokens - before.1;
+            report.truncated += truncated - before.2;
         }
         self.meter.see(&self.sink.done()?);
         Ok(())
     }
-}
 
-/// Measures progress.
-struct Meter {
-    begun: Instant,
-    parts: Vec<Part>,
-    /// Of all parts.
-    weight: f64,
-    /// Of the parts that were there at the beginning.
-    before: f64,
-    counts: Mutex<Counts>,
-    callback: Option<OnJobProgress>,
-}
-
-#[derive(Default)]
-struct Counts {
-    parts_done: usize,
-    /// Of the parts that are there.
-    done: f64,
-    /// Of what is computed of parts that are not: `(part, weight)`.
-    under_way: Vec<(usize, f64)>,
-    rows: u64,
-    tokens: u64,
-}
-
-impl Meter {
-    fn new(parts: Vec<Part>, done: &[bool], callback: Option<OnJobProgress>) -> Meter {
-        let weight = parts.iter().map(weight).sum();
-        let counts = Mutex::new(Counts::default());
-        let mut meter = Meter { begun: Instant::now(), parts, weight, before: 0.0, counts, callback };
-        meter.see(done);
-        meter.before = lock(&meter.counts).done;
-        meter
-    }
-
-    /// What is there by now.
-    fn see(&self, done: &[bool]) {
-        let mut counts = lock(&self.counts);
-        let there = || self.parts.iter().filter(|part| done[part.index]);
-        (counts.parts_done, counts.done) = (there().count(), there().map(weight).sum());
-        counts.under_way.retain(|(part, _)| !done[*part]);
-        self.tell(&counts);
-    }
-
-    /// A batch of a part is computed.
-    fn batch(&self, part: &Part, before: &Progress, now: &Progress) {
-        let mut counts = lock(&self.counts);
-        counts.rows += (now.texts - before.texts) as u64;
-        counts.tokens += (now.tokens - before.tokens) as u64;
-        let computed = weight(part) * now.share();
-        match counts.under_way.iter_mut().find(|(index, _)| *index == part.index) {
-            Some((_, weight)) => *weight = computed,
-            None => counts.under_way.push((part.index, computed)),
+    /// Computes the rows that `work` lacks. Once cancelled, it has those that were ready.
+    fn compute(&self, part: &Part, rows: &mut Vec<S::Row>, work: &mut Unfinished) -> Result<()> {
+        let (missing, share) = (work.results.missing(rows.len()), work.share);
+        let last = Arc::new(Mutex::new(Progress::default()));
+        let progress = {
+            let (last, meter, part) = (last.clone(), self.meter.clone(), *part);
+            move |progress: &Progress| {
+                let before = std::mem::replace(&mut *lock(&last), *progress);
+                meter.batch(&part, &before, progress, share + (1.0 - share) * progress.share());
+            }
+        };
+        let computed = match missing.len() == rows.len() {
+            true => (self.compute)(rows, Arc::new(progress)),
+            false => {
+                self.meter.resume(part, share);
+                with_some(rows, &missing, |rows| (self.compute)(rows, Arc::new(progress)))
+            }
+        };
+        let last = *lock(&last);
+        work.tokens += last.tokens as u64;
+        work.truncated += last.truncated as u64;
+        work.share = share + (1.0 - share) * last.share();
+        match computed {
+            Ok(results) => {
+                work.results.append(missing, results);
+                Ok(())
+            }
+            Err(Error::Cancelled { done, total, results: Some(some) }) => {
+                work.results.append(some.rows.iter().map(|&row| missing[row]), some.matrix);
+                Err(Error::Cancelled { done, total, results: None })
+            }
+            Err(error) => Err(error),
         }
-        self.tell(&counts);
-    }
-
-    fn tell(&self, counts: &Counts) {
-        let Some(callback) = &self.callback else { return };
-        let done = counts.done + counts.under_way.iter().map(|(_, weight)| weight).sum::<f64>();
-        let seconds = self.begun.elapsed().as_secs_f64();
-        let pace = (done - self.before) / seconds;
-        callback(&JobProgress {
-            parts_done: counts.parts_done,
-            parts: self.parts.len(),
-            share: (done / self.weight).min(1.0),
-            rows: counts.rows,
-            tokens: counts.tokens,
-            seconds,
-            seconds_left: (pace > 0.0).then(|| (self.weight - done).max(0.0) / pace),
-        });
-    }
-
-    fn cancelled(&self) -> Error {
-        let total = self.parts.iter().map(|part| part.rows as usize).sum();
-        Error::Cancelled { done: lock(&self.counts).rows as usize, total }
     }
 }
 
-/// A part without text is some work too.
-fn weight(part: &Part) -> f64 {
-    (part.weight + part.rows + 1) as f64
+/// Calls `work` with the rows at these places, ascending.
+fn with_some<R, T>(rows: &mut Vec<R>, places: &[usize], work: impl FnOnce(&[R]) -> T) -> T {
+    let mut all: Vec<Option<R>> = rows.drain(..).map(Some).collect();
+    let some: Vec<R> = places.iter().filter_map(|&place| all[place].take()).collect();
+    let result = work(&some);
+    for (&place, row) in places.iter().zip(some) {
+        all[place] = Some(row);
+    }
+    rows.extend(all.into_iter().flatten());
+    result
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

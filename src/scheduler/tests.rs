@@ -214,7 +214,7 @@ fn a_short_job_is_spread_over_the_lanes() {
 fn an_error_of_the_caller_ends_the_run() {
     let echo = Echo::new(usize::MAX, 1);
     let scheduler = Scheduler { executor: &echo, output: Output::Sentences, padding: None, batch_tokens: Some(10) };
-    let stop = |_| Err(Error::Cancelled { done: 0, total: 1000 });
+    let stop = |_| Err(Error::Cancelled { done: 0, total: 1000, results: None });
     let endless = std::iter::repeat_with(|| Ok(sequences(10, 10)));
     assert!(matches!(scheduler.run(endless, stop), Err(Error::Cancelled { .. })));
 }
@@ -294,7 +294,7 @@ fn with_several_devices_too_an_error_of_the_caller_ends_the_run() {
     let endless = std::iter::repeat_with(|| Ok(sequences(10, 10)));
     let batches = AtomicUsize::new(0);
     let stop = |_| match batches.fetch_add(1, Ordering::Relaxed) {
-        5 => Err(Error::Cancelled { done: 0, total: 1000 }),
+        5 => Err(Error::Cancelled { done: 0, total: 1000, results: None }),
         _ => Ok(()),
     };
     let result = scheduler(&several(&[&remotes[0], &remotes[1]])).run(endless, stop);

@@ -108,16 +108,21 @@ impl SentenceTransformer {
             None => full,
         };
         let mut embeddings = Matrix::zeros(texts.len(), dim);
-        self.run(task, texts, options, Output::Sentences, |finished, s, targets| {
+        let mut done = vec![false; texts.len()];
+        let ran = self.run(task, texts, options, Output::Sentences, |finished, s, targets| {
             for &target in targets {
+                done[target] = true;
                 let row = embeddings.row_mut(target);
                 row.copy_from_slice(&finished.rows.row(s)[..dim]);
                 if options.normalize {
                     normalize(row);
                 }
             }
-        })?;
-        Ok(embeddings)
+        });
+        match ran {
+            Ok(()) => Ok(embeddings),
+            Err(error) => Err(error.with_results(embeddings, &done)),
+        }
     }
 
     /// Computes each different text once; `store(batch, sequence, targets)` gets each result with the indices of the texts
@@ -143,6 +148,7 @@ impl SentenceTransformer {
             batch_tokens: options.batch_tokens,
             progress: options.progress.as_ref(),
             cancel: options.cancel.as_ref(),
+            longest: path.tokenizer.max_seq_length(),
         };
         let frame = Frame { prompt, task: options.task.as_deref().or(task.name()) };
         let tokenize = |texts: &[&str]| path.tokenizer.encode_batch_in(frame, texts);

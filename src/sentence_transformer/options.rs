@@ -21,7 +21,7 @@ pub struct EncodeOptions {
     pub batch_tokens: Option<usize>,
     /// Called from the calling thread after each batch.
     pub progress: Option<OnProgress>,
-    /// Ends the call at the next batch, with [`Error::Cancelled`](crate::Error::Cancelled).
+    /// Ends the call at the next batch, with [`Error::Cancelled`](crate::Error::Cancelled), which has the results so far.
     pub cancel: Option<Cancel>,
 }
 

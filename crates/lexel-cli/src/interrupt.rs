@@ -1,4 +1,5 @@
-//! Ctrl-C (and SIGTERM, SIGHUP): a running encode ends at its next batch and cleans up; anything else ends at once.
+//! Ctrl-C (and SIGTERM, SIGHUP): a running encode finishes the batch in flight, saves what it can and cleans up; anything
+//! else ends at once, and so does an encode at the second time.
 
 use crate::failure::INTERRUPTED;
 use crate::messages;
@@ -45,6 +46,7 @@ fn interrupted() {
         && !cancel.is_cancelled()
     {
         cancel.cancel();
+        messages::note("interrupted: finishing the batch in flight (once more ends at once)");
         return;
     }
     if let Some(path) = &state.temporary {

@@ -4,8 +4,9 @@
 //!   args        what the user wrote (clap)
 //!   config      what it means: models, options, files, checked
 //!   commands    one file a subcommand
-//!   input       texts or pairs from .txt, .jsonl, .tsv and .csv, window by window, on a thread of its own
-//!   output      embeddings or scores to .npy and .jsonl, written aside and renamed
+//!   input       texts or pairs from files, window by window, on a thread of its own
+//!   output      embeddings or scores to a file, written aside and renamed
+//!   parquet     Parquet files in and out
 //!   job         job folders: parts, resumed
 //!   work        a model's work on an input: progress, Ctrl-C, report   (model: what the two kinds have in common)
 //!   messages    everything on stderr: log, bars, reports          failure     exit statuses
@@ -22,6 +23,7 @@ mod job;
 mod messages;
 mod model;
 mod output;
+mod parquet;
 mod process;
 mod work;
 

@@ -19,6 +19,13 @@ pub fn leave_out_mesas_device_selection() {
     }
 }
 
+/// The command that started this process, to be pasted into a shell.
+pub fn command_line() -> String {
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    // A NUL, which no shell can quote, is in no argument.
+    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+}
+
 /// The most memory that the process ever held, in MiB, where the system tells.
 pub fn peak_rss_mib() -> Option<f64> {
     // Not getrusage: its number includes what the process was before exec.

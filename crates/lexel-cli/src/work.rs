@@ -51,7 +51,8 @@ impl<const N: usize> Work<N> {
         let computed = compute(Arc::new(progress)).map_err(|error| match error {
             Error::Cancelled { done, .. } => {
                 let (done, noun) = (self.records + done, noun::<N>());
-                Failure::new(INTERRUPTED, format!("interrupted after {done} {noun}; the output is not complete"))
+                let how = "a single file keeps none of them and starts over; --output FOLDER/ would continue";
+                Failure::new(INTERRUPTED, format!("interrupted after {done} {noun}: {how}"))
             }
             error => error.into(),
         })?;

@@ -147,7 +147,7 @@ pub struct ColumnArgs {
 /// Which texts to read.
 #[derive(Debug, Args)]
 pub struct InputArgs {
-    /// The file of texts: .txt, .jsonl, .tsv or .csv, or - for standard input
+    /// The file of texts: .txt, .jsonl, .tsv, .csv or .parquet, a folder or pattern of them, or - for standard input
     #[arg(long, short, value_name = "FILE|-", required = true)]
     pub input: PathBuf,
     /// Which column of it.
@@ -158,9 +158,11 @@ pub struct InputArgs {
 /// Which texts to read, from any number of files.
 #[derive(Debug, Args)]
 pub struct InputsArgs {
-    /// The file of texts: .txt, .jsonl, .tsv, .csv or .parquet, or - for standard input; into a job folder also several
-    /// files, folders and patterns
-    #[arg(long, short, value_name = "FILE|-", required = true, num_args = 1..)]
+    /// The files of texts: .txt, .jsonl, .tsv, .csv or .parquet; folders and patterns of them; or - for standard input
+    ///
+    /// All files have one format. Of a folder, all files with such an ending are read, in the order of their names. A job
+    /// keeps standard input in its folder, and can be continued without it (< /dev/null).
+    #[arg(long, short, value_name = "FILE|FOLDER|-", required = true, num_args = 1..)]
     pub input: Vec<PathBuf>,
     /// Which column of it.
     #[command(flatten)]
@@ -170,7 +172,7 @@ pub struct InputsArgs {
 /// The same, where texts may come from elsewhere.
 #[derive(Debug, Args)]
 pub struct OptionalInputArgs {
-    /// The file of texts: .txt, .jsonl, .tsv or .csv, or - for standard input
+    /// The file of texts: .txt, .jsonl, .tsv, .csv or .parquet, a folder or pattern of them, or - for standard input
     #[arg(long, short, value_name = "FILE|-")]
     pub input: Option<PathBuf>,
     /// Which column of it.
@@ -181,9 +183,11 @@ pub struct OptionalInputArgs {
 /// Which pairs to read.
 #[derive(Debug, Args)]
 pub struct PairsArgs {
-    /// The file of pairs: .jsonl, .tsv, .csv or .parquet, or - for standard input; into a job folder also several files,
-    /// folders and patterns
-    #[arg(long, short, value_name = "FILE|-", required = true, num_args = 1..)]
+    /// The files of pairs: .jsonl, .tsv, .csv or .parquet; folders and patterns of them; or - for standard input
+    ///
+    /// All files have one format. Of a folder, all files with such an ending are read, in the order of their names. A job
+    /// keeps standard input in its folder, and can be continued without it (< /dev/null).
+    #[arg(long, short, value_name = "FILE|FOLDER|-", required = true, num_args = 1..)]
     pub input: Vec<PathBuf>,
     /// The two columns of a .tsv or .csv file, or keys of a .jsonl file, that hold the texts of a pair
     /// [default: text_a,text_b; with --no-header, 1,2]

@@ -75,7 +75,7 @@ fn bench_model(args: &BenchCommand, json: bool) -> Result<(), Failure> {
     let (Some(model_id), Some(path)) = (&args.model, &args.input.input) else {
         return Err(Failure::usage("give --model and --input, or --preset"));
     };
-    let input = config::texts(path, &args.input.column)?;
+    let input = config::texts(std::slice::from_ref(path), &args.input.column)?;
     let window = input.read(args.texts)?;
     let texts = window.texts();
     if texts.is_empty() {

@@ -71,9 +71,7 @@ pub fn run(args: EncodeCommand, json: bool) -> Result<(), Failure> {
 /// Into a folder of parts.
 fn run_job(args: &EncodeCommand, json: bool) -> Result<(), Failure> {
     let output = JobOutput::resolve(&args.output, args.output_format, &args.job)?;
-    let files = job::expand(&args.input.input)?;
-    let format = config::texts(job::format_of(&files, &args.input.column.format)?, &args.input.column)?.format;
-    let input = JobInput::resolve(files, format, output.format(), &args.job)?;
+    let input = config::texts(&args.input.input, &args.input.column)?;
     let precision = precision(&args.precision)?;
     let ranges = ranges(args.ranges.as_deref(), precision)?;
     if ranges.is_none() && matches!(precision, OutputPrecision::Quantized(Precision::Int8 | Precision::Uint8)) {
@@ -81,6 +79,7 @@ fn run_job(args: &EncodeCommand, json: bool) -> Result<(), Failure> {
     }
     let encode = EncodeConfig::resolve(&args.embedding, args.on.device.batch_tokens);
     let config = ModelConfig::resolve(args.model.clone(), &args.on)?;
+    let input = JobInput::resolve(input, &output, &args.job)?;
     let load = || {
         let model: SentenceTransformer = config.load()?;
         check_ranges(ranges.as_ref(), &encode, &model)?;
@@ -114,8 +113,8 @@ fn run_job(args: &EncodeCommand, json: bool) -> Result<(), Failure> {
 }
 
 fn resolve(args: EncodeCommand) -> Result<Config, Failure> {
-    let path = job::single(&args.input.input, &args.job)?;
-    let input = config::texts(path, &args.input.column)?;
+    job::refuse_options(&args.job)?;
+    let input = config::texts(&args.input.input, &args.input.column)?;
     let output = OutputConfig::resolve(&args.output, args.output_format)?;
     let encode = EncodeConfig::resolve(&args.embedding, args.on.device.batch_tokens);
     let precision = precision(&args.precision)?;

@@ -14,8 +14,8 @@ pub fn run(args: PredictCommand, json: bool) -> Result<(), Failure> {
     if job::is_folder(&args.output) {
         return run_job(&args, json);
     }
-    let path = job::single(&args.input.input, &args.job)?;
-    let input = config::pairs(path, &args.input)?;
+    job::refuse_options(&args.job)?;
+    let input = config::pairs(&args.input)?;
     let destination = OutputConfig::resolve(&args.output, args.output_format)?;
     let options = config::score(&args.score, args.softmax, args.on.device.batch_tokens);
     let config = ModelConfig::resolve(args.model, &args.on)?;
@@ -46,11 +46,10 @@ pub fn run(args: PredictCommand, json: bool) -> Result<(), Failure> {
 /// Into a folder of parts.
 fn run_job(args: &PredictCommand, json: bool) -> Result<(), Failure> {
     let output = JobOutput::resolve(&args.output, args.output_format, &args.job)?;
-    let files = job::expand(&args.input.input)?;
-    let format = config::pairs(job::format_of(&files, &args.input.format)?, &args.input)?.format;
-    let input = JobInput::resolve(files, format, output.format(), &args.job)?;
+    let input = config::pairs(&args.input)?;
     let options = config::score(&args.score, args.softmax, args.on.device.batch_tokens);
     let config = ModelConfig::resolve(args.model.clone(), &args.on)?;
+    let input = JobInput::resolve(input, &output, &args.job)?;
     let load = || {
         let model: CrossEncoder = config.load()?;
         check_labels(model.labels())?;

@@ -18,7 +18,7 @@ struct Line<'a> {
 
 /// Runs the subcommand.
 pub fn run(args: RankCommand, json: bool) -> Result<(), Failure> {
-    let input = config::texts(&args.input.input, &args.input.column)?;
+    let input = config::texts(std::slice::from_ref(&args.input.input), &args.input.column)?;
     let predict = config::score(&args.score, false, args.on.device.batch_tokens);
     let config = ModelConfig::resolve(args.model, &args.on)?;
     let window = input.read(None)?;

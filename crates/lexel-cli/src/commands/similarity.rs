@@ -19,7 +19,7 @@ const LABEL: usize = 48;
 pub fn run(args: SimilarityCommand, json: bool) -> Result<(), Failure> {
     let mut texts = args.texts;
     if let Some(path) = &args.input.input {
-        let input = config::texts(path, &args.input.column)?;
+        let input = config::texts(std::slice::from_ref(path), &args.input.column)?;
         texts.extend(input.read(Some(MOST_TEXTS + 1))?.records.into_iter().flatten());
     }
     if texts.len() > MOST_TEXTS {

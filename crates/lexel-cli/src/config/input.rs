@@ -2,17 +2,17 @@
 
 use crate::args::{ColumnArgs, FormatArgs, InputFormat, PairsArgs};
 use crate::failure::Failure;
-use crate::input::{Columns, Format, Input};
+use crate::input::{Columns, Format, Input, same_format};
 use std::path::{Path, PathBuf};
 
-/// A file of texts.
-pub fn texts(path: &Path, args: &ColumnArgs) -> Result<Input<1>, Failure> {
+/// Files of texts.
+pub fn texts(paths: &[PathBuf], args: &ColumnArgs) -> Result<Input<1>, Failure> {
     let columns = args.column.clone().map(|name| ([name.clone()], format!("--column {name}")));
-    input(path, columns, ["text"], &args.format)
+    input(paths, columns, ["text"], &args.format)
 }
 
-/// A file of pairs.
-pub fn pairs(path: &Path, args: &PairsArgs) -> Result<Input<2>, Failure> {
+/// Files of pairs.
+pub fn pairs(args: &PairsArgs) -> Result<Input<2>, Failure> {
     let columns = match &args.columns {
         None => None,
         Some(names) => match names.split(',').collect::<Vec<_>>()[..] {
@@ -24,17 +24,21 @@ pub fn pairs(path: &Path, args: &PairsArgs) -> Result<Input<2>, Failure> {
             }
         },
     };
-    input(path, columns, ["text_a", "text_b"], &args.format)
+    input(&args.input, columns, ["text_a", "text_b"], &args.format)
 }
 
 /// `columns` are those of the user with the option that names them; `default` are those without one.
 fn input<const N: usize>(
-    path: &Path,
+    paths: &[PathBuf],
     columns: Option<([String; N], String)>,
     default: [&str; N],
     args: &FormatArgs,
 ) -> Result<Input<N>, Failure> {
-    let format = match format::<N>(path, args.input_format)? {
+    let files = crate::input::expand(paths)?;
+    if args.input_format.is_none() {
+        same_format(&files)?;
+    }
+    let format = match format::<N>(files.first().map_or(Path::new("-"), PathBuf::as_path), args.input_format)? {
         InputFormat::Txt if N > 1 => {
             return Err(Failure::usage("a .txt input has a text a line, no pairs: give .jsonl, .tsv or .csv"));
         }
@@ -52,7 +56,7 @@ fn input<const N: usize>(
     if args.no_header && matches!(format, Format::Txt | Format::Jsonl(_) | Format::Parquet(_)) {
         return Err(Failure::usage("--no-header is for .tsv and .csv: the other formats have no header"));
     }
-    Ok(Input { path: (!is_pipe(path)).then(|| PathBuf::from(path)), format })
+    Ok(Input { files, format })
 }
 
 /// From the option, else from the name's ending.
@@ -123,12 +127,12 @@ mod tests {
 
     fn of_texts(path: &str, column: Option<&str>, format: FormatArgs) -> Result<Format<1>, Failure> {
         let args = ColumnArgs { column: column.map(str::to_string), format };
-        texts(Path::new(path), &args).map(|input| input.format)
+        texts(&[PathBuf::from(path)], &args).map(|input| input.format)
     }
 
     fn of_pairs(path: &str, columns: Option<&str>, format: FormatArgs) -> Result<Format<2>, Failure> {
         let args = PairsArgs { input: vec![path.into()], columns: columns.map(str::to_string), format };
-        pairs(Path::new(path), &args).map(|input| input.format)
+        pairs(&args).map(|input| input.format)
     }
 
     #[test]

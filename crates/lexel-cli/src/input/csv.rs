@@ -5,7 +5,7 @@
 
 use super::columns::{Columns, Table};
 use super::lines::Lines;
-use super::{RECORD_BYTES, Records, bad};
+use super::{LineRecords, RECORD_BYTES, Records, bad};
 use crate::failure::Failure;
 use csv_core::{ReadRecordResult, Reader};
 use serde_json::Value;
@@ -119,7 +119,9 @@ impl<const N: usize> Records<N> for Csv<N> {
         self.table.end().map_err(|what| self.parser.bad(what))?;
         Ok(None)
     }
+}
 
+impl<const N: usize> LineRecords<N> for Csv<N> {
     fn skip(&mut self) -> Result<bool, Failure> {
         Ok(self.parser.read()?.is_some())
     }

@@ -1,7 +1,7 @@
 //! Formats in which a line is a record.
 
 use super::columns::{Columns, Table};
-use super::{RECORD_BYTES, Records, bad, choose};
+use super::{LineRecords, RECORD_BYTES, Records, bad, choose};
 use crate::failure::Failure;
 use serde_json::Value;
 use std::io::{BufRead, Read};
@@ -92,7 +92,9 @@ impl<const N: usize> Records<N> for Txt {
         let text = self.0.text()?;
         Ok(Some((std::array::from_fn(|_| text.to_string()), read)))
     }
+}
 
+impl<const N: usize> LineRecords<N> for Txt {
     fn skip(&mut self) -> Result<bool, Failure> {
         Ok(self.0.read()?.is_some())
     }
@@ -156,7 +158,9 @@ impl<const N: usize> Records<N> for Jsonl<N> {
         self.kept = kept;
         Ok(Some((texts, read)))
     }
+}
 
+impl<const N: usize> LineRecords<N> for Jsonl<N> {
     fn skip(&mut self) -> Result<bool, Failure> {
         Ok(self.lines.read()?.is_some())
     }
@@ -192,7 +196,9 @@ impl<const N: usize> Records<N> for Tsv<N> {
         self.table.end().map_err(|what| self.lines.bad(what))?;
         Ok(None)
     }
+}
 
+impl<const N: usize> LineRecords<N> for Tsv<N> {
     fn skip(&mut self) -> Result<bool, Failure> {
         Ok(self.lines.read()?.is_some())
     }

@@ -2,22 +2,26 @@
 //! so that memory stays flat however long the file is.
 //!
 //! ```text
+//!   files     files, folders and patterns to a list of files   chain     the records of one file behind the other
 //!   lines     .txt, .jsonl and .tsv: a line is a record        csv       .csv: a record may have several lines
 //!   columns   which columns of a .tsv or .csv file hold the texts
 //! ```
 
+mod chain;
 mod columns;
 mod csv;
+mod files;
 mod lines;
 
 pub use columns::Columns;
+pub use files::{expand, same_format};
 pub use lines::Lines;
 
-use crate::failure::{DATA, Failure, NO_INPUT};
+use crate::failure::{DATA, Failure};
 use crate::interrupt;
+use chain::Chain;
 use serde_json::Value;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::BufRead;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -35,8 +39,8 @@ const RECORD_BYTES: usize = 256 << 20;
 /// What to read: `N` texts a record, 1 for texts and 2 for pairs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input<const N: usize> {
-    /// `None`: standard input.
-    pub path: Option<PathBuf>,
+    /// In the order of their records; none: standard input.
+    pub files: Vec<PathBuf>,
     /// How bytes become records.
     pub format: Format<N>,
 }
@@ -52,7 +56,7 @@ pub enum Format<const N: usize> {
     Tsv(Columns<N>),
     /// As RFC 4180 has it.
     Csv(Columns<N>),
-    /// Columns of strings: into job folders only.
+    /// Columns of strings.
     Parquet([String; N]),
 }
 
@@ -73,7 +77,7 @@ pub struct Windows<const N: usize> {
     receiver: Receiver<Result<Window<N>, Failure>>,
     /// The first window, if it was there at once.
     first: Option<Window<N>>,
-    /// The size of the input in bytes, where it is a file.
+    /// The size of the input in bytes, where it is known.
     pub bytes: Option<u64>,
 }
 
@@ -90,31 +94,32 @@ const fn choose<const N: usize>() -> &'static str {
 impl<const N: usize> Input<N> {
     /// The input's name in messages.
     pub fn name(&self) -> String {
-        self.path.as_ref().map_or_else(|| "standard input".to_string(), |path| path.display().to_string())
+        match &self.files[..] {
+            [] => "standard input".to_string(),
+            [path] => path.display().to_string(),
+            [first, rest @ ..] => format!("{} and {} more", first.display(), rest.len()),
+        }
     }
 
     /// Opens it and begins to read. What is wrong at the beginning of a file (a column that is not there) comes to light
     /// here, before the caller spends time on a model.
     pub fn windows(&self, records: usize) -> Result<Windows<N>, Failure> {
-        if let Format::Parquet(_) = self.format {
-            return Err(Failure::usage("a .parquet input goes with `lexel encode` and `lexel predict` only"));
-        }
-        let (reader, bytes) = self.open()?;
-        let mut reader = self.format.records(reader, self.name());
+        let bytes = chain::bytes(self)?;
+        let mut reader = Chain::open(self)?;
         let (sender, receiver) = mpsc::sync_channel(1);
         // Not joined: it may wait for a terminal or pipe when the program wants to end.
         thread::spawn(move || {
             loop {
-                let window = window(&mut *reader, records);
+                let window = window(&mut reader, records);
                 let last = window.as_ref().map_or(true, |window| window.records.is_empty());
                 if sender.send(window).is_err() || last {
                     return;
                 }
             }
         });
-        let first = match self.path {
-            Some(_) => receiver.recv_timeout(FIRST_LOOK).ok().transpose()?,
-            None => None,
+        let first = match self.files.is_empty() {
+            false => receiver.recv_timeout(FIRST_LOOK).ok().transpose()?,
+            true => None,
         };
         Ok(Windows { receiver, first, bytes })
     }
@@ -133,43 +138,50 @@ impl<const N: usize> Input<N> {
         all.records.truncate(limit);
         Ok(all)
     }
-
-    fn open(&self) -> Result<(Box<dyn BufRead + Send>, Option<u64>), Failure> {
-        let Some(path) = &self.path else {
-            return Ok((Box::new(BufReader::with_capacity(1 << 18, io::stdin())), None));
-        };
-        let file = File::open(path).map_err(|error| Failure::reading(&self.name(), &error))?;
-        let metadata = file.metadata().map_err(|error| Failure::reading(&self.name(), &error))?;
-        if metadata.is_dir() {
-            return Err(Failure::new(NO_INPUT, format!("{} is a folder: give a file", path.display())));
-        }
-        Ok((Box::new(BufReader::with_capacity(1 << 18, file)), metadata.is_file().then_some(metadata.len())))
-    }
 }
 
 impl<const N: usize> Format<N> {
-    /// The records of `reader`, which is called `name` in messages.
-    fn records(&self, reader: Box<dyn BufRead + Send>, name: String) -> Box<dyn Records<N>> {
-        self.records_and(reader, name, &[], false)
+    /// The ending of such a file.
+    pub fn ending(&self) -> &'static str {
+        match self {
+            Format::Txt => "txt",
+            Format::Jsonl(_) => "jsonl",
+            Format::Tsv(_) => "tsv",
+            Format::Csv(_) => "csv",
+            Format::Parquet(_) => "parquet",
+        }
     }
 
-    /// The same, with columns that are kept beside the texts; `lossy` replaces invalid UTF-8.
-    pub fn records_and(
+    /// The records of `reader`, which is called `name` in messages.
+    ///
+    /// # Errors
+    /// A Parquet file cannot be read from its beginning to its end.
+    fn records(&self, reader: Box<dyn BufRead + Send>, name: String) -> Result<Box<dyn Records<N>>, Failure> {
+        Ok(self.line_records(reader, name, &[], false)?)
+    }
+
+    /// The same as lines, with columns that are kept beside the texts; `lossy` replaces invalid UTF-8.
+    ///
+    /// # Errors
+    /// A Parquet file has no lines.
+    pub fn line_records(
         &self,
         reader: Box<dyn BufRead + Send>,
         name: String,
         keep: &[String],
         lossy: bool,
-    ) -> Box<dyn Records<N>> {
+    ) -> Result<Box<dyn LineRecords<N>>, Failure> {
         let mut lines = lines::Lines::new(reader, name);
         lines.lossy = lossy;
-        match self {
-            // Parquet is no lines, and read elsewhere.
-            Format::Txt | Format::Parquet(_) => Box::new(lines::Txt(lines)),
+        Ok(match self {
+            Format::Txt => Box::new(lines::Txt(lines)),
             Format::Jsonl(keys) => Box::new(lines::Jsonl::new(lines, keys.clone(), keep)),
             Format::Tsv(columns) => Box::new(lines::Tsv::new(lines, columns.clone(), keep)),
             Format::Csv(columns) => Box::new(csv::Csv::new(lines, columns.clone(), keep)),
-        }
+            Format::Parquet(_) => {
+                return Err(Failure::usage("a Parquet file is read from its end: give a file, not a pipe"));
+            }
+        })
     }
 }
 
@@ -212,7 +224,10 @@ pub trait Records<const N: usize>: Send {
     /// The next record, and how many bytes of the input have been read up to its end; `None` at the end. After bad data
     /// comes the record behind it.
     fn next(&mut self) -> Result<Option<([String; N], u64)>, Failure>;
+}
 
+/// Records whose places in a file can be found again.
+pub trait LineRecords<const N: usize>: Records<N> {
     /// Passes over a record: `false` at the end.
     fn skip(&mut self) -> Result<bool, Failure>;
 
@@ -259,7 +274,7 @@ mod tests {
         format: &Format<N>,
         records: usize,
     ) -> Result<Vec<Vec<[String; N]>>, Failure> {
-        let mut reader = format.records(Box::new(Cursor::new(bytes.to_vec())), "file".into());
+        let mut reader = format.records(Box::new(Cursor::new(bytes.to_vec())), "file".into())?;
         let (mut windows, mut read) = (Vec::new(), 0);
         loop {
             let window = window(&mut *reader, records)?;

@@ -1,8 +1,8 @@
 //! The parts of a job, in one folder or in several, as one file.
 
-use super::{parquet, part};
 use crate::failure::{DATA, Failure, INCOMPLETE, NO_INPUT};
-use crate::output::{npy, publish};
+use crate::output::{npy, publish, safetensors};
+use crate::parquet;
 use lexel::jobs::{JobFile, JobFolder, Summary};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -101,7 +101,7 @@ fn join(ending: &str, parts: &[PathBuf], file: &File, path: &Path) -> Result<(),
             if ending == "npy" {
                 out.write_all(&npy::header(descr, rows as usize, *cols)).map_err(failed)?;
             } else {
-                out.write_all(&part::safetensors_header(descr, name, rows, *cols)).map_err(failed)?;
+                out.write_all(&safetensors::header(descr, name, rows, *cols)).map_err(failed)?;
             }
             for piece in &pieces {
                 copy(&piece.path, piece.head, piece.rows * row_bytes, &mut out).map_err(failed)?;

@@ -1,9 +1,9 @@
 //! Job folders: inputs larger than memory, for hours, on machines that get killed.
 //!
 //! ```text
-//!   inputs      files, folders and patterns to a list of files        identity   what must be the same to continue
+//!   spool       standard input, kept                                  identity   what must be the same to continue
 //!   plan        where each part's rows are in the input               source     reads a part
-//!   parquet     Parquet in                                            part       writes a part, in any format
+//!   parquet     a part of a Parquet file                              part       writes a part, in any format
 //!   tally       bytes, lines and hash of what is read                 join       parts of jobs to one file
 //!   report      progress and what was done
 //! ```
@@ -11,32 +11,34 @@
 //! The library has the rest (`lexel::jobs`): who works on which part, the folder, its locks, and its sums.
 
 mod identity;
-mod inputs;
 mod join;
 mod parquet;
 mod part;
 mod plan;
 mod report;
 mod source;
+mod spool;
 mod tally;
 
 pub use identity::Identity;
-pub use inputs::{expand, is_folder};
 pub use join::merge;
+pub use tally::hex;
 
-use crate::args::{FormatArgs, JobArgs, OnInvalid, OutputFormat};
+use crate::args::{JobArgs, OnInvalid, OutputFormat};
 use crate::failure::{DATA, Failure, INCOMPLETE, INTERRUPTED, IO};
-use crate::input::Format;
+use crate::input::{Format, Input};
 use crate::interrupt;
 use crate::messages;
 use crate::model::Model;
 use crate::output::Rows;
+use crate::process;
 use arrow_array::ArrayRef;
 use lexel::jobs::{self, Finished, JobFile, JobFolder, JobOptions, Shard};
 use lexel::{Error, Matrix, OnProgress};
 use plan::Plan;
 use serde_json::Value;
 use source::FileSource;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What a job reads.
@@ -74,30 +76,19 @@ pub struct JobOutput {
 impl JobOutput {
     /// The folder behind the arguments. The format of parts is .npy unless an option says otherwise.
     pub fn resolve(path: &Path, format: Option<OutputFormat>, args: &JobArgs) -> Result<JobOutput, Failure> {
-        inputs::check_folder(path)?;
+        check_folder(path)?;
         let shard = args.shard.as_ref().map(|shard| shard.parse::<Shard>()).transpose()?;
         Ok(JobOutput { folder: path.to_path_buf(), format: format.unwrap_or(OutputFormat::Npy), shard })
     }
 }
 
-impl JobOutput {
-    /// The format of its parts.
-    pub fn format(&self) -> OutputFormat {
-        self.format
-    }
-}
-
 impl<const N: usize> JobInput<N> {
-    /// The input behind the arguments; `format` is that of all `files`.
-    pub fn resolve(
-        files: Vec<PathBuf>,
-        format: Format<N>,
-        output: OutputFormat,
-        args: &JobArgs,
-    ) -> Result<JobInput<N>, Failure> {
+    /// The input behind the arguments. Standard input is read to its end here.
+    pub fn resolve(input: Input<N>, output: &JobOutput, args: &JobArgs) -> Result<JobInput<N>, Failure> {
+        let Input { mut files, format } = input;
         let mut keep: Vec<String> = args.id_column.iter().cloned().collect();
         keep.extend(args.keep_columns.iter().filter(|name| Some(*name) != args.id_column.as_ref()).cloned());
-        if let (Some(name), OutputFormat::Npy | OutputFormat::Safetensors) = (keep.first(), output) {
+        if let (Some(name), OutputFormat::Npy | OutputFormat::Safetensors) = (keep.first(), output.format) {
             let message =
                 format!("column '{name}' cannot be kept in numbers alone: give --output-format parquet or jsonl");
             return Err(Failure::usage(message));
@@ -112,31 +103,38 @@ impl<const N: usize> JobInput<N> {
         }
         let on_invalid = args.on_invalid.unwrap_or(OnInvalid::Skip);
         let (lossy, fail_on_reject) = (on_invalid == OnInvalid::Replace, on_invalid == OnInvalid::Fail);
+        if files.is_empty() {
+            files.push(spool::stdin(&output.folder, format.ending())?);
+        }
         let part_rows = args.part_rows.unwrap_or(crate::input::WINDOW_RECORDS);
         Ok(JobInput { files, format, keep, lossy, fail_on_reject, part_rows })
     }
 }
 
-/// The one input of an output that is a single file: several inputs, and the options of jobs, need a folder.
-pub fn single<'a>(inputs: &'a [PathBuf], args: &JobArgs) -> Result<&'a Path, Failure> {
-    match (inputs, args.given()) {
-        (_, Some(option)) => Err(Failure::usage(format!("{option} is for job folders: give --output FOLDER/"))),
-        ([path], None) => Ok(path),
-        _ => Err(Failure::usage("several inputs go into a job folder: give --output FOLDER/")),
+/// Whether an output is a job folder: by its name or because it is there.
+pub fn is_folder(path: &Path) -> bool {
+    path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")
+}
+
+/// A job's folder is new, empty or a job's.
+fn check_folder(path: &Path) -> Result<(), Failure> {
+    let Ok(mut entries) = fs::read_dir(path) else { return Ok(()) };
+    let foreign = |name: &str| !name.starts_with('_');
+    let other = entries.find_map(|entry| entry.ok()?.file_name().into_string().ok().filter(|name| foreign(name)));
+    match other {
+        Some(name) if !path.join("_job.json").exists() => Err(Failure::usage(format!(
+            "{} is a folder that holds other files ('{name}'): give a new folder, or a file, for --output",
+            path.display()
+        ))),
+        _ => Ok(()),
     }
 }
 
-/// The format that all files have: that of the option, else of their names.
-pub fn format_of<'a>(files: &'a [PathBuf], args: &FormatArgs) -> Result<&'a Path, Failure> {
-    let Some(first) = files.first() else { return Err(Failure::usage("no input")) };
-    let ending = |path: &Path| crate::config::ending(path);
-    match files.iter().find(|path| args.input_format.is_none() && ending(path) != ending(first)) {
-        Some(other) => Err(Failure::usage(format!(
-            "{} and {} differ in their format: give files of one format, or --input-format",
-            first.display(),
-            other.display()
-        ))),
-        None => Ok(first),
+/// A single file takes none of the options of jobs.
+pub fn refuse_options(args: &JobArgs) -> Result<(), Failure> {
+    match args.given() {
+        Some(option) => Err(Failure::usage(format!("{option} is for job folders: give --output FOLDER/"))),
+        None => Ok(()),
     }
 }
 
@@ -207,11 +205,15 @@ fn stopped(failure: Failure, folder: &JobFolder) -> Failure {
     let done = folder.done().map_or(0, |done| done.iter().filter(|done| **done).count());
     let (parts, path) = (folder.parts().len(), folder.path().display());
     let status = if interrupt::requested() { INTERRUPTED } else { failure.status };
+    let saved = match folder.saved_rows() {
+        0 => String::new(),
+        rows => format!(", and {rows} rows of the next are saved"),
+    };
     let how = match status {
-        DATA => "correct the input, or run again with it as it was",
-        _ => "run the same command again to continue",
+        DATA => "correct the input, or run again with it as it was".to_string(),
+        _ => format!("run the same command again to continue:\n  {}", process::command_line()),
     };
     // Files that were not there any more are output: the folder was taken away.
     let status = if status == crate::failure::NO_INPUT { IO } else { status };
-    Failure::new(status, format!("{}; {done} of {parts} parts are complete in {path}: {how}", failure.message))
+    Failure::new(status, format!("{}; {done} of {parts} parts are complete in {path}{saved}: {how}", failure.message))
 }

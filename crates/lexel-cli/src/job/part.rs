@@ -3,15 +3,11 @@
 use super::source::FileSource;
 use super::{Kept, parquet};
 use crate::args::OutputFormat;
-use crate::failure::{DATA, Failure};
-use crate::output::{Rows, npy};
-use arrow_array::types::{Float16Type, Int8Type, UInt8Type};
-use arrow_array::{
-    Array, ArrayRef, FixedSizeListArray, Float32Array, Int64Array, PrimitiveArray, RecordBatch, StringArray,
-};
-use arrow_schema::{Field, Schema};
+use crate::failure::Failure;
+use crate::output::{Rows, arrow, npy, safetensors};
+use arrow_array::{ArrayRef, StringArray};
 use lexel::jobs::Finished;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -66,57 +62,21 @@ pub fn write<const N: usize>(
             }
         }
         OutputFormat::Safetensors => {
-            out.write_all(&safetensors_header(rows.descr(), rows.name(), rows.count() as u64, rows.cols()))
-                .map_err(failed)?;
+            let header = safetensors::header(rows.descr(), rows.name(), rows.count() as u64, rows.cols());
+            out.write_all(&header).map_err(failed)?;
             out.write_all(&rows.bytes()).map_err(failed)?;
             out.write_all(&index.iter().flat_map(|i| i.to_le_bytes()).collect::<Vec<_>>()).map_err(failed)?;
         }
         OutputFormat::Parquet => {
-            let batch = batch(rows, index, &finished.input.extra, keep)?;
-            parquet::write(path, out, &batch.schema(), std::iter::once(Ok(batch)))?;
-            return Ok(());
+            let columns: Vec<ArrayRef> = match &finished.input.extra {
+                Kept::Arrays(arrays) => arrays.clone(),
+                Kept::Values(values) => values.iter().map(|column| strings(column)).collect(),
+            };
+            let batch = arrow::batch(rows, index, keep.iter().zip(columns))?;
+            return crate::parquet::write(path, out, &batch.schema(), std::iter::once(Ok(batch)));
         }
     }
     out.flush().map_err(failed)
-}
-
-/// The head of a .safetensors file: the rows, and behind them their numbers.
-pub fn safetensors_header(descr: &str, name: &str, rows: u64, cols: Option<usize>) -> Vec<u8> {
-    let (dtype, size) = match descr {
-        "<f2" => ("F16", 2),
-        "|i1" => ("I8", 1),
-        "|u1" => ("U8", 1),
-        _ => ("F32", 4),
-    };
-    let shape: Vec<u64> = std::iter::once(rows).chain(cols.map(|cols| cols as u64)).collect();
-    let bytes = shape.iter().product::<u64>() * size;
-    let header = json!({
-        name: {"dtype": dtype, "shape": shape, "data_offsets": [0, bytes]},
-        "index": {"dtype": "I64", "shape": [rows], "data_offsets": [bytes, bytes + 8 * rows]},
-    });
-    let mut header = header.to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut out = (header.len() as u64).to_le_bytes().to_vec();
-    out.append(&mut header);
-    out
-}
-
-/// The number of each row, the kept columns, the results.
-fn batch(rows: &Rows, index: Vec<i64>, kept: &Kept, keep: &[String]) -> Result<RecordBatch, Failure> {
-    let mut fields = vec![Field::new("index", arrow_schema::DataType::Int64, false)];
-    let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(index))];
-    let kept: Vec<ArrayRef> = match kept {
-        Kept::Arrays(arrays) => arrays.clone(),
-        Kept::Values(values) => values.iter().map(|column| strings(column)).collect(),
-    };
-    for (name, column) in keep.iter().zip(kept) {
-        fields.push(Field::new(name, column.data_type().clone(), true));
-        columns.push(column);
-    }
-    let result = results(rows)?;
-    fields.push(Field::new(rows.name().trim_end_matches('s'), result.data_type().clone(), false));
-    columns.push(result);
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| Failure::new(DATA, error.to_string()))
 }
 
 /// Strings as they are, other values as JSON.
@@ -127,23 +87,4 @@ fn strings(column: &[Value]) -> ArrayRef {
         value => Some(value.to_string()),
     };
     Arc::new(StringArray::from_iter(column.iter().map(text)))
-}
-
-fn results(rows: &Rows) -> Result<ArrayRef, Failure> {
-    use lexel::quantization::{Quantized, QuantizedData};
-    let values: ArrayRef = match rows {
-        Rows::Float32(matrix) | Rows::Scores(matrix, _) => Arc::new(Float32Array::from(matrix.data.clone())),
-        Rows::Float16(_, data) => Arc::new(PrimitiveArray::<Float16Type>::from_iter_values(data.iter().copied())),
-        Rows::Quantized(Quantized { data: QuantizedData::I8(codes), .. }) => {
-            Arc::new(PrimitiveArray::<Int8Type>::from_iter_values(codes.iter().copied()))
-        }
-        Rows::Quantized(Quantized { data: QuantizedData::U8(codes), .. }) => {
-            Arc::new(PrimitiveArray::<UInt8Type>::from_iter_values(codes.iter().copied()))
-        }
-    };
-    let Some(cols) = rows.cols() else { return Ok(values) };
-    debug_assert!(matches!(rows, Rows::Scores(..)) || values.len() == rows.count() * cols);
-    let item = Arc::new(Field::new("item", values.data_type().clone(), false));
-    let list = FixedSizeListArray::try_new_with_length(item, cols as i32, values, None, rows.count());
-    Ok(Arc::new(list.map_err(|error| Failure::new(DATA, error.to_string()))?))
 }

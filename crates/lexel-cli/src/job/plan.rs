@@ -1,10 +1,11 @@
 //! The plan of a job: where each part's rows are in the input, and what they looked like, so that any process can read any
 //! part and notices when the input has changed.
 
+use super::JobInput;
 use super::tally::{Tally, TallyReader};
-use super::{JobInput, parquet};
 use crate::failure::{DATA, Failure};
-use crate::input::{Format, Records};
+use crate::input::{Format, LineRecords};
+use crate::parquet;
 use lexel::jobs::Part;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -136,12 +137,12 @@ fn stat(path: &Path) -> Result<(u64, String), Failure> {
 pub fn open<const N: usize>(
     input: &JobInput<N>,
     path: &Path,
-) -> Result<(Box<dyn Records<N>>, u64, u64, String), Failure> {
+) -> Result<(Box<dyn LineRecords<N>>, u64, u64, String), Failure> {
     let name = path.display().to_string();
     let file = File::open(path).map_err(|error| Failure::reading(&name, &error))?;
     let tally = Arc::new(Tally::default());
     let reader = TallyReader::new(BufReader::new(file), tally.clone());
-    let mut records = input.format.records_and(Box::new(reader), name, &input.keep, input.lossy);
+    let mut records = input.format.line_records(Box::new(reader), name, &input.keep, input.lossy)?;
     let header = records.first()?;
     let lines = records.lines().line;
     Ok(match header {
@@ -152,7 +153,7 @@ pub fn open<const N: usize>(
 
 /// Makes `records` go on at this place of its file, for so many bytes; answers with the tally of what is read from there.
 pub fn seek<const N: usize>(
-    records: &mut dyn Records<N>,
+    records: &mut dyn LineRecords<N>,
     path: &Path,
     start: u64,
     bytes: u64,

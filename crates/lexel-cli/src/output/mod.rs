@@ -1,15 +1,24 @@
 //! Embeddings and scores into files: written aside and renamed when complete, so that a file of the wanted name is always
 //! whole.
+//!
+//! ```text
+//!   rows   what is written   npy, safetensors, arrow   how
+//! ```
 
+pub mod arrow;
 pub mod npy;
 mod rows;
+pub mod safetensors;
 
 pub use rows::Rows;
 
 use crate::args::OutputFormat;
 use crate::config::{ending, is_pipe};
-use crate::failure::Failure;
+use crate::failure::{Failure, INTERNAL};
 use crate::interrupt;
+use crate::parquet::properties;
+use parquet::arrow::ArrowWriter;
+use parquet::errors::ParquetError;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -26,12 +35,17 @@ pub struct Output {
     place: Place,
     writer: BufWriter<Target>,
     format: OutputFormat,
-    /// The type and width of the rows, known from the first ones on.
-    kind: Option<(&'static str, Option<usize>)>,
+    /// What the rows are: known from the first ones on.
+    kind: Option<Kind>,
     rows: usize,
-    /// For .npy into something that cannot be rewritten: all of it, until its number of rows is known.
+    /// For a header with the number of rows, into something that cannot be rewritten: all of it, until they are known.
     held: Option<Vec<u8>>,
+    /// For .parquet. What it has written is taken out each time.
+    parquet: Option<Box<ArrowWriter<Vec<u8>>>>,
 }
+
+/// The rows' type in .npy, their width, and what they are called.
+type Kind = (&'static str, Option<usize>, &'static str);
 
 /// Where the output ends up.
 enum Place {
@@ -59,7 +73,7 @@ impl OutputConfig {
             (None, Some("parquet")) => OutputFormat::Parquet,
             (None, Some("safetensors")) => OutputFormat::Safetensors,
             (None, _) if is_pipe(path) => {
-                let message = "the format of standard output is unknown: give --output-format npy or jsonl";
+                let message = "the format of standard output is unknown: give --output-format";
                 return Err(Failure::usage(message));
             }
             (None, _) => {
@@ -69,15 +83,10 @@ impl OutputConfig {
                 )));
             }
         };
-        if matches!(format, OutputFormat::Parquet | OutputFormat::Safetensors) {
-            let format = format!("{format:?}").to_lowercase();
-            let message =
-                format!(".{format} is written into a job folder: give --output FOLDER/ --output-format {format}");
-            return Err(Failure::usage(message + ", then lexel merge"));
-        }
         let path = (!is_pipe(path)).then(|| path.to_path_buf());
-        if path.is_none() && format == OutputFormat::Npy && io::stdout().is_terminal() {
-            return Err(Failure::usage(".npy is binary, and standard output is a terminal: give --output FILE.npy"));
+        if path.is_none() && format != OutputFormat::Jsonl && io::stdout().is_terminal() {
+            let message = "the output is binary, and standard output is a terminal: give --output FILE";
+            return Err(Failure::usage(message));
         }
         Ok(OutputConfig { path, format })
     }
@@ -98,6 +107,7 @@ impl OutputConfig {
             None => (Place::Stdout, Target::Stdout(io::stdout())),
             Some(path) => open(path)?,
         };
+        let header = header_bytes(self.format);
         let rewritable = matches!(place, Place::File { .. });
         let mut output = Output {
             place,
@@ -105,13 +115,23 @@ impl OutputConfig {
             format: self.format,
             kind: None,
             rows: 0,
-            held: (self.format == OutputFormat::Npy && !rewritable).then(Vec::new),
+            held: (header > 0 && !rewritable).then(Vec::new),
+            parquet: None,
         };
-        if self.format == OutputFormat::Npy && rewritable {
+        if rewritable {
             // Rewritten at the end, with the number of rows.
-            output.put(&[0; npy::HEADER_BYTES])?;
+            output.put(&vec![0; header])?;
         }
         Ok(output)
+    }
+}
+
+/// Bytes before the rows that hold their number.
+fn header_bytes(format: OutputFormat) -> usize {
+    match format {
+        OutputFormat::Npy => npy::HEADER_BYTES,
+        OutputFormat::Safetensors => safetensors::HEADER_BYTES,
+        OutputFormat::Jsonl | OutputFormat::Parquet => 0,
     }
 }
 
@@ -161,16 +181,18 @@ fn open(path: &Path) -> Result<(Place, Target), Failure> {
 impl Output {
     /// Appends rows.
     pub fn append(&mut self, rows: &Rows) -> Result<(), Failure> {
-        self.kind = Some((rows.descr(), rows.cols()));
+        self.kind = Some((rows.descr(), rows.cols(), rows.name()));
         match self.format {
-            OutputFormat::Npy => self.put(&rows.bytes())?,
+            OutputFormat::Npy | OutputFormat::Safetensors => self.put(&rows.bytes())?,
             OutputFormat::Jsonl => {
                 for row in 0..rows.count() {
                     self.put(&rows.line(row, self.rows + row)?)?;
                 }
             }
-            // Refused where the format is resolved.
-            OutputFormat::Parquet | OutputFormat::Safetensors => {}
+            OutputFormat::Parquet => {
+                let bytes = self.row_group(rows)?;
+                self.put(&bytes)?;
+            }
         }
         self.rows += rows.count();
         // A reader of the pipe sees each window as soon as it is there.
@@ -183,9 +205,15 @@ impl Output {
     /// Completes the output and gives it its name. At least an empty [`Rows`] must have been appended: it carries their
     /// type and width.
     pub fn finish(mut self) -> Result<(), Failure> {
-        if self.format == OutputFormat::Npy {
-            let (descr, cols) = self.kind.unwrap_or(("<f4", Some(0)));
-            let header = npy::header(descr, self.rows, cols);
+        if self.format == OutputFormat::Safetensors {
+            (0..self.rows as i64).try_for_each(|row| self.put(&row.to_le_bytes()))?;
+        }
+        if let Some(writer) = self.parquet.take() {
+            let bytes = writer.into_inner().map_err(unwritten)?;
+            self.put(&bytes)?;
+        }
+        if header_bytes(self.format) > 0 {
+            let header = self.header();
             match self.held.take() {
                 Some(held) => {
                     self.put(&header)?;
@@ -208,6 +236,29 @@ impl Output {
             self.place = Place::Stdout;
         }
         Ok(())
+    }
+
+    fn header(&self) -> Vec<u8> {
+        let (descr, cols, name) = self.kind.unwrap_or(("<f4", Some(0), "embeddings"));
+        match self.format {
+            OutputFormat::Npy => npy::header(descr, self.rows, cols).to_vec(),
+            _ => safetensors::header(descr, name, self.rows as u64, cols).to_vec(),
+        }
+    }
+
+    /// The bytes of rows in .parquet.
+    fn row_group(&mut self, rows: &Rows) -> Result<Vec<u8>, Failure> {
+        let index = (self.rows..self.rows + rows.count()).map(|row| row as i64).collect();
+        let batch = arrow::batch(rows, index, None)?;
+        let writer = match &mut self.parquet {
+            Some(writer) => writer,
+            none => {
+                let writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties()));
+                none.insert(Box::new(writer.map_err(unwritten)?))
+            }
+        };
+        writer.write(&batch).and_then(|()| writer.flush()).map_err(unwritten)?;
+        Ok(std::mem::take(writer.inner_mut()))
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -234,6 +285,11 @@ impl Output {
             Place::Special(path) | Place::File { path, .. } => Failure::writing(path, error),
         }
     }
+}
+
+/// Into memory, this fails only where it does not know a type.
+fn unwritten(error: ParquetError) -> Failure {
+    Failure::new(INTERNAL, format!("cannot make Parquet of the rows: {error}"))
 }
 
 impl Drop for Output {

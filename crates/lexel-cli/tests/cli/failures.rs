@@ -1,7 +1,7 @@
 //! What goes wrong: the exit status, the message, and that nothing is left behind.
 
 use crate::support::*;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 /// `encode` with this input and a file for the output, which must not be there afterwards.
@@ -76,7 +76,11 @@ fn what_is_not_there_is_no_input() {
     let (input, output) = (folder.write("in.txt", "one"), folder.path("out.npy"));
     fail(66, "nowhere.txt", &["encode", "--model", &model, "-i", "nowhere.txt", "-o", &output]);
     std::fs::create_dir(folder.path("sub.txt")).unwrap();
-    fail(66, "is a folder", &["encode", "--model", &model, "-i", &folder.path("sub.txt"), "-o", &output]);
+    fail(
+        66,
+        "sub.txt has no files ending in .txt",
+        &["encode", "--model", &model, "-i", &folder.path("sub.txt"), "-o", &output],
+    );
     for id in ["nobody/nothing", "./nowhere", "nothing"] {
         fail(66, "not found", &["encode", "--model", id, "-i", &input, "-o", &output]);
         fail(66, "not found", &["info", id]);
@@ -137,7 +141,7 @@ fn outputs_that_cannot_be_written() {
     let (folder, model) = (Folder::new(), model("pool-mean"));
     let input = folder.write("in.txt", "word\n".repeat(300));
     let encode = ["encode", "--device", "cpu", "-q", "--model", &model, "-i", &input, "-o"];
-    for format in ["npy", "jsonl"] {
+    for format in ["npy", "jsonl", "parquet", "safetensors"] {
         fail(74, "/dev/full: No space left", &[&encode[..], &["/dev/full", "--output-format", format]].concat());
     }
     fail(74, "nowhere/out.npy", &[&encode[..], &[&folder.path("nowhere/out.npy")]].concat());
@@ -158,55 +162,37 @@ fn outputs_that_cannot_be_written() {
 
 #[test]
 fn a_reader_that_goes_away_ends_the_program_quietly() {
-    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let (folder, model, scorer) = (Folder::new(), model("pool-mean"), cross_encoder("bert-1"));
     let texts: String = (0..3000).map(|i| format!("text {i}\n")).collect();
-    let input = folder.write("in.txt", texts);
-    let mut child = command()
-        .args(["encode", "--device", "cpu", "-q", "--model", &model, "-i", &input, "-o", "-"])
-        .args(["--output-format", "jsonl", "--window", "100"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut first = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
-    assert!(first.starts_with("{\"index\": 0, "));
-    let run = Run::of(child.wait_with_output().unwrap());
-    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
-}
-
-#[test]
-fn an_interrupted_run_says_so_and_leaves_nothing() {
-    interrupt(&["encode", "--model", &model("pool-mean"), "--input-format", "txt"]);
-    interrupt(&["predict", "--model", &cross_encoder("bert-1"), "--input-format", "tsv", "--no-header"]);
-}
-
-/// Ctrl-C while the program waits for more of its input.
-fn interrupt(args: &[&str]) {
-    let folder = Folder::new();
-    let mut child = command()
-        .args(args)
-        .args(["--device", "cpu", "-i", "-"])
-        .args(["-o", &folder.path("out.npy"), "--window", "1"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // The input stays open.
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(b"one\ttwo\nthree\tfour\n").unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut messages = String::new();
-    stderr.read_line(&mut messages).unwrap();
-    assert!(messages.starts_with("device: "), "{messages}");
-    assert_eq!(folder.names(), [".out.npy.lexel-tmp"]);
-    // SAFETY: a signal to a child that was not waited for yet.
-    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
-    stderr.read_to_string(&mut messages).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{messages}");
-    assert!(messages.contains("lexel: interrupted"), "{messages}");
-    assert!(folder.names().is_empty(), "{:?}", folder.names());
-    drop(stdin);
+    let pairs: String = (0..3000).map(|i| format!("query\ttext {i}\n")).collect();
+    let (texts, pairs) = (folder.write("in.txt", texts), folder.write("in.tsv", pairs));
+    let encode = ["encode", "--model", &model, "-i", &texts];
+    let predict = ["predict", "--model", &scorer, "-i", &pairs, "--no-header"];
+    for (command_line, format) in [
+        (&encode[..], "jsonl"),
+        (&encode, "npy"),
+        (&encode, "parquet"),
+        (&encode, "safetensors"),
+        (&predict, "jsonl"),
+        (&predict, "npy"),
+    ] {
+        let mut child = command()
+            .args(command_line)
+            .args(["--device", "cpu", "-q", "-o", "-", "--output-format", format, "--window", "100"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::with_capacity(16, child.stdout.take().unwrap());
+        let mut first = Vec::new();
+        if format == "jsonl" {
+            stdout.read_until(b'\n', &mut first).unwrap();
+            assert!(first.starts_with(b"{\"index\": 0, "));
+        }
+        drop(stdout);
+        let run = Run::of(child.wait_with_output().unwrap());
+        assert_eq!((run.status, run.stderr.as_str()), (0, ""), "{command_line:?} {format}");
+    }
 }
 
 #[test]
@@ -222,9 +208,4 @@ fn what_only_a_job_folder_can_do_is_refused_for_a_file() {
         encode_fails(2, &expected, "in.jsonl", b"\"one\"\n", option);
         predict_fails(2, &expected, "p.tsv", b"text_a\ttext_b\na\tb\n", option);
     }
-    let folder = Folder::new();
-    let (model, output) = (model("pool-mean"), folder.path("job/"));
-    let command = ["encode", "--device", "cpu", "--model", &model, "-i", "-", "--input-format", "txt", "-o", &output];
-    fail(2, "a job folder needs files as input", &command);
-    assert!(folder.names().is_empty());
 }

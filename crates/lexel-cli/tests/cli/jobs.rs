@@ -6,16 +6,16 @@ use std::process::Stdio;
 use std::time::Duration;
 
 /// `encode` into a job folder.
-fn job<'a>(model: &'a str, input: &'a str, output: &'a str, options: &[&'a str]) -> Vec<&'a str> {
+pub fn job<'a>(model: &'a str, input: &'a str, output: &'a str, options: &[&'a str]) -> Vec<&'a str> {
     [&["encode", "--device", "cpu", "-q", "-m", model, "-i", input, "-o", output][..], options].concat()
 }
 
-fn texts(count: usize) -> Vec<String> {
+pub fn texts(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("text {i}{}", [" word"; 7][..i % 7].concat())).collect()
 }
 
 /// The names of parts.
-fn parts(folder: &str) -> Vec<String> {
+pub fn parts(folder: &str) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = entries.filter(|name| name.starts_with("part-")).collect();
     names.sort();
@@ -23,7 +23,7 @@ fn parts(folder: &str) -> Vec<String> {
 }
 
 /// All rows of .npy parts.
-fn rows(folder: &str) -> Vec<f32> {
+pub fn rows(folder: &str) -> Vec<f32> {
     parts(folder).iter().flat_map(|name| floats(&format!("{folder}/{name}")).1).collect()
 }
 
@@ -36,10 +36,10 @@ fn rest(folder: &str) -> Vec<String> {
 }
 
 /// A generator of numbers that do not matter.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) % end
     }
@@ -245,7 +245,7 @@ fn kill_loop(kills: usize) {
     eprintln!("{killed} kills, {rounds} jobs complete before the last, {} rows checked", texts.len() * (rounds + 1));
 }
 
-fn check_rows(output: &str, texts: &[String], model: &str) {
+pub fn check_rows(output: &str, texts: &[String], model: &str) {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     assert_close(&rows(output), &expected(model, &texts, &EncodeOptions::default()).data);
 }
@@ -304,23 +304,4 @@ fn no_rows_make_a_part_of_none() {
             assert_eq!(parts(&output), [format!("part-00000.{format}")]);
         }
     }
-}
-
-#[test]
-fn what_cannot_be_written_ends_the_job_and_the_next_run_continues() {
-    let (folder, model) = (Folder::new(), model("pool-mean"));
-    let texts = texts(3000);
-    let (input, output) = (folder.write("in.txt", texts.join("\n")), folder.path("job/"));
-    let args = job(&model, &input, &output, &["--part-rows", "1500"]);
-    // A file-size limit of 20 kB, which kills a process that does not expect it.
-    let program = command();
-    let script = format!("ulimit -f 40; exec {} {}", program.get_program().to_str().unwrap(), args.join(" "));
-    let run = Run::of(std::process::Command::new("sh").args(["-c", &script]).output().unwrap());
-    assert!(run.status == 74 && run.stderr.contains("File too large"), "{run:?}");
-    assert!(run.stderr.contains("0 of 2 parts are complete"), "{run:?}");
-    assert!(run.stderr.contains("run the same command again to continue"), "{run:?}");
-    succeed(&args);
-    check_rows(&output, &texts, &model);
-    fail(74, "cannot write /proc/job", &job(&model, &input, "/proc/job/", &[]));
-    fail(2, "is a folder that holds other files", &job(&model, &input, &folder.path(""), &[]));
 }

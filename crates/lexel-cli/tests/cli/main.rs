@@ -3,6 +3,9 @@
 mod commands;
 mod encode;
 mod failures;
+mod formats;
+mod interrupt;
+mod job_failures;
 mod jobs;
 mod predict;
 mod rank;

@@ -1,6 +1,6 @@
-//! Which files are read, and whether the output is a folder.
+//! Which files are read.
 
-use crate::config::ending;
+use crate::config::{ending, is_pipe};
 use crate::failure::{Failure, NO_INPUT};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,19 @@ use std::path::{Path, PathBuf};
 /// Endings of files that are read from folders.
 const ENDINGS: [&str; 6] = ["txt", "jsonl", "ndjson", "csv", "tsv", "parquet"];
 
-/// Files as they are; of folders, the files in them whose endings are known; of patterns, what they match. In order, and
+/// None for standard input. Else files as they are; of folders, the files in them whose endings are known; of patterns, what they match. In order, and
 /// sorted by name within a folder or pattern.
 pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
+    if let [path] = paths
+        && is_pipe(path)
+    {
+        return Ok(files);
+    }
     for path in paths {
         let text = path.to_string_lossy();
-        if text == "-" {
-            return Err(Failure::usage("a job folder needs files as input: a pipe cannot be read again to resume"));
+        if is_pipe(path) {
+            return Err(Failure::usage("standard input goes alone: give it, or files"));
         }
         if path.is_dir() {
             let before = files.len();
@@ -25,7 +30,9 @@ pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
                 return Err(Failure::new(NO_INPUT, message));
             }
         } else if !path.exists() && text.contains(['*', '?', '[']) {
-            let paths = glob::glob(&text).map_err(|error| Failure::usage(format!("{text}: {error}")))?;
+            // As in a shell, hidden files are asked for by name.
+            let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
+            let paths = glob::glob_with(&text, options).map_err(|error| Failure::usage(format!("{text}: {error}")))?;
             let mut matches: Vec<PathBuf> = paths.filter_map(Result::ok).filter(|path| path.is_file()).collect();
             if matches.is_empty() {
                 return Err(Failure::new(NO_INPUT, format!("no file matches {text}")));
@@ -58,21 +65,15 @@ fn folder(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether an output is a job folder: by its name or because it is there.
-pub fn is_folder(path: &Path) -> bool {
-    path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")
-}
-
-/// A job's folder is new, empty or a job's.
-pub fn check_folder(path: &Path) -> Result<(), Failure> {
-    let Ok(mut entries) = fs::read_dir(path) else { return Ok(()) };
-    let foreign = |name: &str| !name.starts_with('_');
-    let other = entries.find_map(|entry| entry.ok()?.file_name().into_string().ok().filter(|name| foreign(name)));
-    match other {
-        Some(name) if !path.join("_job.json").exists() => Err(Failure::usage(format!(
-            "{} is a folder that holds other files ('{name}'): give a new folder, or a file, for --output",
-            path.display()
+/// All files must have one format, where it goes by their names.
+pub fn same_format(files: &[PathBuf]) -> Result<(), Failure> {
+    let Some(first) = files.first() else { return Ok(()) };
+    match files.iter().find(|path| ending(path) != ending(first)) {
+        Some(other) => Err(Failure::usage(format!(
+            "{} and {} differ in their format: give files of one format, or --input-format",
+            first.display(),
+            other.display()
         ))),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }

@@ -1,0 +1,45 @@
+//! Rows as Arrow has them, for Parquet.
+
+use super::Rows;
+use crate::failure::{DATA, Failure};
+use arrow_array::types::{Float16Type, Int8Type, UInt8Type};
+use arrow_array::{Array, ArrayRef, FixedSizeListArray, Float32Array, Int64Array, PrimitiveArray, RecordBatch};
+use arrow_schema::{Field, Schema};
+use std::sync::Arc;
+
+/// The number of each row, other columns, the results.
+pub fn batch<'a>(
+    rows: &Rows,
+    index: Vec<i64>,
+    others: impl IntoIterator<Item = (&'a String, ArrayRef)>,
+) -> Result<RecordBatch, Failure> {
+    let mut fields = vec![Field::new("index", arrow_schema::DataType::Int64, false)];
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(index))];
+    for (name, column) in others {
+        fields.push(Field::new(name, column.data_type().clone(), true));
+        columns.push(column);
+    }
+    let result = results(rows)?;
+    fields.push(Field::new(rows.name().trim_end_matches('s'), result.data_type().clone(), false));
+    columns.push(result);
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| Failure::new(DATA, error.to_string()))
+}
+
+fn results(rows: &Rows) -> Result<ArrayRef, Failure> {
+    use lexel::quantization::{Quantized, QuantizedData};
+    let values: ArrayRef = match rows {
+        Rows::Float32(matrix) | Rows::Scores(matrix, _) => Arc::new(Float32Array::from(matrix.data.clone())),
+        Rows::Float16(_, data) => Arc::new(PrimitiveArray::<Float16Type>::from_iter_values(data.iter().copied())),
+        Rows::Quantized(Quantized { data: QuantizedData::I8(codes), .. }) => {
+            Arc::new(PrimitiveArray::<Int8Type>::from_iter_values(codes.iter().copied()))
+        }
+        Rows::Quantized(Quantized { data: QuantizedData::U8(codes), .. }) => {
+            Arc::new(PrimitiveArray::<UInt8Type>::from_iter_values(codes.iter().copied()))
+        }
+    };
+    let Some(cols) = rows.cols() else { return Ok(values) };
+    debug_assert!(matches!(rows, Rows::Scores(..)) || values.len() == rows.count() * cols);
+    let item = Arc::new(Field::new("item", values.data_type().clone(), false));
+    let list = FixedSizeListArray::try_new_with_length(item, cols as i32, values, None, rows.count());
+    Ok(Arc::new(list.map_err(|error| Failure::new(DATA, error.to_string()))?))
+}

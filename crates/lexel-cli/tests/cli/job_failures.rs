@@ -1,0 +1,210 @@
+//! What goes wrong in a job: the exit status, the message, that complete parts are kept, and that the same command, once the
+//! cause is gone, makes every row once.
+
+use crate::jobs::{Random, check_rows, job, parts, rows, texts};
+use crate::support::*;
+use std::fs::File;
+use std::process::{Command, Stdio};
+
+/// The program and its arguments for a shell.
+fn shell_words(args: &[&str]) -> String {
+    format!("{} {}", command().get_program().to_str().unwrap(), args.join(" "))
+}
+
+#[test]
+fn a_full_disk_and_a_read_only_one_end_the_job_and_the_next_run_continues() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let texts = texts(6000);
+    let input = folder.write("in.txt", texts.join("\n"));
+    let (disk, kept) = (folder.path("disk"), folder.path("kept"));
+    std::fs::create_dir(&disk).unwrap();
+    std::fs::create_dir(&kept).unwrap();
+    let output = format!("{disk}/job/");
+    let run = shell_words(&job(&model, &input, &output, &["--part-rows", "500"]));
+    // A file system of its own, which nobody else sees; 384 kB do not fit.
+    let script = format!(
+        "mount -t tmpfs -o size=256k none {disk} || exit 99
+         step() {{ {run} 2> {kept}/$1.txt; echo $? >> {kept}/statuses; ls -i {disk}/job | grep part- > {kept}/$1.parts; }}
+         step full
+         mount -o remount,ro {disk}
+         step readonly
+         mount -o remount,rw,size=8m {disk}
+         step room
+         cp -r {disk}/job {kept}/job"
+    );
+    let mut shell = Command::new("unshare");
+    let ran =
+        shell.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]).env("HF_HUB_OFFLINE", "1").output();
+    let read = |name: &str| std::fs::read_to_string(format!("{kept}/{name}")).unwrap_or_default();
+    if !ran.as_ref().is_ok_and(|ran| ran.status.success()) {
+        eprintln!("skipped: no file system can be mounted here, so that no disk can be full: {ran:?}");
+        return;
+    }
+    assert_eq!(read("statuses"), "74\n74\n0\n", "{ran:?} {} {}", read("full.txt"), read("readonly.txt"));
+    assert!(read("full.txt").contains("No space left on device"), "{}", read("full.txt"));
+    assert!(read("readonly.txt").contains("Read-only file system"), "{}", read("readonly.txt"));
+    // Parts that were complete are the same files at the end.
+    let (full, room) = (read("full.parts"), read("room.parts"));
+    assert!((1..12).contains(&full.lines().count()) && room.lines().count() == 12, "{full}");
+    assert!(full.lines().all(|line| room.contains(line)), "{full} {room}");
+    assert_eq!(read("readonly.parts"), full);
+    check_rows(&format!("{kept}/job"), &texts, &model);
+}
+
+#[test]
+fn a_file_size_limit_ends_the_job_and_the_next_run_continues() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let texts = texts(2200);
+    let (input, output) = (folder.write("in.txt", texts.join("\n")), folder.path("job/"));
+    let args = job(&model, &input, &output, &["--part-rows", "2000"]);
+    // 20 kB: the last part fits, the first does not. The signal kills a process that does not expect it.
+    let script = format!("ulimit -f 40; exec {}", shell_words(&args));
+    let run = Run::of(Command::new("sh").args(["-c", &script]).output().unwrap());
+    assert!(run.status == 74 && run.stderr.contains("File too large"), "{run:?}");
+    assert!(run.stderr.contains(" of 2 parts are complete"), "{run:?}");
+    assert!(run.stderr.contains("run the same command again to continue:\n  "), "{run:?}");
+    assert_eq!(parts(&output), ["part-00001.npy"]);
+    let json = succeed(&[&args[..], &["--json"]].concat()).json();
+    assert_eq!((&json["parts_before"], &json["rows_here"]), (&1.into(), &2000.into()));
+    check_rows(&output, &texts, &model);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let input = folder.write("in.txt", "one\ntwo");
+    fail(74, "cannot write /proc/job", &job(&model, &input, "/proc/job/", &[]));
+    fail(74, "Not a directory", &job(&model, &input, "/dev/full/", &[]));
+    fail(2, "is a folder that holds other files", &job(&model, &input, &folder.path(""), &[]));
+}
+
+#[test]
+fn a_report_that_cannot_be_written_costs_no_rows() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let texts = texts(50);
+    let input = folder.write("in.txt", texts.join("\n"));
+    let output = folder.path("job/");
+    let args = job(&model, &input, &output, &["--json"]);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let run = Run::of(command().args(&args).stdout(full).stderr(Stdio::piped()).output().unwrap());
+    assert!(run.status == 74 && run.stderr.contains("cannot write to standard output"), "{run:?}");
+    let mut child = command().args(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!((run.status, run.stderr.as_str()), (0, ""));
+    assert_eq!(succeed(&args).json()["parts_before"], 1);
+    check_rows(&output, &texts, &model);
+}
+
+#[test]
+fn an_input_that_changes_in_the_middle_is_refused_until_it_is_as_it_was() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let texts = texts(40);
+    let whole = texts.join("\n");
+    let (input, output) = (folder.write("in.txt", &whole), folder.path("job/"));
+    let args = job(&model, &input, &output, &["--part-rows", "10"]);
+    succeed(&[&args[..], &["--shard", "1/2"]].concat());
+    for changed in [whole.replace("text 35", "next 35"), whole.clone() + "\nmore", whole[..whole.len() - 1].to_string()]
+    {
+        std::fs::write(&input, changed).unwrap();
+        fail(65, "the input is not that of this job", &args);
+    }
+    std::fs::remove_file(&input).unwrap();
+    fail(66, "in.txt", &args);
+    assert_eq!(parts(&output), ["part-00000.npy", "part-00002.npy"]);
+    std::fs::write(&input, &whole).unwrap();
+    assert_eq!(succeed(&[&args[..], &["--json"]].concat()).json()["rows_here"], 20);
+    check_rows(&output, &texts, &model);
+}
+
+#[test]
+fn rows_of_every_kind_that_cannot_be_read() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let lines = [
+        &b"{\"text\": \"one\"}\n"[..],
+        b"{\"text\": 7}\n",
+        b"\n",
+        b"{\"body\": \"x\"}\n",
+        b"{\"text\": \"b\xffd\"}\n",
+        b"{\"text\": \n",
+        b"{\"text\": null}\n",
+        b"\"two\"",
+    ];
+    let (input, output) = (folder.write("in.jsonl", lines.concat()), folder.path("job/"));
+    let json = succeed(&job(&model, &input, &output, &["--json"])).json();
+    assert_eq!((&json["rows_in"], &json["texts"], &json["rejects"]), (&8.into(), &2.into(), &6.into()));
+    let rejects = std::fs::read_to_string(folder.path("job/rejects.jsonl")).unwrap();
+    let expected =
+        ["'text' is a number", "an empty line", "no key 'text'", "not valid UTF-8", "not valid JSON", "null"];
+    assert_eq!(rejects.lines().count(), expected.len());
+    for (i, (reject, expected)) in rejects.lines().zip(expected).enumerate() {
+        let row = format!("{{\"row\":{},\"reason\":\"", i + 1);
+        assert!(reject.starts_with(&row) && reject.contains(expected), "{reject}");
+        assert!(reject.contains(&format!("in.jsonl, line {}: ", i + 2)), "{reject}");
+    }
+    assert_close(&rows(&output), &expected_rows(&model, &["one", "two"]));
+    // Corrected, it is another input.
+    std::fs::write(&input, b"\"one\"\n\"two\"\n").unwrap();
+    fail(65, "the input is not that of this job", &job(&model, &input, &output, &[]));
+}
+
+fn expected_rows(model: &str, texts: &[&str]) -> Vec<f32> {
+    expected(model, texts, &lexel::EncodeOptions::default()).data
+}
+
+#[test]
+fn a_damaged_parquet_file_is_an_error_or_a_result_and_never_a_crash() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let input = folder.write("in.txt", texts(15).join("\n"));
+    let good = folder.path("good.parquet");
+    crate::formats::write_parquet(&good, &texts(15), parquet::basic::Compression::SNAPPY);
+    let bytes = std::fs::read(&good).unwrap();
+    let half = &bytes[..bytes.len() / 2];
+    for (name, bytes) in [("cut.parquet", half), ("short.parquet", b"PAR1"), ("none.parquet", b"")] {
+        let input = folder.write(name, bytes);
+        for output in [folder.path("cut/"), folder.path("cut.npy")] {
+            fail(65, "not a Parquet file", &job(&model, &input, &output, &[]));
+        }
+    }
+    for output in [folder.path("type/"), folder.path("type.npy")] {
+        let run = |options| job(&model, &good, &output, options);
+        fail(65, "column 'number' holds Int64, not strings", &run(&["--column", "number"]));
+        fail(65, "there is no column 'body'; the columns are 'text', 'number'", &run(&["--column", "body"]));
+    }
+    let mut random = Random(7);
+    for i in 0..40 {
+        let mut damaged = bytes.clone();
+        for _ in 0..20 {
+            let at = random.below(bytes.len() as u64) as usize;
+            damaged[at] = random.below(256) as u8;
+        }
+        let input = folder.write("damaged.parquet", damaged);
+        let output = if i % 2 == 0 { folder.path(&format!("damaged-{i}/")) } else { folder.path("damaged.npy") };
+        let run = lexel(&job(&model, &input, &output, &[]));
+        assert!([0, 65, 74].contains(&run.status), "{run:?}");
+    }
+    // The good one still goes.
+    succeed(&job(&model, &good, &folder.path("good/"), &[]));
+    succeed(&job(&model, &input, &folder.path("text/"), &[]));
+    assert_close(&rows(&folder.path("good/")), &rows(&folder.path("text/")));
+}
+
+#[test]
+fn standard_input_is_kept_and_must_stay_the_same() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let texts = texts(100);
+    let (whole, output) = (texts.join("\n"), folder.path("job/"));
+    let args = job(&model, "-", &output, &["--input-format", "txt", "--part-rows", "30", "--json"]);
+    let run = pipe(whole.as_bytes(), &[&args[..], &["--shard", "1/2"]].concat());
+    assert_eq!((run.status, &run.json()["rows_here"]), (0, &60.into()), "{run:?}");
+    for other in [whole[..whole.len() - 1].to_string(), whole.clone() + "x", whole.replace("text 50", "next 50")] {
+        let run = pipe(other.as_bytes(), &args);
+        assert!(run.status == 65 && run.stderr.contains("standard input differs"), "{run:?}");
+    }
+    // Nothing continues with what was read, and so does the same again.
+    assert_eq!(succeed(&args).json()["rows_here"], 40);
+    assert_eq!(pipe(whole.as_bytes(), &args).json()["rows_here"], 0);
+    check_rows(&output, &texts, &model);
+    let both = [&args[..], &["-i", "in.txt"]].concat();
+    fail(2, "standard input goes alone", &both);
+}
