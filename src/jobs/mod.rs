@@ -49,10 +49,12 @@
 //! ```
 
 mod files;
+mod fingerprint;
 mod folder;
 mod run;
 mod summary;
 
+pub use fingerprint::model_files;
 pub use folder::{FolderSink, JobFile, JobFolder, PartLock};
 pub use run::{Compute, JobOptions, JobProgress, OnJobProgress, RunReport, Shard, run};
 pub use summary::Summary;
