@@ -49,12 +49,14 @@
 //! ```
 
 mod files;
+mod fingerprint;
 mod folder;
 mod meter;
 mod run;
 mod summary;
 mod unfinished;
 
+pub use fingerprint::model_files;
 pub use folder::{FolderSink, JobFile, JobFolder, PartLock};
 pub use meter::{JobProgress, OnJobProgress};
 pub use run::{Compute, JobOptions, RunReport, Shard, run};

@@ -1,0 +1,58 @@
+//! What tells one model from another: its files.
+
+use crate::error::{Error, Result};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Endings of a model's files that matter.
+const ENDINGS: [&str; 5] = ["json", "txt", "model", "safetensors", "jinja"];
+
+/// The SHA-256 of each file of a model, for a [`JobFile`](super::JobFile)'s identity: a job is continued with the same
+/// model, wherever its folder is and however it is called.
+///
+/// # Errors
+/// [`Error::Io`] if the folder or a file in it cannot be read.
+pub fn model_files(folder: &Path) -> Result<Vec<(String, Value)>> {
+    let mut files = Vec::new();
+    collect(folder, &mut files)?;
+    files.sort();
+    let entry = |path: &PathBuf| {
+        let name = path.strip_prefix(folder).unwrap_or(path).display();
+        Ok((format!("model file {name}"), hash(path)?.into()))
+    };
+    files.iter().map(entry).collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The SHA-256 of a file. The hub's cache has it as the name of the file behind a link.
+fn hash(path: &Path) -> Result<String> {
+    if let Some(name) = fs::read_link(path).ok().as_deref().and_then(Path::file_name).and_then(|name| name.to_str())
+        && name.len() == 64
+        && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+    {
+        return Ok(name.to_string());
+    }
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer).map_err(Error::io(path))? {
+            0 => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            bytes => hasher.update(&buffer[..bytes]),
+        }
+    }
+}
