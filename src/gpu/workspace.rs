@@ -225,7 +225,7 @@ impl Workspace {
         let groups = groups.map(|((launches, pipelines), params_at)| {
             let launches = launches.iter().zip(pipelines).zip(params_at);
             launches
-                .map(|((launch, pipeline), &at)| self.group(launch, pipeline, at, &values, &scratch, fixed, device))
+                .map(|((launch, pipeline), &at)| self.group((launch, pipeline, at), &values, &scratch, fixed, device))
                 .collect()
         });
         Allocated { groups: groups.collect(), values, batch, batch_group, bytes: sizes.iter().sum() }
@@ -233,9 +233,7 @@ impl Workspace {
 
     fn group(
         &self,
-        launch: &Launch,
-        pipeline: &Pipeline,
-        params_at: u64,
+        (launch, pipeline, params_at): (&Launch, &Pipeline, u64),
         values: &[wgpu::Buffer],
         scratch: &wgpu::Buffer,
         fixed: &Fixed,

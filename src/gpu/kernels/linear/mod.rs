@@ -1,11 +1,11 @@
 //! The matrix product with its epilogue: bias, activation, residual. Several algorithms, of which a device's
 //! [`Tuning`](crate::gpu::tuning::Tuning) names one for each class of shapes:
 //!
-//! - [`tiled`]: register tiles fed from workgroup memory; needs no feature;
-//! - [`few`]: for few rows, the inner columns shared out among threads; needs no feature;
-//! - [`subgroup`]: broadcasts instead of barriers, for software adapters with a fixed subgroup size;
-//! - [`cooperative`]: the device's matrix units, in f16 (and in f32 where they have it);
-//! - [`int8`]: in 8 bits, four products at a time.
+//! - `tiled.rs`: register tiles fed from workgroup memory; needs no feature;
+//! - `few.rs`: for few rows, the inner columns shared out among threads; needs no feature;
+//! - `subgroup.rs`: broadcasts instead of barriers, for software adapters with a fixed subgroup size;
+//! - `cooperative.rs`: the device's matrix units, in f16 (and in f32 where they have it);
+//! - `int8.rs`: in 8 bits, four products at a time.
 
 mod cooperative;
 mod few;
