@@ -66,10 +66,10 @@ echo "$(date -u +%F), $(uname -sr), repeats: $repeats (median)"
 echo
 echo '```'
 "$lexel" devices
-[ $torch = yes ] && "$python" -c 'import torch; print("torch", torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "on the CPU")'
+[ $torch = yes ] && "$python" -c 'import torch; print("torch", torch.__version__, "float16 on " + torch.cuda.get_device_name() if torch.cuda.is_available() else "float32 on the CPU")'
 echo '```'
 echo
-echo "| preset | lengths | dtype | texts/s | tokens/s | one text, p50 ms | device idle | load s | torch f16 texts/s | ratio |"
+echo "| preset | lengths | dtype | texts/s | tokens/s | one text, p50 ms | device idle | load s | torch texts/s | ratio |"
 echo "|---|---|---|---|---|---|---|---|---|---|"
 for preset in $presets; do
     for length in $lengths; do

@@ -119,6 +119,10 @@ impl GpuExecutor {
             },
         );
         let (pipelines, weights) = (pipelines?, weights?);
+        // What a measurement compiles is kept with the first program after it.
+        if options.tuning == TuningChoice::Measured {
+            device.pipelines.save();
+        }
         log::debug!("weights: {} bytes", weights.bytes());
         let (params, params_at) = upload_params(&compiled, device)?;
         let unused = create(device, "unused", 64, wgpu::BufferUsages::STORAGE)?;
@@ -448,7 +452,6 @@ fn compile_pipelines(compiled: &Compiled, checked: bool, device: &GpuDevice) -> 
     let launches = compiled.steps.iter().flatten().map(|launch| (launch.prelude.text(launch.kernel), launch));
     let distinct: HashMap<String, &Launch> = launches.collect();
     distinct.into_par_iter().try_for_each(|(_, launch)| get(launch).map(|_| ()))?;
-    device.pipelines.save();
     compiled.steps.iter().map(|launches| launches.iter().map(get).collect()).collect()
 }
 

@@ -41,6 +41,9 @@ impl Work {
 /// device need not begin what a fast one does sooner. Some 8 MB.
 const AHEAD_OF_SEVERAL: usize = 1 << 20;
 
+/// The part of a batch that a device of several gets while its speed is not known.
+const TRIAL: usize = 4;
+
 /// What waits. All of it is behind one lock, which is held for the cutting of a batch and never while one is computed.
 pub(super) struct Supply {
     padding: Option<u32>,
@@ -106,6 +109,16 @@ impl State {
             self.sequences.pop_front();
         }
         Some(work)
+    }
+
+    /// The most tokens that a lane of several is trusted with: a small batch first, alone, which shows how fast it is.
+    fn trial(&self, lane: usize, budget: usize) -> usize {
+        match self.lanes[lane] {
+            _ if self.lanes.len() == 1 => usize::MAX,
+            Pace { landed: 0, out: 0, .. } => budget.div_ceil(TRIAL),
+            Pace { landed: 0, .. } => 0,
+            _ => usize::MAX,
+        }
     }
 
     /// Whether the other lanes will have done everything that waits before this one had done `budget` tokens of it.
@@ -187,8 +200,8 @@ impl Supply {
             if state.is_over() {
                 return None;
             }
-            let budget = budget.min(state.limit);
-            let work = match state.is_sooner_done_by_others(lane, budget) {
+            let budget = budget.min(state.limit).min(state.trial(lane, budget));
+            let work = match budget == 0 || state.is_sooner_done_by_others(lane, budget) {
                 true => None,
                 false => state.cut(budget, self.padding),
             };
