@@ -1,7 +1,7 @@
 //! Sequences to batches to one executor or several, and the results back: tokenising the next batches, computing these and
 //! reading back the last overlap.
 //!
-//! Executors pull: [`Supply`] holds the sequences that wait, and each [`Lane`] cuts a batch of its own executor's size from
+//! Executors pull: `Supply` holds the sequences that wait, and each `Lane` cuts a batch of its own executor's size from
 //! them whenever that has room. So a fast device takes more, and what a lost one had goes back for the others.
 
 mod lane;
