@@ -1,17 +1,16 @@
 // y = activation(x * weight^T + bias) + residual, of x and weight in 8 bits.
 // A workgroup of 16 x 16 threads computes TILE_ROWS rows by 64 columns, each thread TILE_ROWS / 16 rows by 4 columns. It goes
-// through the inner columns 32 at a time, staged in workgroup memory. Within a GROUP of them sums are whole numbers, exact;
-// then x's scale of the group comes in, and behind the last one the weight's scale of the column.
+// through the inner columns a GROUP at a time, staged in workgroup memory. Within a group sums are whole numbers, exact; then
+// its scales come in, x's of the row and the weight's of the column.
 @group(1) @binding(0) var<storage, read> x: array<vec4<u32>>;      // [rows, STRIDE / 4]: as quantize.wgsl wrote it
-@group(1) @binding(1) var<storage, read> weight: array<vec4<u32>>; // [ceil(out / 64), 1 + GROUPS * GROUP_WORDS, 16]: scales first
+@group(1) @binding(1) var<storage, read> weight: array<vec4<u32>>; // [ceil(out / 64), GROUPS, 1 + STEP, 16]: scales, then words
 @group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;   // [OUT4]; if BIAS
 @group(1) @binding(3) var<storage, read> residual: array<Elem4>;   // [rows, OUT4]; if RESIDUAL
 @group(1) @binding(4) var<storage, read_write> out: array<Elem4>;  // [rows, OUT4]
 
 const COLUMNS4: u32 = 16u;
-const GROUP_WORDS: u32 = GROUP / 4u;
-const WORDS: u32 = GROUPS * GROUP_WORDS;
-const STEP: u32 = 8u; // words
+const STEP: u32 = GROUP / 4u; // words of a group
+const WORDS: u32 = GROUPS * STEP;
 const ROWS_A_THREAD: u32 = TILE_ROWS / 16u;
 // Word by word, so that neighbouring threads' rows lie side by side; one more, for the banks.
 const X_STRIDE: u32 = TILE_ROWS + 1u;
@@ -34,48 +33,47 @@ fn linear_int8(
     if first >= rows {
         return; // the whole workgroup
     }
-    let panel = workgroup.z * (1u + WORDS) * COLUMNS4;
     let x_row = thread.y * ROWS_A_THREAD;
+    var w_at = workgroup.z * GROUPS * (1u + STEP) * COLUMNS4;
     var sums: array<vec4<f32>, ROWS_A_THREAD>;
     for (var group = 0u; group < GROUPS; group++) {
+        for (var i = index; i < TILE_ROWS * STEP / 4u; i += 256u) {
+            let row = i / (STEP / 4u);
+            let word4 = i % (STEP / 4u);
+            // Rows behind the last are computed from the last, and not written.
+            let words = x[min(first + row, rows - 1u) * (STRIDE / 4u) + group * STEP / 4u + word4];
+            let at = word4 * 4u * X_STRIDE + row;
+            x_tile[at] = words.x;
+            x_tile[at + X_STRIDE] = words.y;
+            x_tile[at + 2u * X_STRIDE] = words.z;
+            x_tile[at + 3u * X_STRIDE] = words.w;
+        }
+        if index < STEP * COLUMNS4 {
+            w_tile[index] = weight[w_at + COLUMNS4 + index];
+        }
+        workgroupBarrier();
         var dots: array<vec4<i32>, ROWS_A_THREAD>;
-        for (var word = group * GROUP_WORDS; word < (group + 1u) * GROUP_WORDS; word += STEP) {
-            for (var i = index; i < TILE_ROWS * STEP / 4u; i += 256u) {
-                let row = i / (STEP / 4u);
-                let word4 = i % (STEP / 4u);
-                // Rows behind the last are computed from the last, and not written.
-                let words = x[min(first + row, rows - 1u) * (STRIDE / 4u) + word / 4u + word4];
-                let at = word4 * 4u * X_STRIDE + row;
-                x_tile[at] = words.x;
-                x_tile[at + X_STRIDE] = words.y;
-                x_tile[at + 2u * X_STRIDE] = words.z;
-                x_tile[at + 3u * X_STRIDE] = words.w;
+        for (var k = 0u; k < STEP; k++) {
+            let w = w_tile[k * COLUMNS4 + thread.x];
+            for (var i = 0u; i < ROWS_A_THREAD; i++) {
+                let a = x_tile[k * X_STRIDE + x_row + i];
+                dots[i] += vec4<i32>(
+                    dot4I8Packed(a, w.x), dot4I8Packed(a, w.y), dot4I8Packed(a, w.z), dot4I8Packed(a, w.w),
+                );
             }
-            if index < STEP * COLUMNS4 {
-                w_tile[index] = weight[panel + (1u + word) * COLUMNS4 + index];
-            }
-            workgroupBarrier();
-            for (var k = 0u; k < STEP; k++) {
-                let w = w_tile[k * COLUMNS4 + thread.x];
-                for (var i = 0u; i < ROWS_A_THREAD; i++) {
-                    let a = x_tile[k * X_STRIDE + x_row + i];
-                    dots[i] += vec4<i32>(
-                        dot4I8Packed(a, w.x), dot4I8Packed(a, w.y), dot4I8Packed(a, w.z), dot4I8Packed(a, w.w),
-                    );
-                }
-            }
-            workgroupBarrier();
         }
+        let w_scale = bitcast<vec4<f32>>(weight[w_at + thread.x]);
         for (var i = 0u; i < ROWS_A_THREAD; i++) {
-            sums[i] += vec4<f32>(dots[i]) * scale_of(min(first + x_row + i, rows - 1u), group);
+            sums[i] += vec4<f32>(dots[i]) * (w_scale * scale_of(min(first + x_row + i, rows - 1u), group));
         }
+        w_at += (1u + STEP) * COLUMNS4;
+        workgroupBarrier();
     }
     let column = workgroup.z * COLUMNS4 + thread.x;
-    let w_scale = bitcast<vec4<f32>>(weight[panel + thread.x]);
     for (var i = 0u; i < ROWS_A_THREAD; i++) {
         let row = first + x_row + i;
         if row < rows && column < OUT4 {
-            var y = sums[i] * w_scale;
+            var y = sums[i];
             if BIAS {
                 y += bias[column];
             }

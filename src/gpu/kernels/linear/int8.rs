@@ -1,4 +1,7 @@
-//! In 8 bits: x by groups of its columns as it comes, the weight by output columns at load (W8A8), four products at a time.
+//! In 8 bits, four products at a time: x as it comes and the weight at load (W8A8), both by groups of their inner columns.
+//!
+//! What the size of a group costs (all-MiniLM-L6-v2, 2,000 short sentences, one side in 8 bits and the other exact; recall of
+//! the ten nearest): the weight by whole rows 0.971, by 128 columns 0.980; x by whole rows 0.962, by 128 columns 0.975.
 
 use super::panels::COLUMNS;
 use super::{BINDINGS, Chosen};
@@ -21,26 +24,32 @@ static LINEAR_INT8: Kernel = Kernel {
     bindings: BINDINGS,
 };
 
-/// Inner columns of x that share a scale. One scale a row loses more to a single large value.
-const GROUP: usize = 128;
+/// Inner columns that share a scale, in x and in the weight.
+const GROUP: usize = 32;
 
 /// The largest number that a value becomes.
 const LARGEST: f32 = 127.0;
 
-/// Panels of 64 output columns: `[ceil(out / 64), 1 + ceil(in / 128) * 32, 64]` words. First the scale of each column, an
+/// Panels of 64 output columns: `[ceil(out / 64), ceil(in / 32), 1 + 8, 64]` words. Of each group the scale of each column, an
 /// `f32`; then its numbers, four inner columns a word, with zeros up to a whole group.
 pub(super) static INT8_PANELS: Packing = Packing {
     name: "linear panels of 64 in 8 bits",
     panel_rows: COLUMNS,
-    panel_bytes: |cols, _| (1 + words(cols)) * COLUMNS * 4,
+    panel_bytes: |cols, _| groups(cols) * (1 + GROUP / 4) * COLUMNS * 4,
     pack_panel: |values, cols, _, out| {
-        let scale = |row: &[f32]| row.iter().fold(0.0f32, |most, x| most.max(x.abs())) / LARGEST;
-        let scales: Vec<f32> = values.chunks(cols).map(scale).chain(std::iter::repeat(0.0)).take(COLUMNS).collect();
-        out.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
-        for first in (0..words(cols)).map(|word| word * 4) {
-            for (row, &scale) in scales.iter().enumerate() {
-                let number = |k: usize| values.get(row * cols + k).filter(|_| k < cols && scale > 0.0);
-                out.extend((first..first + 4).map(|k| number(k).map_or(0, |x| (x / scale).round() as i8 as u8)));
+        for first in (0..cols).step_by(GROUP) {
+            let mut group = [[0.0; GROUP]; COLUMNS];
+            for (to, row) in group.iter_mut().zip(values.chunks(cols)) {
+                let row = &row[first..cols.min(first + GROUP)];
+                to[..row.len()].copy_from_slice(row);
+            }
+            let scales = group.map(|row| row.iter().fold(0.0f32, |most, x| most.max(x.abs())) / LARGEST);
+            out.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
+            for word in (0..GROUP).step_by(4) {
+                for (row, &scale) in group.iter().zip(&scales) {
+                    let number = |x: f32| if scale > 0.0 { (x / scale).round() as i8 as u8 } else { 0 };
+                    out.extend(row[word..word + 4].iter().map(|&x| number(x)));
+                }
             }
         }
     },
@@ -111,6 +120,6 @@ mod tests {
         assert_eq!(word(0, 0), [0, 1, 255, 0], "1 / 2 rounds away from zero, 0.5 / 2 towards it");
         assert_eq!(word(1, 0), [127, 2, 0, 0]);
         assert_eq!(word(1, 1), [0; 4]);
-        assert_eq!(word(31, 0), [0; 4]);
+        assert_eq!(word(7, 0), [0; 4]);
     }
 }
