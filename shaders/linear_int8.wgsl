@@ -1,9 +1,9 @@
 // y = activation(x * weight^T + bias) + residual, of x and weight in 8 bits.
 // A workgroup of 16 x 16 threads computes TILE_ROWS rows by 64 columns, each thread TILE_ROWS / 16 rows by 4 columns. It goes
 // through the inner columns a GROUP at a time, staged in workgroup memory. Within a group sums are whole numbers, exact; then
-// its scales come in, x's of the row and the weight's of the column.
+// its scales come in, x's of the row and the weight's of the column, and x's middle with the sum of the column's weights.
 @group(1) @binding(0) var<storage, read> x: array<vec4<u32>>;      // [rows, STRIDE / 4]: as quantize.wgsl wrote it
-@group(1) @binding(1) var<storage, read> weight: array<vec4<u32>>; // [ceil(out / 64), GROUPS, 1 + STEP, 16]: scales, then words
+@group(1) @binding(1) var<storage, read> weight: array<vec4<u32>>; // [ceil(out / 64), GROUPS, 2 + STEP, 16]: scales, sums, words
 @group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;   // [OUT4]; if BIAS
 @group(1) @binding(3) var<storage, read> residual: array<Elem4>;   // [rows, OUT4]; if RESIDUAL
 @group(1) @binding(4) var<storage, read_write> out: array<Elem4>;  // [rows, OUT4]
@@ -17,8 +17,10 @@ const X_STRIDE: u32 = TILE_ROWS + 1u;
 var<workgroup> x_tile: array<u32, STEP * X_STRIDE>;
 var<workgroup> w_tile: array<vec4<u32>, STEP * COLUMNS4>;
 
-fn scale_of(row: u32, group: u32) -> f32 {
-    return bitcast<f32>(x[row * (STRIDE / 4u) + WORDS / 4u + group / 4u][group % 4u]);
+// The scale of a group of x, for 0, or its middle, for 1.
+fn factor(row: u32, group: u32, which: u32) -> f32 {
+    let i = WORDS + which * GROUPS + group;
+    return bitcast<f32>(x[row * (STRIDE / 4u) + i / 4u][i % 4u]);
 }
 
 @compute @workgroup_size(16, 16)
@@ -34,7 +36,7 @@ fn linear_int8(
         return; // the whole workgroup
     }
     let x_row = thread.y * ROWS_A_THREAD;
-    var w_at = workgroup.z * GROUPS * (1u + STEP) * COLUMNS4;
+    var w_at = workgroup.z * GROUPS * (2u + STEP) * COLUMNS4;
     var sums: array<vec4<f32>, ROWS_A_THREAD>;
     for (var group = 0u; group < GROUPS; group++) {
         for (var i = index; i < TILE_ROWS * STEP / 4u; i += 256u) {
@@ -49,7 +51,7 @@ fn linear_int8(
             x_tile[at + 3u * X_STRIDE] = words.w;
         }
         if index < STEP * COLUMNS4 {
-            w_tile[index] = weight[w_at + COLUMNS4 + index];
+            w_tile[index] = weight[w_at + 2u * COLUMNS4 + index];
         }
         workgroupBarrier();
         var dots: array<vec4<i32>, ROWS_A_THREAD>;
@@ -63,10 +65,12 @@ fn linear_int8(
             }
         }
         let w_scale = bitcast<vec4<f32>>(weight[w_at + thread.x]);
+        let w_sum = bitcast<vec4<f32>>(weight[w_at + COLUMNS4 + thread.x]);
         for (var i = 0u; i < ROWS_A_THREAD; i++) {
-            sums[i] += vec4<f32>(dots[i]) * (w_scale * scale_of(min(first + x_row + i, rows - 1u), group));
+            let row = min(first + x_row + i, rows - 1u);
+            sums[i] += vec4<f32>(dots[i]) * (w_scale * factor(row, group, 0u)) + w_sum * factor(row, group, 1u);
         }
-        w_at += (1u + STEP) * COLUMNS4;
+        w_at += (2u + STEP) * COLUMNS4;
         workgroupBarrier();
     }
     let column = workgroup.z * COLUMNS4 + thread.x;

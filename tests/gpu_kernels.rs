@@ -78,7 +78,7 @@ fn products_in_8_bits_are_off_by_their_rounding_and_no_more() {
             let rms = (square / want.data.len() as f64).sqrt();
             let size = (x.data.iter().map(|x| f64::from(x * x)).sum::<f64>() / x.data.len() as f64).sqrt();
             let place = format!("{inner} -> {outer}, {rows} rows: {rms:.2e}, at most {most:.2e}, of {size:.2e}");
-            assert!(rms <= 0.007 * size && most <= 0.04 * size, "{place}");
+            assert!(rms <= 0.005 * size && most <= 0.03 * size, "{place}");
         }
     }
 }
