@@ -8,6 +8,7 @@ use super::tuning::Tuning;
 use super::tuning_file::TuningFile;
 use crate::error::{Error, Result, RunError};
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
@@ -133,36 +134,16 @@ impl GpuDevice {
     /// [`Error::Device`] if there is no such adapter, naming those that there are, or if it refuses.
     pub fn open(selector: &AdapterSelector) -> Result<Arc<GpuDevice>> {
         let adapter = select(selector)?;
-        let description = describe(&adapter);
-        let wanted = wgpu::Features::SHADER_F16
-            | wgpu::Features::SHADER_INT64
-            | wgpu::Features::SUBGROUP
-            | wgpu::Features::SUBGROUP_BARRIER
-            | wgpu::Features::TIMESTAMP_QUERY
-            | wgpu::Features::PIPELINE_CACHE;
-        // Experimental in wgpu: asked for only where there are some that a kernel can use.
-        let matrices = match description.features.cooperative == Cooperative::default() {
-            true => wgpu::Features::empty(),
-            false => wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX,
-        };
-        let experimental_features = match matrices.is_empty() {
-            true => wgpu::ExperimentalFeatures::disabled(),
-            // SAFETY: wgpu asks for this where a feature may be unsound. Kernels that use it are our own, keep to the bounds
-            // of their buffers, and are taken only after their results have been compared (`measure.rs`).
-            false => unsafe { wgpu::ExperimentalFeatures::enabled() },
-        };
-        let mut limits = adapter.limits();
-        // DX12 sets aside memory for this many descriptors: its default of a million costs too much on a small GPU.
-        limits.max_non_sampler_bindings = limits.max_non_sampler_bindings.min(100_000);
-        let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
-            label: Some("lexel"),
-            required_features: adapter.features() & (wanted | matrices),
-            experimental_features,
-            required_limits: limits,
-            memory_hints: wgpu::MemoryHints::MemoryUsage,
-            ..Default::default()
-        }));
-        let (device, queue) = opened.map_err(|error| Error::Device(format!("{description}: {error}")))?;
+        let mut description = describe(&adapter);
+        let opened = request(&adapter, &description).or_else(|reason| {
+            if description.features.cooperative == Cooperative::default() {
+                return Err(reason);
+            }
+            log::warn!("{description}: used without its cooperative matrices: {reason}");
+            description.features.cooperative = Cooperative::default();
+            request(&adapter, &description)
+        });
+        let (device, queue) = opened.map_err(|reason| Error::Device(format!("{description}: {reason}")))?;
 
         let health = Arc::new(Health::default());
         let lost = health.clone();
@@ -277,6 +258,39 @@ impl GpuDevice {
         let last = self.queue.submit([]);
         while !flight::poll(&self.device, last.clone(), &self.health)? {}
         Ok(())
+    }
+}
+
+/// A device with all features and limits of an adapter that kernels use; or why there is none.
+fn request(adapter: &wgpu::Adapter, description: &AdapterDescription) -> Result<(wgpu::Device, wgpu::Queue), String> {
+    let wanted = wgpu::Features::SHADER_F16
+        | wgpu::Features::SHADER_INT64
+        | wgpu::Features::SUBGROUP
+        | wgpu::Features::SUBGROUP_BARRIER
+        | wgpu::Features::TIMESTAMP_QUERY
+        | wgpu::Features::PIPELINE_CACHE;
+    // Experimental in wgpu: asked for only where there are some that a kernel can use.
+    let (matrices, experimental_features) = match description.features.cooperative == Cooperative::default() {
+        true => (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled()),
+        // SAFETY: wgpu asks for this where a feature may be unsound. Kernels that use it are our own, keep to the bounds of
+        // their buffers, and are taken only after their results have been compared (`measure.rs`).
+        false => (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, unsafe { wgpu::ExperimentalFeatures::enabled() }),
+    };
+    let mut limits = adapter.limits();
+    // DX12 sets aside memory for this many descriptors: its default of a million costs too much on a small GPU.
+    limits.max_non_sampler_bindings = limits.max_non_sampler_bindings.min(100_000);
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("lexel"),
+        required_features: adapter.features() & (wanted | matrices),
+        experimental_features,
+        required_limits: limits,
+        memory_hints: wgpu::MemoryHints::MemoryUsage,
+        ..Default::default()
+    };
+    // wgpu-hal 30 panics where a driver denies what it has listed: lavapipe of Mesa 26 its matrices, at 128 bits.
+    match catch_unwind(AssertUnwindSafe(|| pollster::block_on(adapter.request_device(&descriptor)))) {
+        Ok(opened) => opened.map_err(|error| error.to_string()),
+        Err(_) => Err("the driver denies a feature that it lists".into()),
     }
 }
 
