@@ -4,9 +4,6 @@
 // x row by row so that one read gives four columns of a row.
 @group(1) @binding(0) var<storage, read> x: array<Elem4>;         // [rows, IN4]
 @group(1) @binding(1) var<storage, read> weight: array<Elem4>;    // [ceil(out / 64), 4 * IN4, 16]
-@group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;  // [OUT4]; if BIAS
-@group(1) @binding(3) var<storage, read> residual: array<Elem4>;  // [rows, OUT4]; if RESIDUAL
-@group(1) @binding(4) var<storage, read_write> out: array<Elem4>; // [rows, OUT4]
 
 const PANEL4: u32 = 16u;
 const COLUMNS4: u32 = PANELS * PANEL4;
@@ -72,17 +69,6 @@ fn linear(
     for (var i = 0u; i < ROWS_A_THREAD * PANELS; i++) {
         let row = first + thread.y * ROWS_A_THREAD + i % ROWS_A_THREAD;
         let column = (workgroup.z * PANELS + i / ROWS_A_THREAD) * PANEL4 + thread.x;
-        if row < rows && column < OUT4 {
-            var y = sums[i];
-            if BIAS {
-                y += bias[column];
-            }
-            y = activation(y);
-            let at = row * OUT4 + column;
-            if RESIDUAL {
-                y += vec4<f32>(residual[at]);
-            }
-            out[at] = Elem4(y);
-        }
+        finish(sums[i], row, rows, column);
     }
 }

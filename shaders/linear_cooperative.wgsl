@@ -1,22 +1,19 @@
 // y = activation(x * weight^T + bias) + residual, by cooperative matrices of SIZE x SIZE.
-// A workgroup computes PARTS_DOWN x PARTS_DOWN parts of BLOCKS_DOWN x BLOCKS_ACROSS blocks; each of its subgroups takes one
+// A workgroup computes PARTS_A_SIDE x PARTS_A_SIDE parts of BLOCKS_DOWN x BLOCKS_ACROSS blocks; each of its subgroups takes one
 // part after the other, whose number its size must divide. part() is generated (kernels/linear/cooperative.rs): it keeps
-// the sums of a part in cooperative matrices, and hands them to finish() through workgroup memory, a row of blocks at a time.
+// the sums of a part in cooperative matrices, and hands them to finish_blocks() through workgroup memory, a row of blocks at a time.
 @group(1) @binding(0) var<storage, read> x: array<Elem>;          // [rows, INNER], rows filled up to whole blocks
-@group(1) @binding(1) var<storage, read> weight: array<Elem>;     // [TILES, INNER / SIZE, SIZE, SIZE]: the last one over INNER
-@group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;  // [OUT4]; if BIAS
-@group(1) @binding(3) var<storage, read> residual: array<Elem4>;  // [rows, OUT4]; if RESIDUAL
-@group(1) @binding(4) var<storage, read_write> out: array<Elem4>; // [rows, OUT4]
+@group(1) @binding(1) var<storage, read> weight: array<Elem>;     // [TILES, INNER / SIZE, SIZE, SIZE]: a column, then its inner ones
 
 const INNER: u32 = 4u * IN4;
 const_assert INNER % SIZE == 0u;
 const TILES: u32 = (4u * OUT4 + SIZE - 1u) / SIZE;
-const PARTS: u32 = PARTS_DOWN * PARTS_DOWN;
+const PARTS: u32 = PARTS_A_SIDE * PARTS_A_SIDE;
 const SCRATCH_STRIDE: u32 = BLOCKS_ACROSS * SIZE;
 // 16 KiB for 4 parts of 4 blocks of 16 across
 var<workgroup> scratch: array<f32, PARTS * SIZE * SCRATCH_STRIDE>;
 
-// What a subgroup is doing: the part's place in `scratch`, and its lanes.
+// What a subgroup is doing: the rows of x, the part's place in `scratch`, its lanes.
 struct Run { rows: u32, scratch: u32, lane: u32, lanes: u32 }
 
 // The first element of a block of x. Blocks behind the last are computed from the last, and not written.
@@ -30,24 +27,12 @@ fn w_at(tile: u32, block: u32) -> u32 {
 }
 
 // A row of blocks of the part, from `scratch` on.
-fn finish(row: u32, tile: u32, run: Run) {
+fn finish_blocks(row: u32, tile: u32, run: Run) {
     let first = tile * SIZE / 4u;
     for (var i = run.lane; i < SIZE * SCRATCH_STRIDE / 4u; i += run.lanes) {
-        let y_row = row + i / (SCRATCH_STRIDE / 4u);
-        let column = first + i % (SCRATCH_STRIDE / 4u);
-        if y_row < run.rows && column < OUT4 {
-            let sums = run.scratch + i * 4u;
-            var y = vec4<f32>(scratch[sums], scratch[sums + 1u], scratch[sums + 2u], scratch[sums + 3u]);
-            if BIAS {
-                y += bias[column];
-            }
-            y = activation(y);
-            let at = y_row * OUT4 + column;
-            if RESIDUAL {
-                y += vec4<f32>(residual[at]);
-            }
-            out[at] = Elem4(y);
-        }
+        let at = run.scratch + i * 4u;
+        let sum = vec4<f32>(scratch[at], scratch[at + 1u], scratch[at + 2u], scratch[at + 3u]);
+        finish(sum, row + i / (SCRATCH_STRIDE / 4u), run.rows, first + i % (SCRATCH_STRIDE / 4u));
     }
 }
 
@@ -61,14 +46,14 @@ fn linear_cooperative(
     @builtin(subgroup_size) lanes: u32,
 ) {
     let rows = row_count(ROWS_ARE_TOKENS);
-    let first = group_index(workgroup, workgroups) * PARTS_DOWN * BLOCKS_DOWN * SIZE;
+    let first = group_index(workgroup, workgroups) * PARTS_A_SIDE * BLOCKS_DOWN * SIZE;
     if first >= rows {
         return; // the whole workgroup
     }
     for (var i = 0u; i < PARTS; i += subgroups) {
         let p = i + subgroup;
-        let row = first + p / PARTS_DOWN * BLOCKS_DOWN * SIZE;
-        let tile = (workgroup.z * PARTS_DOWN + p % PARTS_DOWN) * BLOCKS_ACROSS;
+        let row = first + p / PARTS_A_SIDE * BLOCKS_DOWN * SIZE;
+        let tile = (workgroup.z * PARTS_A_SIDE + p % PARTS_A_SIDE) * BLOCKS_ACROSS;
         part(row, tile, Run(rows, p * SIZE * SCRATCH_STRIDE, lane, lanes));
     }
 }

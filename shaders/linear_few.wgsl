@@ -3,9 +3,6 @@
 // ones. The 16 partial sums of a column are added up at the end.
 @group(1) @binding(0) var<storage, read> x: array<Elem4>;         // [rows, IN4]
 @group(1) @binding(1) var<storage, read> weight: array<Elem4>;    // [ceil(out / 64), 4 * IN4, 16]
-@group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;  // [OUT4]; if BIAS
-@group(1) @binding(3) var<storage, read> residual: array<Elem4>;  // [rows, OUT4]; if RESIDUAL
-@group(1) @binding(4) var<storage, read_write> out: array<Elem4>; // [rows, OUT4]
 
 const COLUMNS4: u32 = 16u;
 const SHARES: u32 = 16u;
@@ -41,21 +38,13 @@ fn linear_few(
         partial_sums[(i * SHARES + thread.y) * COLUMNS4 + thread.x] = sums[i];
     }
     workgroupBarrier();
-    let row = first + index / COLUMNS4;
-    let column = workgroup.z * COLUMNS4 + index % COLUMNS4;
-    if index < ROWS * COLUMNS4 && row < rows && column < OUT4 {
-        var y = vec4<f32>();
+    if index < ROWS * COLUMNS4 {
+        let row = index / COLUMNS4;
+        let column = index % COLUMNS4;
+        var sum = vec4<f32>();
         for (var share = 0u; share < SHARES; share++) {
-            y += partial_sums[(index / COLUMNS4 * SHARES + share) * COLUMNS4 + index % COLUMNS4];
+            sum += partial_sums[(row * SHARES + share) * COLUMNS4 + column];
         }
-        if BIAS {
-            y += bias[column];
-        }
-        y = activation(y);
-        let at = row * OUT4 + column;
-        if RESIDUAL {
-            y += vec4<f32>(residual[at]);
-        }
-        out[at] = Elem4(y);
+        finish(sum, first + row, rows, workgroup.z * COLUMNS4 + column);
     }
 }

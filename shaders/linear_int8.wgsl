@@ -4,9 +4,6 @@
 // its scales come in, x's of the row and the weight's of the column, and x's middle with the sum of the column's weights.
 @group(1) @binding(0) var<storage, read> x: array<vec4<u32>>;      // [rows, STRIDE / 4]: as quantize.wgsl wrote it
 @group(1) @binding(1) var<storage, read> weight: array<vec4<u32>>; // [ceil(out / 64), GROUPS, 2 + STEP, 16]: scales, sums, words
-@group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;   // [OUT4]; if BIAS
-@group(1) @binding(3) var<storage, read> residual: array<Elem4>;   // [rows, OUT4]; if RESIDUAL
-@group(1) @binding(4) var<storage, read_write> out: array<Elem4>;  // [rows, OUT4]
 
 const COLUMNS4: u32 = 16u;
 const STEP: u32 = GROUP / 4u; // words of a group
@@ -73,20 +70,7 @@ fn linear_int8(
         w_at += (2u + STEP) * COLUMNS4;
         workgroupBarrier();
     }
-    let column = workgroup.z * COLUMNS4 + thread.x;
     for (var i = 0u; i < ROWS_A_THREAD; i++) {
-        let row = first + x_row + i;
-        if row < rows && column < OUT4 {
-            var y = sums[i];
-            if BIAS {
-                y += bias[column];
-            }
-            y = activation(y);
-            let at = row * OUT4 + column;
-            if RESIDUAL {
-                y += vec4<f32>(residual[at]);
-            }
-            out[at] = Elem4(y);
-        }
+        finish(sums[i], first + x_row + i, rows, workgroup.z * COLUMNS4 + thread.x);
     }
 }

@@ -25,7 +25,7 @@ fn quantize(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let rows = row_count(ROWS_ARE_TOKENS);
+    let rows = batch.tokens;
     let first = group_index(workgroup, workgroups) * ROWS;
     if first >= rows {
         return; // the whole workgroup

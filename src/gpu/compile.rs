@@ -38,19 +38,14 @@ pub enum Slot {
     Value(Value),
     /// A packed weight.
     Weight(WeightUse),
-    /// What the launches of one step hand on to each other.
-    Scratch(Scratch),
+    /// What the launches of one step hand on to each other, and the next step's may overwrite: a row of so many `u32`s a
+    /// token.
+    Scratch {
+        /// Of a row.
+        words: usize,
+    },
     /// Nothing: a few zeros stand in, and the prelude tells the kernel not to look.
     Unused,
-}
-
-/// Rows of so many `u32`s, which the next step's launches may overwrite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scratch {
-    /// Of tokens or of sequences.
-    pub rows: Rows,
-    /// Words of a row.
-    pub words: usize,
 }
 
 /// `ceil(count / per_group)` workgroups along the folded x and y axes, times `columns` along z.
@@ -135,16 +130,11 @@ impl Context<'_> {
 }
 
 impl Compiled {
-    /// Words of the scratch rows of tokens, and of sequences, that the widest launch needs.
-    pub fn scratch_words(&self) -> [usize; 2] {
+    /// Words a token of the widest scratch rows.
+    pub fn scratch_words(&self) -> usize {
         let slots = self.steps.iter().flatten().flat_map(|launch| &launch.slots);
-        slots.fold([0, 0], |mut words, slot| {
-            if let Slot::Scratch(scratch) = slot {
-                let words = &mut words[scratch.rows as usize];
-                *words = scratch.words.max(*words);
-            }
-            words
-        })
+        let words = slots.map(|slot| if let Slot::Scratch { words } = slot { *words } else { 0 });
+        words.max().unwrap_or(0)
     }
 }
 

@@ -2,10 +2,9 @@
 //! second.
 
 use super::device::GpuDevice;
-
 use super::kernels::linear::{self, Variant};
 use super::options::{Dtype, Features, GpuOptions, TuningChoice};
-use super::tuning::{Class, RowClass, Tuning};
+use super::tuning::{Class, RowClass, Tuning, WIDE};
 use super::{GpuExecutor, target};
 use crate::batch::Batch;
 use crate::error::RunError;
@@ -15,6 +14,7 @@ use crate::program::{
     Activation, Builder, Index, Linear, Lookup, Op, Output, Pool, PoolMode, Program, RandomWeights, WeightId,
 };
 use rayon::prelude::*;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ const INNER: usize = 512;
 const VOCABULARY: usize = 64;
 /// Rows whose results are compared: no multiple of a tile.
 const CHECKED_ROWS: usize = 37;
-/// Of the columns, every so manieth is compared: a prime, so that every place in a tile has its turn.
+/// Of the columns, one in so many is compared: a prime, so that every place in a tile has its turn.
 const CHECKED_COLUMNS: usize = 7;
 const WEIGHTS: RandomWeights = RandomWeights { seed: 1 };
 
@@ -62,10 +62,10 @@ pub fn measure(device: &Arc<GpuDevice>, dtype: Dtype, features: Features, budget
     let start = Instant::now();
     let target = target(device, dtype, features, false, Tuning::default());
     for wide in [true, false] {
-        let product = Product::new(if wide { 2 * super::tuning::WIDE } else { super::tuning::WIDE / 2 });
+        let product = Product::new(if wide { 2 * WIDE } else { WIDE / 2 });
         let mut variants: Vec<Variant> =
             RowClass::ALL.into_iter().flat_map(|rows| linear::candidates(&target, rows)).collect();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         variants.retain(|variant| seen.insert(*variant));
         // Compiling takes longest, and can be done side by side.
         let loaded: Vec<(Variant, Result<GpuExecutor, String>)> =

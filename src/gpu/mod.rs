@@ -1,5 +1,6 @@
 //! The GPU executor. A program is compiled once for a device ([`compile`]: kernels, constants, grids as plain data; then
-//! pipelines and packed weights); a batch is then a few small uploads, one compute pass and one read-back.
+//! pipelines and packed weights); a batch is then a few small uploads, a compute pass or a few (`submit.rs`) and one read-back. Which kernels suit the device
+//! is measured at its first use ([`measure`]).
 //!
 //! A GPU computes while `submit` has long returned. Mesa's lavapipe 22.3 seems to compute inside `vkQueueSubmit`, on
 //! the caller's time.
@@ -21,6 +22,7 @@ mod pace;
 mod pipeline;
 mod pipeline_file;
 mod profile;
+mod submit;
 pub mod tuning;
 mod tuning_file;
 mod upload;
@@ -36,20 +38,19 @@ use crate::error::{Error, Result, RunError};
 use crate::executor::{Ceilings, Executor, Pending};
 use crate::matrix::Matrix;
 use crate::program::{Output, Plan, Program, Rows, Value, WeightSource};
-use compile::{Compiled, Count, Launch, Slot};
-use flight::{Flight, ReadbackPool};
+use compile::{Compiled, Launch, Slot};
+use flight::ReadbackPool;
 use futures::channel::oneshot;
 use growth::Growth;
-use kernel::{Binding, Target, stride4};
+use kernel::{Binding, Target};
 use pace::Pace;
 use pipeline::Pipeline;
 use rayon::prelude::*;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
-use upload::BatchData;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use weights::Weights;
-use workspace::{Allocated, Fixed, Workspace};
+use workspace::{Fixed, Workspace};
 
 /// Batches in flight: one computes, one waits behind it, one is being read back or prepared.
 const IN_FLIGHT: usize = 3;
@@ -113,7 +114,7 @@ impl GpuExecutor {
                 let slots = compiled.steps.iter().flatten().flat_map(|launch| &launch.slots);
                 let uses = slots.filter_map(|slot| match slot {
                     Slot::Weight(weight) => Some(weight),
-                    Slot::Value(_) | Slot::Scratch(_) | Slot::Unused => None,
+                    Slot::Value(_) | Slot::Scratch { .. } | Slot::Unused => None,
                 });
                 Weights::upload(uses, &program, weights, target.dtype, device)
             },
@@ -167,125 +168,6 @@ impl GpuExecutor {
     /// The device that it runs on.
     pub fn device(&self) -> &Arc<GpuDevice> {
         &self.device
-    }
-
-    /// Records and submits a batch: the steps in `needed`, then a copy of `outputs`. `finish` gets these as matrices.
-    fn start(
-        &self,
-        batch: &Batch,
-        workspace: &mut Workspace,
-        needed: &[bool],
-        outputs: &[Value],
-        finish: impl FnOnce(Result<Vec<Matrix>, RunError>) + Send + 'static,
-    ) -> Result<(), RunError> {
-        let data = BatchData::new(batch, self.fixed.compiled.query_tile);
-        workspace.reserve(batch.tokens(), batch.sequences(), &self.fixed, &self.device)?;
-        let Some(allocated) = workspace.allocated() else {
-            return Err(self.device.health.fail("no workspace"));
-        };
-
-        let program = &self.fixed.program;
-        let parts: Vec<Part> = outputs
-            .iter()
-            .scan(0, |offset, &value| {
-                let shape = program.shape(value);
-                let (rows, stride) = (shape.rows_in(batch.tokens(), batch.sequences()), stride4(shape.cols) * 4);
-                let part = Part { offset: *offset, rows, cols: shape.cols, stride, dtype: self.fixed.dtype };
-                *offset += part.bytes() as u64;
-                Some(part)
-            })
-            .collect();
-        let bytes: u64 = parts.iter().map(|part| part.bytes() as u64).sum();
-        let limit = self.device.description().limits.max_buffer_size;
-        if bytes > limit {
-            return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: bytes, granted: limit });
-        }
-
-        let steps: Vec<usize> = (0..needed.len()).filter(|&step| needed[step]).collect();
-        let costs = program.costs(batch);
-        let work: Vec<f64> = steps.iter().map(|&step| pace::work(&costs[step])).collect();
-        let mut runs = self.pace.submissions(&work);
-        let last = runs.pop().unwrap_or_default();
-
-        let (mapping, mapped) = mpsc::channel();
-        let begun = Instant::now();
-        let submitted = self.device.scoped(|| {
-            let buffer = self.readback.take(bytes, &self.device.device);
-            let encoder = || self.device.device.create_command_encoder(&Default::default());
-            self.write(&data, allocated);
-            for run in runs {
-                let mut encoder = encoder();
-                self.record(&data, allocated, &steps[run], &mut encoder);
-                self.device.queue.submit([encoder.finish()]);
-            }
-            let mut encoder = encoder();
-            self.record(&data, allocated, &steps[last], &mut encoder);
-            for (part, &value) in parts.iter().zip(outputs).filter(|(part, _)| part.rows > 0) {
-                let source = workspace.buffer(allocated, value);
-                encoder.copy_buffer_to_buffer(source, 0, &buffer, part.offset, part.bytes() as u64);
-            }
-            encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
-                let _ = mapping.send(result); // nobody listens once the batch has failed
-            });
-            (self.device.queue.submit([encoder.finish()]), buffer)
-        });
-        let (submission, buffer) = match submitted {
-            Ok(submitted) => submitted,
-            Err(wgpu::Error::OutOfMemory { .. }) => {
-                return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: bytes, granted: 0 });
-            }
-            Err(error) => return Err(self.device.health.fail(error.to_string())),
-        };
-        let (pace, tokens, work) = (self.pace.clone(), batch.tokens(), work.iter().sum());
-        let finish = Box::new(move |bytes: Result<&[u8], RunError>| {
-            if bytes.is_ok() {
-                pace.landed(begun, tokens, work);
-            }
-            finish(bytes.map(|bytes| parts.iter().map(|part| part.read(bytes)).collect()));
-        });
-        self.device.launch(Flight { submission, buffer, bytes, mapped, finish, pool: self.readback.clone() })
-    }
-
-    /// One compute pass over these steps.
-    fn record(&self, data: &BatchData, allocated: &Allocated, steps: &[usize], encoder: &mut wgpu::CommandEncoder) {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_bind_group(0, &allocated.batch_group, &[]);
-        for &step in steps {
-            self.dispatch(step, data, allocated, &mut pass);
-        }
-    }
-
-    /// The launches of one step. The pass has the batch's bind group.
-    fn dispatch(&self, step: usize, data: &BatchData, allocated: &Allocated, pass: &mut wgpu::ComputePass<'_>) {
-        let [tokens, sequences, query_tiles, _] = data.sizes;
-        let per_axis = self.device.description().limits.max_compute_workgroups_per_dimension;
-        let launches = self.fixed.compiled.steps[step].iter().zip(&self.fixed.pipelines[step]);
-        for ((launch, pipeline), group) in launches.zip(&allocated.groups[step]) {
-            let items = match launch.grid.count {
-                Count::Tokens => tokens,
-                Count::Sequences => sequences,
-                Count::QueryTiles => query_tiles,
-            };
-            let [x, y, z] = launch.grid.workgroups(items, per_axis);
-            if x > 0 && launch.items.contains(&items) {
-                pass.set_pipeline(&pipeline.pipeline);
-                pass.set_bind_group(1, group, &[]);
-                pass.dispatch_workgroups(x, y, z);
-            }
-        }
-    }
-
-    /// Hands the batch to the queue, before whatever is submitted next.
-    fn write(&self, data: &BatchData, allocated: &Allocated) {
-        let batch = [
-            bytemuck::bytes_of(&data.sizes),
-            bytemuck::cast_slice(&data.tokens),
-            bytemuck::cast_slice(&data.sequences),
-            bytemuck::cast_slice(&data.query_tiles),
-        ];
-        for (buffer, bytes) in allocated.batch.iter().zip(batch).filter(|(_, bytes)| !bytes.is_empty()) {
-            self.device.queue.write_buffer(buffer, 0, bytes);
-        }
     }
 }
 
@@ -379,39 +261,6 @@ fn target(device: &GpuDevice, dtype: Dtype, features: Features, wide: bool, tuni
     };
     let (limits, software) = (description.limits.clone(), description.is_software());
     Target { dtype, int8, features, limits, software, tuning }
-}
-
-/// A value in a read-back buffer.
-#[derive(Debug, Clone, Copy)]
-struct Part {
-    offset: u64,
-    rows: usize,
-    cols: usize,
-    /// Elements from row to row.
-    stride: usize,
-    dtype: Dtype,
-}
-
-impl Part {
-    fn bytes(&self) -> usize {
-        self.rows * self.stride * self.dtype.size()
-    }
-
-    /// As f32, without the padding.
-    fn read(&self, bytes: &[u8]) -> Matrix {
-        let bytes = &bytes[self.offset as usize..][..self.bytes()];
-        let mut data = Vec::with_capacity(self.rows * self.cols);
-        for row in bytes.chunks_exact(self.stride * self.dtype.size()) {
-            match self.dtype {
-                Dtype::F32 => data.extend(bytemuck::cast_slice::<u8, f32>(row)[..self.cols].iter()),
-                Dtype::F16 => {
-                    data.extend(bytemuck::cast_slice::<u8, half::f16>(row)[..self.cols].iter().map(|x| x.to_f32()))
-                }
-                Dtype::Int8 => unreachable!("refused at load"),
-            }
-        }
-        Matrix::new(self.rows, self.cols, data)
-    }
 }
 
 /// The first sequence with a number that is none.

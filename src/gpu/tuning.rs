@@ -49,7 +49,7 @@ impl Class {
     }
 }
 
-/// `17 to 256 rows, wide`
+/// `17 to 256 rows, beyond 768 columns`
 impl std::fmt::Display for Class {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let range = self.rows.range();
@@ -88,15 +88,5 @@ impl Tuning {
     /// Whether every class gets the default.
     pub fn is_empty(&self) -> bool {
         self.linear.is_empty()
-    }
-}
-
-/// A line for each class.
-impl std::fmt::Display for Tuning {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.is_empty() {
-            return f.write_str("linear: the default kernels\n");
-        }
-        self.linear.iter().try_for_each(|(class, variant)| writeln!(f, "linear, {class}: {variant}"))
     }
 }

@@ -123,15 +123,14 @@ impl Workspace {
         self.allocated.as_ref()
     }
 
-    /// Bytes of each planned slot, and of the scratch rows.
+    /// Bytes of each planned slot, then of the scratch rows.
     fn sizes(&self, tokens: usize, sequences: usize, fixed: &Fixed) -> Vec<u64> {
         let size = |shape: &crate::program::Shape| {
             let rows = shape.rows_in(tokens, sequences).max(1).next_multiple_of(BLOCK_ROWS) as u64;
             rows * stride4(shape.cols) as u64 * 4 * fixed.dtype.size() as u64
         };
         let values = self.plan.buffers.iter().map(|shape| size(shape).next_multiple_of(16));
-        let [of_tokens, of_sequences] = fixed.compiled.scratch_words();
-        let scratch = (of_tokens * tokens).max(of_sequences * sequences) as u64 * 4;
+        let scratch = (fixed.compiled.scratch_words() * tokens) as u64 * 4;
         values.chain([scratch]).collect()
     }
 
@@ -249,7 +248,7 @@ impl Workspace {
             Binding::Read | Binding::Write => match slots.next() {
                 Some(Slot::Value(value)) => values[self.plan.buffer_of[value.index()]].as_entire_binding(),
                 Some(Slot::Weight(weight)) => fixed.weights.buffer(weight).as_entire_binding(),
-                Some(Slot::Scratch(_)) => scratch.as_entire_binding(),
+                Some(Slot::Scratch { .. }) => scratch.as_entire_binding(),
                 Some(Slot::Unused) | None => fixed.unused.as_entire_binding(),
             },
         });

@@ -4,7 +4,7 @@
 //! reads them, one output column behind the other. So a load is a few whole lines of the cache, without workgroup memory and
 //! without barriers; only the results pass through it, because the elements of a cooperative matrix cannot be named.
 
-use super::{BINDINGS, Chosen};
+use super::{BINDINGS, Chosen, LINEAR_PART};
 use crate::gpu::kernel::{Kernel, Prelude, Target};
 use crate::gpu::weights::{Packing, push_row};
 use std::fmt::Write as _;
@@ -12,12 +12,12 @@ use std::fmt::Write as _;
 static LINEAR_COOPERATIVE: Kernel = Kernel {
     name: "linear_cooperative",
     source: include_str!("../../../../shaders/linear_cooperative.wgsl"),
-    parts: &[],
+    parts: &[LINEAR_PART],
     bindings: BINDINGS,
 };
 
-/// Parts of a workgroup's tile in each direction. A subgroup computes a part; a workgroup of few subgroups takes them in turn.
-pub(super) const PARTS_DOWN: usize = 2;
+/// Parts of a workgroup's tile in each direction. A subgroup computes a part; where there are fewer, each computes several.
+pub(super) const PARTS_A_SIDE: usize = 2;
 
 /// Tiles of 8 columns by 8 inner columns: `[ceil(out / 8), in / 8, 8, 8]` of `Elem`.
 static TILES_8: Packing = Packing {
@@ -55,18 +55,18 @@ pub(super) fn choose(prelude: Prelude, target: &Target, size: usize, rows: usize
     let lanes = target.features.subgroup_size.unwrap_or(32) as usize;
     let prelude = prelude
         .cooperative()
-        .constant("THREADS", PARTS_DOWN * PARTS_DOWN * lanes)
+        .constant("THREADS", PARTS_A_SIDE * PARTS_A_SIDE * lanes)
         .constant("SIZE", size)
         .constant("BLOCKS_DOWN", rows)
         .constant("BLOCKS_ACROSS", columns)
-        .constant("PARTS_DOWN", PARTS_DOWN)
+        .constant("PARTS_A_SIDE", PARTS_A_SIDE)
         .part(unrolled(size, rows, columns));
-    let tile = [rows, columns].map(|blocks| PARTS_DOWN * blocks * size);
+    let tile = [rows, columns].map(|blocks| PARTS_A_SIDE * blocks * size);
     Chosen { kernel: &LINEAR_COOPERATIVE, prelude, packing: packing(size), tile }
 }
 
-/// `Sums`, `multiply` and `scatter` of linear_cooperative.wgsl: a line for each block, because cooperative matrices
-/// belong into variables of their own and not into an array.
+/// `part` of linear_cooperative.wgsl: a line for each block, because cooperative matrices belong into variables of their
+/// own and not into an array.
 fn unrolled(size: usize, rows: usize, columns: usize) -> String {
     let blocks = || (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
     let matrix = |role: char| format!("coop_mat{size}x{size}<{}, {role}>", if role == 'C' { "f32" } else { "Elem" });
@@ -101,7 +101,7 @@ fn unrolled(size: usize, rows: usize, columns: usize) -> String {
                 column * size
             );
         }
-        let _ = writeln!(text, "    workgroupBarrier();\n    finish(row + {row}u * SIZE, tile, run);");
+        let _ = writeln!(text, "    workgroupBarrier();\n    finish_blocks(row + {row}u * SIZE, tile, run);");
         let _ = writeln!(text, "    workgroupBarrier();");
     }
     text.push_str("}\n");

@@ -1,13 +1,13 @@
 //! For few rows: what takes time is reading the weight, so that all threads of a workgroup read different parts of it.
 
 use super::panels::{COLUMNS, PANELS};
-use super::{BINDINGS, Chosen};
+use super::{BINDINGS, Chosen, LINEAR_PART};
 use crate::gpu::kernel::{Kernel, Prelude};
 
 static LINEAR_FEW: Kernel = Kernel {
     name: "linear_few",
     source: include_str!("../../../../shaders/linear_few.wgsl"),
-    parts: &[],
+    parts: &[LINEAR_PART],
     bindings: BINDINGS,
 };
 

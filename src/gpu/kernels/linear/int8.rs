@@ -5,11 +5,11 @@
 //! weight by whole rows 0.971, by 128 columns 0.980, by 32 0.985; x by whole rows 0.962, by 128 columns 0.975, by 32 0.978.
 
 use super::panels::COLUMNS;
-use super::{BINDINGS, Chosen};
-use crate::gpu::compile::{Context, Grid, Launch, Scratch, Slot};
+use super::{BINDINGS, Chosen, LINEAR_PART};
+use crate::gpu::compile::{Context, Count, Grid, Launch, Slot};
 use crate::gpu::kernel::{Binding, Kernel, Prelude, stride4};
 use crate::gpu::weights::Packing;
-use crate::program::{Linear, Rows};
+use crate::program::Linear;
 
 static QUANTIZE: Kernel = Kernel {
     name: "quantize",
@@ -21,7 +21,7 @@ static QUANTIZE: Kernel = Kernel {
 static LINEAR_INT8: Kernel = Kernel {
     name: "linear_int8",
     source: include_str!("../../../../shaders/linear_int8.wgsl"),
-    parts: &[],
+    parts: &[LINEAR_PART],
     bindings: BINDINGS,
 };
 
@@ -74,26 +74,24 @@ fn stride(cols: usize) -> usize {
     words(cols) + (2 * groups(cols)).next_multiple_of(4)
 }
 
-/// Where a step's x lies in 8 bits.
-pub(super) fn quantized(op: &Linear, context: &Context) -> Slot {
-    let x = context.shape(op.x);
-    Slot::Scratch(Scratch { rows: x.rows, words: stride(x.cols) })
+/// Where a step's x, of so many columns, lies in 8 bits.
+pub(super) fn quantized(cols: usize) -> Slot {
+    Slot::Scratch { words: stride(cols) }
 }
 
-/// Turns x into 8 bits.
+/// Turns x, whose rows are tokens, into 8 bits.
 pub(super) fn quantize(op: &Linear, context: &Context) -> Launch {
-    let x = context.shape(op.x);
-    let rows = (16 / groups(x.cols)).max(1); // a workgroup has 16 times 4 threads
+    let cols = context.shape(op.x).cols;
+    let rows = (16 / groups(cols)).max(1); // a workgroup has 16 times 4 threads
     Launch {
         kernel: &QUANTIZE,
-        prelude: constants(context.prelude(), x.cols)
-            .constant("IN4", stride4(x.cols))
-            .constant("COLS", x.cols)
-            .constant("ROWS", rows)
-            .constant("ROWS_ARE_TOKENS", x.rows == Rows::Tokens),
+        prelude: constants(context.prelude(), cols)
+            .constant("IN4", stride4(cols))
+            .constant("COLS", cols)
+            .constant("ROWS", rows),
         params: vec![],
-        slots: vec![Slot::Value(op.x), quantized(op, context)],
-        grid: Grid { count: x.rows.into(), per_group: rows as u32, columns: 1 },
+        slots: vec![Slot::Value(op.x), quantized(cols)],
+        grid: Grid { count: Count::Tokens, per_group: rows as u32, columns: 1 },
         items: Launch::ALWAYS,
     }
 }

@@ -25,6 +25,9 @@ use crate::program::{Linear, Rows};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
+/// The part of all kernels but linear_subgroup.wgsl, which loads in words.
+const LINEAR_PART: &str = include_str!("../../../../shaders/common/linear.wgsl");
+
 /// What every kernel of this op binds: x, weight, bias, residual, out.
 const BINDINGS: &[Binding] = &[Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Write];
 
@@ -75,7 +78,7 @@ impl std::fmt::Display for Variant {
             Variant::Int8 { rows } => write!(f, "int8 {rows} x {}", panels::COLUMNS),
             Variant::Subgroup { lanes, rows, .. } => write!(f, "subgroups of {lanes}, {rows} x {}", panels::COLUMNS),
             Variant::Cooperative { size, rows, columns } => {
-                let parts = cooperative::PARTS_DOWN * size;
+                let parts = cooperative::PARTS_A_SIDE * size;
                 write!(f, "cooperative {} x {} of {size} x {size}", parts * rows, parts * columns)
             }
         }
@@ -151,16 +154,18 @@ pub fn candidates(target: &Target, rows: RowClass) -> Vec<Variant> {
 }
 
 /// What a device gets that has not been measured. Cooperative matrices need a measurement, which is also their test.
-fn default_variant(target: &Target, rows: RowClass) -> Variant {
-    match (target.features.subgroup_size, rows) {
+fn default_variant(target: &Target, rows: Rows, class: RowClass) -> Variant {
+    // On a software adapter: few rows compile faster, and waste less on few sequences.
+    let is_small = rows == Rows::Sequences;
+    match (target.features.subgroup_size, class) {
         (_, RowClass::Many) if target.int8 => Variant::Int8 { rows: 64 },
         _ if target.int8 => Variant::Int8 { rows: 32 },
         (Some(lanes @ (4 | 8 | 16)), _) if target.software => {
             let lanes = lanes as usize;
-            Variant::Subgroup { lanes, rows: 32, wide: target.features.int64 }
+            Variant::Subgroup { lanes, rows: if is_small { lanes } else { 32 }, wide: target.features.int64 }
         }
+        _ if target.software => Variant::Tiled { rows: if is_small { 16 } else { 64 }, panels: 1 },
         (_, RowClass::Many) => Variant::Tiled { rows: 64, panels: 1 },
-        _ if target.software => Variant::Tiled { rows: 64, panels: 1 },
         (_, RowClass::Some) => Variant::Tiled { rows: 32, panels: 1 },
         (_, RowClass::Few) => Variant::Few,
     }
@@ -168,26 +173,18 @@ fn default_variant(target: &Target, rows: RowClass) -> Variant {
 
 /// What one product gets: a variant for each range of row counts, all of one packing.
 fn choose(target: &Target, rows: Rows, [outer, cols]: [usize; 2]) -> Vec<(Range<u32>, Variant)> {
-    if target.software && rows == Rows::Sequences && target.tuning.is_empty() {
-        // Few rows compile faster, and waste less on few sequences.
-        let variant = match default_variant(target, RowClass::Few) {
-            Variant::Subgroup { lanes, wide, .. } => Variant::Subgroup { lanes, rows: lanes, wide },
-            _ => Variant::Tiled { rows: 16, panels: 1 },
-        };
-        return vec![(Launch::ALWAYS, variant)];
-    }
-    let pick = |rows| {
-        let tuned = target.tuning.linear(Class::new(rows, outer)).filter(|variant| variant.fits(target, cols));
-        tuned.unwrap_or_else(|| default_variant(target, rows))
+    let pick = |class| {
+        let tuned = target.tuning.linear(Class::new(class, outer)).filter(|variant| variant.fits(target, cols));
+        tuned.unwrap_or_else(|| default_variant(target, rows, class))
     };
-    let packing = pick(RowClass::Many).packing().name;
+    let of_many = pick(RowClass::Many);
     let mut chosen: Vec<(Range<u32>, Variant)> = Vec::new();
-    for rows in RowClass::ALL {
-        let variant = Some(pick(rows)).filter(|variant| variant.packing().name == packing);
-        let variant = variant.unwrap_or_else(|| pick(RowClass::Many));
+    for class in RowClass::ALL {
+        let variant = Some(pick(class)).filter(|variant| variant.packing().name == of_many.packing().name);
+        let variant = variant.unwrap_or(of_many);
         match chosen.last_mut() {
-            Some((range, last)) if *last == variant => range.end = rows.range().end,
-            _ => chosen.push((rows.range(), variant)),
+            Some((range, last)) if *last == variant => range.end = class.range().end,
+            _ => chosen.push((class.range(), variant)),
         }
     }
     chosen
@@ -216,7 +213,7 @@ pub fn launches(op: &Linear, context: &Context) -> Result<Vec<Launch>> {
             prelude,
             params: vec![],
             slots: vec![
-                if int8 { int8::quantized(op, context) } else { Slot::Value(op.x) },
+                if int8 { int8::quantized(x.cols) } else { Slot::Value(op.x) },
                 Slot::Weight(WeightUse::whole(op.weight, context.weight(op.weight), packing)),
                 op.bias.map_or(Slot::Unused, vector),
                 op.residual.map_or(Slot::Unused, Slot::Value),

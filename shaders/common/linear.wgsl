@@ -1,0 +1,20 @@
+// What most kernels of the matrix product share: all that they bind but x and weight, and what becomes of a sum.
+@group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;  // [OUT4]; if BIAS
+@group(1) @binding(3) var<storage, read> residual: array<Elem4>;  // [rows, OUT4]; if RESIDUAL
+@group(1) @binding(4) var<storage, read_write> out: array<Elem4>; // [rows, OUT4]
+
+// Writes four columns of a row, unless they lie behind the last row or column.
+fn finish(sum: vec4<f32>, row: u32, rows: u32, column: u32) {
+    if row < rows && column < OUT4 {
+        var y = sum;
+        if BIAS {
+            y += bias[column];
+        }
+        y = activation(y);
+        let at = row * OUT4 + column;
+        if RESIDUAL {
+            y += vec4<f32>(residual[at]);
+        }
+        out[at] = Elem4(y);
+    }
+}
