@@ -4,13 +4,13 @@
 
 mod support;
 
-use lexel::Result;
 use lexel::cpu::{CpuExecutor, CpuOptions};
 use lexel::executor::Executor;
 use lexel::gpu::{AdapterSelector, GpuDevice, GpuExecutor, GpuOptions};
 use lexel::program::Output;
 use lexel::scheduler::{Scheduler, Sequence};
 use lexel::several::Several;
+use lexel::{Result, RunError};
 use std::sync::Arc;
 use std::time::Duration;
 use support::data::{TestWeights, VOCABULARY, batch};
@@ -65,7 +65,8 @@ fn a_cpu_and_a_gpu_share_the_work_and_agree() {
     let (cpu, gpu) = (cpu(), gpu(&device, &GpuOptions::default()));
     let both = Several::new(vec![gpu.clone(), cpu.clone()]);
     assert_eq!(both.describe(), format!("{} + {}", gpu.describe(), cpu.describe()));
-    let (count, tokens) = (600, 200);
+    // Enough that both threads are running before it is done.
+    let (count, tokens) = (3000, 200);
     let expected = encode(&*cpu, count, tokens, |_| ()).unwrap();
     let before = (cpu.busy(), gpu.busy());
     let vectors = encode(&both, count, tokens, |_| ()).unwrap();
@@ -86,6 +87,9 @@ fn when_the_gpu_is_lost_the_cpu_goes_on() {
     let lose = |computed: usize| {
         if computed >= 100 {
             device.wgpu_device().destroy();
+            // By now the faster CPU may leave it no batch that would show it.
+            let shown = gpu.submit(batch(&[3]), Output::Sentences).and_then(|pending| pending.wait());
+            assert!(matches!(shown, Err(RunError::DeviceLost(_))), "{shown:?}");
         }
     };
     assert_same(&expected, &encode(&both, 600, 200, lose).unwrap());

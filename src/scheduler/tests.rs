@@ -6,29 +6,80 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Gives each sequence its first id, and refuses batches beyond `limit` tokens.
-struct Echo {
-    limit: usize,
+/// A device that gives each sequence its first id.
+struct Fake {
+    name: &'static str,
+    budget: usize,
+    in_flight: usize,
     lanes: usize,
-    batches: Mutex<Vec<usize>>,
+    /// Takes a batch; an error for what it refuses.
+    submit: Box<dyn Fn(Batch) -> Result<Pending, RunError> + Send + Sync>,
+    lost: Arc<AtomicBool>,
+    /// Tokens of each batch that was computed.
+    computed: Arc<Mutex<Vec<usize>>>,
 }
 
-impl Echo {
-    fn new(limit: usize, lanes: usize) -> Echo {
-        Echo { limit, lanes, batches: Mutex::new(Vec::new()) }
+impl Fake {
+    /// Computes at once, and refuses batches beyond `limit` tokens.
+    fn echo(limit: usize, lanes: usize) -> Fake {
+        let computed: Arc<Mutex<Vec<usize>>> = Arc::default();
+        let done = computed.clone();
+        let submit = Box::new(move |batch: Batch| {
+            if batch.tokens() > limit {
+                return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: 2, granted: 1 });
+            }
+            done.lock().unwrap().push(batch.tokens());
+            let (completion, pending) = Pending::new();
+            completion.send(Ok(first_ids(&batch))).unwrap();
+            Ok(pending)
+        });
+        Fake { name: "echo", budget: 100, in_flight: 3, lanes, submit, lost: Arc::default(), computed }
+    }
+
+    /// Has a thread of its own, takes `time` for each batch, and is lost once it has computed `life` batches.
+    fn remote(name: &'static str, budget: usize, time: Duration, life: usize) -> Arc<Fake> {
+        let (queue, batches) = mpsc::channel::<(Batch, Completion)>();
+        let (lost, computed): (Arc<AtomicBool>, Arc<Mutex<Vec<usize>>>) = Default::default();
+        let (dead, done) = (lost.clone(), computed.clone());
+        std::thread::spawn(move || {
+            for (batch, completion) in batches {
+                std::thread::sleep(time);
+                let mut done = done.lock().unwrap();
+                if done.len() >= life {
+                    dead.store(true, Ordering::Release);
+                    drop(completion); // tells whoever waits
+                    continue;
+                }
+                done.push(batch.tokens());
+                let _ = completion.send(Ok(first_ids(&batch)));
+            }
+        });
+        let (dead, queue) = (lost.clone(), Mutex::new(queue));
+        let submit = Box::new(move |batch| {
+            if dead.load(Ordering::Acquire) {
+                return Err(RunError::DeviceLost("unplugged".into()));
+            }
+            let (completion, pending) = Pending::new();
+            queue.lock().unwrap().send((batch, completion)).unwrap();
+            Ok(pending)
+        });
+        Arc::new(Fake { name, budget, in_flight: 2, lanes: 1, submit, lost, computed })
+    }
+
+    fn tokens(&self) -> usize {
+        self.computed.lock().unwrap().iter().sum()
     }
 }
 
-impl Executor for Echo {
+/// What a fake computes.
+fn first_ids(batch: &Batch) -> Matrix {
+    let rows = (0..batch.sequences()).map(|s| batch.ids[batch.range(s).start] as f32).collect();
+    Matrix::new(batch.sequences(), 1, rows)
+}
+
+impl Executor for Fake {
     fn submit(&self, batch: Batch, _: Output) -> Result<Pending, RunError> {
-        if batch.tokens() > self.limit {
-            return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: 2, granted: 1 });
-        }
-        self.batches.lock().unwrap().push(batch.tokens());
-        let rows = (0..batch.sequences()).map(|s| batch.ids[batch.range(s).start] as f32).collect();
-        let (completion, pending) = Pending::new();
-        completion.send(Ok(Matrix::new(batch.sequences(), 1, rows))).unwrap();
-        Ok(pending)
+        (self.submit)(batch)
     }
 
     fn trace(&self, _: &Batch) -> Result<Vec<Matrix>, RunError> {
@@ -44,7 +95,7 @@ impl Executor for Echo {
     }
 
     fn in_flight(&self) -> usize {
-        3
+        self.in_flight
     }
 
     fn lanes(&self) -> usize {
@@ -52,7 +103,11 @@ impl Executor for Echo {
     }
 
     fn batch_tokens(&self) -> usize {
-        100
+        self.budget
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
     }
 
     fn busy(&self) -> Duration {
@@ -60,7 +115,7 @@ impl Executor for Echo {
     }
 
     fn describe(&self) -> String {
-        "echo".into()
+        self.name.into()
     }
 }
 
@@ -89,88 +144,7 @@ fn see(finished: &Finished, seen: &mut [usize]) -> Result<()> {
     Ok(())
 }
 
-/// A device with a thread of its own, which gives each sequence its first id.
-struct Remote {
-    name: &'static str,
-    budget: usize,
-    queue: Mutex<mpsc::Sender<(Batch, Completion)>>,
-    lost: Arc<AtomicBool>,
-    /// Tokens of each batch that was computed.
-    computed: Arc<Mutex<Vec<usize>>>,
-}
-
-impl Remote {
-    /// Takes `time` for each batch, and is lost once it has computed `life` batches.
-    fn start(name: &'static str, budget: usize, time: Duration, life: usize) -> Arc<Remote> {
-        let (queue, batches) = mpsc::channel::<(Batch, Completion)>();
-        let (lost, computed): (Arc<AtomicBool>, Arc<Mutex<Vec<usize>>>) = Default::default();
-        let remote = Remote { name, budget, queue: Mutex::new(queue), lost: lost.clone(), computed: computed.clone() };
-        std::thread::spawn(move || {
-            for (batch, completion) in batches {
-                std::thread::sleep(time);
-                let mut computed = computed.lock().unwrap();
-                if computed.len() >= life {
-                    lost.store(true, Ordering::Release);
-                    drop(completion); // tells whoever waits
-                    continue;
-                }
-                computed.push(batch.tokens());
-                let rows = (0..batch.sequences()).map(|s| batch.ids[batch.range(s).start] as f32).collect();
-                let _ = completion.send(Ok(Matrix::new(batch.sequences(), 1, rows)));
-            }
-        });
-        Arc::new(remote)
-    }
-
-    fn tokens(&self) -> usize {
-        self.computed.lock().unwrap().iter().sum()
-    }
-}
-
-impl Executor for Remote {
-    fn submit(&self, batch: Batch, _: Output) -> Result<Pending, RunError> {
-        if self.is_lost() {
-            return Err(RunError::DeviceLost("unplugged".into()));
-        }
-        let (completion, pending) = Pending::new();
-        self.queue.lock().unwrap().send((batch, completion)).unwrap();
-        Ok(pending)
-    }
-
-    fn trace(&self, _: &Batch) -> Result<Vec<Matrix>, RunError> {
-        Ok(Vec::new())
-    }
-
-    fn profile(&self, _: &Batch) -> Result<Vec<Duration>, RunError> {
-        Ok(Vec::new())
-    }
-
-    fn ceilings(&self) -> Result<Ceilings, RunError> {
-        Err(RunError::DeviceLost("a fake has no ceilings".into()))
-    }
-
-    fn in_flight(&self) -> usize {
-        2
-    }
-
-    fn batch_tokens(&self) -> usize {
-        self.budget
-    }
-
-    fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
-    }
-
-    fn busy(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn describe(&self) -> String {
-        self.name.into()
-    }
-}
-
-fn several(remotes: &[&Arc<Remote>]) -> Several {
+fn several(remotes: &[&Arc<Fake>]) -> Several {
     Several::new(remotes.iter().map(|&remote| remote.clone() as Arc<dyn Executor>).collect())
 }
 
@@ -181,38 +155,38 @@ fn chunks(count: usize) -> Vec<Vec<Sequence>> {
 
 #[test]
 fn every_sequence_comes_back_once_in_batches_of_the_budget() {
-    let echo = Echo::new(usize::MAX, 1);
+    let echo = Fake::echo(usize::MAX, 1);
     let mut all = sequences(50, 30);
     let tail = all.split_off(40);
     check(&echo, vec![all, tail]);
-    assert_eq!(*echo.batches.lock().unwrap(), [vec![90; 16], vec![60]].concat());
+    assert_eq!(*echo.computed.lock().unwrap(), [vec![90; 16], vec![60]].concat());
 }
 
 #[test]
 fn a_batch_that_does_not_fit_is_halved_and_the_budget_with_it() {
-    let echo = Echo::new(60, 1);
+    let echo = Fake::echo(60, 1);
     check(&echo, vec![sequences(20, 20), sequences(0, 0)]);
-    let batches = echo.batches.lock().unwrap();
+    let batches = echo.computed.lock().unwrap();
     assert!(batches.iter().all(|&tokens| tokens <= 60));
 }
 
 #[test]
 fn a_sequence_that_does_not_fit_alone_is_an_error_with_the_sizes() {
-    let echo = Echo::new(60, 1);
+    let echo = Fake::echo(60, 1);
     let error = scheduler(&echo).run(std::iter::once(Ok(sequences(2, 70))), |_| Ok(())).unwrap_err();
     assert!(matches!(error, Error::Run(RunError::OutOfMemory { tokens: 70, .. })), "{error}");
 }
 
 #[test]
 fn a_short_job_is_spread_over_the_lanes() {
-    let echo = Echo::new(usize::MAX, 4);
+    let echo = Fake::echo(usize::MAX, 4);
     check(&echo, vec![sequences(8, 5)]);
-    assert_eq!(*echo.batches.lock().unwrap(), [10, 10, 10, 10]);
+    assert_eq!(*echo.computed.lock().unwrap(), [10, 10, 10, 10]);
 }
 
 #[test]
 fn an_error_of_the_caller_ends_the_run() {
-    let echo = Echo::new(usize::MAX, 1);
+    let echo = Fake::echo(usize::MAX, 1);
     let scheduler = Scheduler { executor: &echo, output: Output::Sentences, padding: None, batch_tokens: Some(10) };
     let stop = |_| Err(Error::Cancelled { done: 0, total: 1000, results: None });
     let endless = std::iter::repeat_with(|| Ok(sequences(10, 10)));
@@ -221,12 +195,12 @@ fn an_error_of_the_caller_ends_the_run() {
 
 #[test]
 fn the_faster_of_two_devices_gets_more_and_each_its_own_size() {
-    let fast = Remote::start("fast", 200, Duration::from_millis(1), usize::MAX);
-    let slow = Remote::start("slow", 50, Duration::from_millis(5), usize::MAX);
+    let fast = Fake::remote("fast", 200, Duration::from_millis(1), usize::MAX);
+    let slow = Fake::remote("slow", 50, Duration::from_millis(5), usize::MAX);
     check(&several(&[&slow, &fast]), chunks(2000));
     assert_eq!(fast.tokens() + slow.tokens(), 20_000);
     assert!(fast.tokens() > 2 * slow.tokens() && slow.tokens() > 0, "{} and {}", fast.tokens(), slow.tokens());
-    let largest = |remote: &Remote| remote.computed.lock().unwrap().iter().copied().max().unwrap();
+    let largest = |remote: &Fake| remote.computed.lock().unwrap().iter().copied().max().unwrap();
     assert_eq!((largest(&fast), largest(&slow)), (200, 50));
 }
 
@@ -256,8 +230,8 @@ fn near_the_end_a_slow_device_leaves_the_rest_to_a_fast_one() {
 
 #[test]
 fn the_batches_of_a_lost_device_go_to_the_others() {
-    let mortal = Remote::start("mortal", 100, Duration::from_millis(1), 3);
-    let other = Remote::start("other", 30, Duration::from_millis(1), usize::MAX);
+    let mortal = Fake::remote("mortal", 100, Duration::from_millis(1), 3);
+    let other = Fake::remote("other", 30, Duration::from_millis(1), usize::MAX);
     let both = several(&[&mortal, &other]);
     check(&both, chunks(300));
     assert_eq!((mortal.tokens(), other.tokens()), (220, 2780), "a small batch, and two");
@@ -269,7 +243,7 @@ fn the_batches_of_a_lost_device_go_to_the_others() {
 
 #[test]
 fn the_error_surfaces_once_no_device_is_left() {
-    let all: Vec<_> = (0..3).map(|life| Remote::start("mortal", 20, Duration::ZERO, life)).collect();
+    let all: Vec<_> = (0..3).map(|life| Fake::remote("mortal", 20, Duration::ZERO, life)).collect();
     let three = several(&all.iter().collect::<Vec<_>>());
     let run = || scheduler(&three).run(chunks(500).into_iter().map(Ok), |_| Ok(()));
     for _ in 0..2 {
@@ -281,8 +255,8 @@ fn the_error_surfaces_once_no_device_is_left() {
 
 #[test]
 fn a_few_sequences_survive_the_loss_of_the_first_device() {
-    let mortal = Remote::start("mortal", 100, Duration::ZERO, 1);
-    let other = Remote::start("other", 100, Duration::ZERO, usize::MAX);
+    let mortal = Fake::remote("mortal", 100, Duration::ZERO, 1);
+    let other = Fake::remote("other", 100, Duration::ZERO, usize::MAX);
     let both = several(&[&mortal, &other]);
     for _ in 0..3 {
         let mut seen = vec![0; 5];
@@ -294,7 +268,7 @@ fn a_few_sequences_survive_the_loss_of_the_first_device() {
 
 #[test]
 fn with_several_devices_too_an_error_of_the_caller_ends_the_run() {
-    let remotes = [1, 2].map(|ms| Remote::start("remote", 50, Duration::from_millis(ms), usize::MAX));
+    let remotes = [1, 2].map(|ms| Fake::remote("remote", 50, Duration::from_millis(ms), usize::MAX));
     let endless = std::iter::repeat_with(|| Ok(sequences(10, 10)));
     let batches = AtomicUsize::new(0);
     let stop = |_| match batches.fetch_add(1, Ordering::Relaxed) {
@@ -307,7 +281,7 @@ fn with_several_devices_too_an_error_of_the_caller_ends_the_run() {
 
 #[test]
 fn an_error_of_the_chunks_ends_the_run() {
-    let remote = Remote::start("remote", 50, Duration::ZERO, usize::MAX);
+    let remote = Fake::remote("remote", 50, Duration::ZERO, usize::MAX);
     let chunks = [Ok(sequences(10, 10)), Err(Error::InvalidInput("on purpose".into())), Ok(sequences(10, 10))];
     let result = scheduler(&*remote).run(chunks.into_iter(), |_| Ok(()));
     assert!(matches!(result, Err(Error::InvalidInput(_))));
@@ -316,7 +290,7 @@ fn an_error_of_the_chunks_ends_the_run() {
 #[test]
 #[should_panic(expected = "on purpose")]
 fn a_panic_of_the_chunks_is_the_callers_and_no_hang() {
-    let echo = Echo::new(usize::MAX, 1);
+    let echo = Fake::echo(usize::MAX, 1);
     let chunks = (0..3).map(|i| if i < 2 { Ok(sequences(10, 10)) } else { panic!("on purpose") });
     let _ = scheduler(&echo).run(chunks, |_| Ok(()));
 }

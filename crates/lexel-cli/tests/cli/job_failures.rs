@@ -173,12 +173,7 @@ fn a_damaged_parquet_file_is_an_error_or_a_result_and_never_a_crash() {
     }
     let mut random = Random(7);
     for i in 0..40 {
-        let mut damaged = bytes.clone();
-        for _ in 0..20 {
-            let at = random.below(bytes.len() as u64) as usize;
-            damaged[at] = random.below(256) as u8;
-        }
-        let input = folder.write("damaged.parquet", damaged);
+        let input = folder.write("damaged.parquet", random.damage(&bytes));
         let output = if i % 2 == 0 { folder.path(&format!("damaged-{i}/")) } else { folder.path("damaged.npy") };
         let run = lexel(&job(&model, &input, &output, &[]));
         assert!([0, 65, 74].contains(&run.status), "{run:?}");

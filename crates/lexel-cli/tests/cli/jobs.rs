@@ -43,6 +43,16 @@ impl Random {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) % end
     }
+
+    /// The same bytes but for some.
+    pub fn damage(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut damaged = bytes.to_vec();
+        for _ in 0..20 {
+            let at = self.below(bytes.len() as u64) as usize;
+            damaged[at] = self.below(256) as u8;
+        }
+        damaged
+    }
 }
 
 #[test]
@@ -163,12 +173,7 @@ fn several_files_folders_and_patterns_and_kept_columns() {
     // Damage anywhere: an error or a result, never a crash.
     let mut random = Random(7);
     for i in 0..40 {
-        let mut damaged = bytes.clone();
-        for _ in 0..20 {
-            let at = random.below(bytes.len() as u64) as usize;
-            damaged[at] = random.below(256) as u8;
-        }
-        let input = folder.write("damaged.parquet", damaged);
+        let input = folder.write("damaged.parquet", random.damage(&bytes));
         let run = lexel(&job(&model, &input, &folder.path(&format!("damaged-{i}/")), &[]));
         assert!([0, 65, 74].contains(&run.status), "{run:?}");
     }
