@@ -24,6 +24,7 @@ use super::files::{
     pickled_weights_error, shards,
 };
 use super::hub_cache::{CachedRepo, Snapshot, is_commit, is_plain_name};
+use super::hub_failure::{CopyError, Failure, chain, hub_error, is_not_served};
 use super::modules::{MODULES_FILE, check_modules, read_entries};
 use super::router::ROUTER_FILES;
 use super::source::{DownloadProgress, SourceOptions};
@@ -42,27 +43,6 @@ struct RemoteFile {
     size: u64,
     /// Its blob's name in the cache: a hash of the contents.
     blob: String,
-}
-
-/// Why a question to the hub failed.
-enum Failure {
-    /// Down, unreachable or overloaded: the cache may answer instead.
-    Unreachable(String),
-    /// An answer, but not one to go on with.
-    Refused(Error),
-}
-
-/// Why a file could not be copied.
-enum CopyError {
-    Failed(Failure),
-    /// The server sends something else than the repository's tree promised.
-    Wrong(String),
-}
-
-impl From<Failure> for CopyError {
-    fn from(failure: Failure) -> CopyError {
-        CopyError::Failed(failure)
-    }
 }
 
 /// One model's download.
@@ -395,61 +375,10 @@ impl<'a> Download<'a> {
     }
 
     fn failure(&self, error: HFError) -> Failure {
-        let (repo, endpoint, revision) = (self.repo, &self.endpoint, self.revision);
-        let refused = |detail: String| Failure::Refused(hub_error(repo, detail));
-        let not_found = |what: String, detail: &str| {
-            let detail = format!("{endpoint} has none: {detail}");
-            Failure::Refused(Error::NotFound { what, detail })
-        };
-        match error {
-            HFError::Request { .. } | HFError::RateLimited { .. } | HFError::Xet { .. } => {
-                Failure::Unreachable(chain(&error))
-            }
-            HFError::Http { ref context } if context.status.is_server_error() => Failure::Unreachable(chain(&error)),
-            HFError::AuthRequired { .. } => refused(format!(
-                "401: there is no such model at {endpoint}, or it is private or gated; check its name, or give a token of an \
-                 account with access (option `token`, HF_TOKEN)"
-            )),
-            HFError::Forbidden { .. } => refused(format!(
-                "403: access is not granted; accept the model's conditions at {endpoint}/{repo}, and give the token of that \
-                 account (option `token`, HF_TOKEN)"
-            )),
-            HFError::RepoNotFound { .. } => not_found(format!("model '{repo}'"), "check its name"),
-            HFError::RevisionNotFound { .. } => {
-                not_found(format!("model '{repo}', revision '{revision}'"), "check its name and the revision")
-            }
-            other => refused(chain(&other)),
-        }
+        Failure::of(error, self.repo, &self.endpoint, self.revision)
     }
 }
 
 fn is_weights(name: &str) -> bool {
     name == WEIGHTS_FILE || name.ends_with(&format!("/{WEIGHTS_FILE}"))
-}
-
-/// Whether the server does not know this kind of question.
-fn is_not_served(error: &HFError) -> bool {
-    match error {
-        HFError::RepoNotFound { .. } | HFError::RevisionNotFound { .. } | HFError::EntryNotFound { .. } => true,
-        HFError::Http { context } => matches!(context.status.as_u16(), 400 | 404 | 405 | 501),
-        _ => false,
-    }
-}
-
-fn hub_error(repo: &str, detail: String) -> Error {
-    Error::Hub { repo: repo.to_string(), detail }
-}
-
-/// An error with its causes: what reqwest says first is only that a request failed.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -22,6 +22,8 @@ mod files;
 #[cfg(feature = "hub")]
 mod hub;
 mod hub_cache;
+#[cfg(feature = "hub")]
+mod hub_failure;
 mod modules;
 mod router;
 mod safetensors;
