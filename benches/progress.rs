@@ -1,8 +1,6 @@
-//! Whether the time that a job says it will still take is right, although the longest texts of a part go first.
-//!
-//! ```text
-//! LEXEL_TEXTS=texts.txt cargo test --release --test progress -- --ignored --nocapture
-//! ```
+//! Whether the time that a job says it will still take is right, although the longest texts of a part go first: within a fifth
+//! once a tenth is done, with all-MiniLM-L6-v2 on the CPU. On a machine that does nothing else:
+//! `cargo bench --workspace --bench progress -- TEXTS`, a file with a text a line. Status 1 if it is not.
 
 use lexel::jobs::{self, Claim, Finished, JobOptions, JobProgress, Part, PartRows, Sink, Source};
 use lexel::{Device, EncodeOptions, Result, SentenceTransformer};
@@ -60,10 +58,10 @@ impl Sink<Lines> for Done {
     }
 }
 
-#[test]
-#[ignore = "takes minutes, and a quiet machine: see above"]
-fn the_time_left_is_right_within_a_fifth_after_the_first_tenth() {
-    let path = std::env::var("LEXEL_TEXTS").expect("LEXEL_TEXTS: a file with a text a line");
+fn main() {
+    let path = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let path = path.expect("give a file with a text a line: cargo bench --bench progress -- TEXTS");
+    let mut is_right = true;
     let texts: Vec<String> = std::fs::read_to_string(path).unwrap().lines().map(str::to_string).collect();
     let model = SentenceTransformer::builder("all-MiniLM-L6-v2").device(Device::Cpu).load().unwrap();
     for part_rows in [texts.len() as u64, texts.len() as u64 / 4] {
@@ -93,8 +91,10 @@ fn the_time_left_is_right_within_a_fifth_after_the_first_tenth() {
             check("CPU seconds", &seen, cpu, |seen| seen.1),
             check("tokens", &seen, last.tokens as f64, |seen| seen.0.tokens as f64),
         ];
-        assert!(worst.iter().all(|&worst| worst < 0.2), "{worst:?}");
+        is_right &= worst.iter().all(|&worst| worst < 0.2);
     }
+    println!("{}", if is_right { "within a fifth" } else { "not within a fifth" });
+    std::process::exit(i32::from(!is_right));
 }
 
 /// Compares what is said to be left with what was left, by a clock that ends at `end`; answers with the worst error.
