@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Where to compute.
 #[derive(Clone, Default)]
 pub enum Device {
-    /// The environment variable `LEXEL_DEVICE` if it is set (`cpu`, `gpu` or part of an adapter's name); else a real GPU if
+    /// What the environment variable `LEXEL_DEVICE` names, if it is set (as [`Device::from_str`] reads it); else a real GPU if
     /// there is one; else the CPU. Never a software adapter.
     #[default]
     Auto,

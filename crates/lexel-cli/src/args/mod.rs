@@ -21,7 +21,7 @@ Exit status:
 
 Environment:
   LEXEL_DEVICE             what `--device auto` takes: anything else that --device may be
-  LEXEL_CACHE_DIR          where compiled shaders are kept, or off [default: ~/.cache/lexel]
+  LEXEL_CACHE_DIR          where compiled and measured shaders are kept, or off [default: ~/.cache/lexel]
   HF_HUB_CACHE, HF_HOME    the cache of the Hugging Face hub;  HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE as usual
   RUST_LOG                 log level on standard error: error, warn (default), info, debug";
 
@@ -77,7 +77,7 @@ pub enum Command {
     Similarity(SimilarityCommand),
     /// List the devices, and say which one `auto` takes and why
     ///
-    /// With --tune, measure a GPU's kernels instead. lexel does so by itself at a GPU's first use, in less than a second; this
+    /// With --tune, measure a GPU's kernels instead. lexel does so by itself at a GPU's first use, for 300 ms beside compiling them; this
     /// measures all of them, prints the rates, and keeps the fastest for the next starts, in a file that may be edited.
     Devices(DevicesCommand),
     /// Describe a model, from its files alone

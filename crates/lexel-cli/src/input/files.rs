@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 /// Endings of files that are read from folders.
 const ENDINGS: [&str; 6] = ["txt", "jsonl", "ndjson", "csv", "tsv", "parquet"];
 
-/// None for standard input. Else files as they are; of folders, the files in them whose endings are known; of patterns, what they match. In order, and
-/// sorted by name within a folder or pattern.
+/// None for standard input. Else files as they are; of folders, the files in them whose endings are known; of patterns, what
+/// they match. In order, and sorted by name within a folder or pattern.
 pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     if let [path] = paths
