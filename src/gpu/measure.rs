@@ -187,7 +187,7 @@ impl Product {
             RowClass::Few => 16,
             // Enough to compare, and not to wait for.
             _ if executor.device().description().is_software() => 64,
-            RowClass::Some => 256,
+            RowClass::Medium => 256,
             RowClass::Many => 4096,
         };
         let batch = batch(rows);

@@ -11,20 +11,20 @@ pub enum RowClass {
     /// Up to 16: one short text. Reading the weight is all that takes time.
     Few,
     /// Up to 256: too few for large tiles to keep a large GPU busy.
-    Some,
+    Medium,
     /// More.
     Many,
 }
 
 impl RowClass {
     /// All, in ascending order.
-    pub const ALL: [RowClass; 3] = [RowClass::Few, RowClass::Some, RowClass::Many];
+    pub const ALL: [RowClass; 3] = [RowClass::Few, RowClass::Medium, RowClass::Many];
 
     /// Its numbers of rows.
     pub fn range(self) -> Range<u32> {
         match self {
             RowClass::Few => 0..17,
-            RowClass::Some => 17..257,
+            RowClass::Medium => 17..257,
             RowClass::Many => 257..u32::MAX,
         }
     }
@@ -39,7 +39,7 @@ pub struct Class {
     pub wide: bool,
 }
 
-/// Output columns from which on a product counts as wide.
+/// Output columns beyond which a product counts as wide.
 pub const WIDE: usize = 768;
 
 impl Class {

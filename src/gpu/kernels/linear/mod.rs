@@ -136,7 +136,7 @@ pub fn candidates(target: &Target, rows: RowClass) -> Vec<Variant> {
     let mut variants = vec![Variant::Tiled { rows: 32, panels: 1 }, Variant::Tiled { rows: 64, panels: 1 }];
     match rows {
         RowClass::Few => variants.insert(0, Variant::Few),
-        RowClass::Some => {}
+        RowClass::Medium => {}
         RowClass::Many => {
             variants.extend([Variant::Tiled { rows: 128, panels: 1 }, Variant::Tiled { rows: 128, panels: 2 }])
         }
@@ -144,7 +144,7 @@ pub fn candidates(target: &Target, rows: RowClass) -> Vec<Variant> {
     if let Some(size) = target.features.cooperative.size(target.dtype) {
         let blocks: &[(usize, usize)] = match rows {
             RowClass::Few => &[(1, 2), (1, 4)],
-            RowClass::Some => &[(1, 2), (2, 2), (2, 4)],
+            RowClass::Medium => &[(1, 2), (2, 2), (2, 4)],
             RowClass::Many => &[(2, 2), (2, 4), (4, 2), (4, 4)],
         };
         let size = size as usize;
@@ -166,7 +166,7 @@ fn default_variant(target: &Target, rows: Rows, class: RowClass) -> Variant {
         }
         _ if target.software => Variant::Tiled { rows: if is_small { 16 } else { 64 }, panels: 1 },
         (_, RowClass::Many) => Variant::Tiled { rows: 64, panels: 1 },
-        (_, RowClass::Some) => Variant::Tiled { rows: 32, panels: 1 },
+        (_, RowClass::Medium) => Variant::Tiled { rows: 32, panels: 1 },
         (_, RowClass::Few) => Variant::Few,
     }
 }
