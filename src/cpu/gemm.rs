@@ -10,7 +10,7 @@ use std::ops::Range;
 pub const VECTORS: usize = 2;
 
 /// Bytes of a cache line, and of the widest vector.
-const LINE: usize = 64;
+pub const LINE: usize = 64;
 
 /// Bytes of the left side that a block of rows holds: they stay in the second cache while all panels pass by.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -111,13 +111,21 @@ pub fn block_rows(depth: usize) -> usize {
     (BLOCK_BYTES / (4 * depth.max(1))).next_multiple_of(12).clamp(12, 384)
 }
 
-/// The product of `rows` rows and one panel: `start(row)` gives the sums to begin with, `finish(row, sums)` takes them.
+/// Most rows of a tile: 12 x 2 sums, two vectors of weights and a broadcast fit into the 32 registers of AVX-512 and NEON;
+/// 6 x 2 into 16.
+#[inline(always)]
+pub fn tile_rows<P: Product>(p: P) -> usize {
+    if p.lanes() == 16 || cfg!(target_arch = "aarch64") { 12 } else { 6 }
+}
+
+/// The product of up to [`tile_rows`] rows and one panel: `start(row)` gives the sums to begin with, `finish(row, sums)` takes
+/// them.
 ///
 /// # Safety
 /// Row `r` of the left side is `depth` units at `a + r * stride`; `panel` is `[depth, VECTORS * lanes]`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub unsafe fn strip<P: Product>(
+pub unsafe fn tile<P: Product>(
     p: P,
     a: *const Unit,
     stride: usize,
@@ -127,36 +135,27 @@ pub unsafe fn strip<P: Product>(
     start: impl Fn(usize) -> [P::Sum; VECTORS],
     mut finish: impl FnMut(usize, [P::Sum; VECTORS]),
 ) {
-    // 12 x 2 sums, two vectors of weights and a broadcast fit into the 32 registers of AVX-512 and NEON; 6 x 2 into 16.
-    let most = if p.lanes() == 16 || cfg!(target_arch = "aarch64") { 12 } else { 6 };
-    let mut row = 0;
-    while row < rows {
-        let count = most.min(rows - row);
-        macro_rules! tile {
-            ($($count:literal)*) => {
-                match count {
-                    $($count => {
-                        // SAFETY: as the caller promises; the tile's rows are `row..row + count`.
-                        let sums = unsafe {
-                            tile::<P, $count>(p, a.add(row * stride), stride, panel, depth, |r| start(row + r))
-                        };
-                        for (r, sums) in sums.into_iter().enumerate() {
-                            finish(row + r, sums);
-                        }
-                    })*
-                    _ => unreachable!("a tile has at most 12 rows"),
-                }
-            };
-        }
-        tile!(1 2 3 4 5 6 7 8 9 10 11 12);
-        row += count;
+    macro_rules! by_rows {
+        ($($rows:literal)*) => {
+            match rows {
+                $($rows => {
+                    // SAFETY: as the caller promises.
+                    let sums = unsafe { sums::<P, $rows>(p, a, stride, panel, depth, start) };
+                    for (row, sums) in sums.into_iter().enumerate() {
+                        finish(row, sums);
+                    }
+                })*
+                _ => unreachable!("a tile has 1 to 12 rows"),
+            }
+        };
     }
+    by_rows!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
 /// # Safety
-/// As [`strip`].
+/// As [`tile`].
 #[inline(always)]
-unsafe fn tile<P: Product, const ROWS: usize>(
+unsafe fn sums<P: Product, const ROWS: usize>(
     p: P,
     a: *const Unit,
     stride: usize,

@@ -23,6 +23,7 @@ mod pool;
 mod quantize;
 mod rotary;
 mod simd;
+mod softmax;
 mod sum;
 mod team;
 mod vnni;

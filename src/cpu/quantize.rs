@@ -1,8 +1,9 @@
 //! Activations in u8: each row with a scale and a zero point of its own.
 
 use super::gemm::Unit;
+use super::simd::fold;
 use rten_simd::ops::{BitOps, NumOps};
-use rten_simd::{Isa, Simd, SimdOp};
+use rten_simd::{Isa, SimdOp};
 use rten_vecmath::Quantize;
 use std::mem::MaybeUninit;
 
@@ -74,10 +75,8 @@ fn range<I: Isa>(isa: I, x: &[f32]) -> (f32, f32) {
         (low, high) = (ops.min(x, low), ops.max(x, high));
         trouble = ops.mul_add(x, ops.zero(), trouble);
     }
-    let fold = |from: I::F32, with: fn(f32, f32) -> f32, to: f32| from.to_array().into_iter().fold(to, with);
-    let mut least = fold(low, f32::min, f32::INFINITY);
-    let mut most = fold(high, f32::max, f32::NEG_INFINITY);
-    let mut trouble = fold(trouble, |a, b| a + b, 0.0);
+    let (mut least, mut most) = (fold(low, f32::min), fold(high, f32::max));
+    let mut trouble = fold(trouble, |a, b| a + b);
     for &x in chunks.remainder() {
         (least, most, trouble) = (least.min(x), most.max(x), trouble + x * 0.0);
     }

@@ -1,7 +1,7 @@
 //! The one vectorised loop that the element-wise ops share. The instruction set is chosen at run time by rten-simd.
 
-use rten_simd::Isa;
 use rten_simd::ops::BitOps;
+use rten_simd::{Isa, Simd};
 
 /// `out[i] = f(out[i], [inputs[0][i], inputs[1][i], ...])`, a vector at a time; lanes beyond the end hold zeros.
 ///
@@ -45,4 +45,18 @@ pub fn update<I: Isa, const N: usize>(
             ops.store_ptr_mask(y, out.as_mut_ptr().add(i), mask);
         }
     }
+}
+
+/// All lanes of a vector, combined pairwise: half as many each time, so that they do not wait for each other one by one.
+#[inline(always)]
+pub fn fold<S: Simd<Elem = f32>>(x: S, combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = x.to_array();
+    let mut count = lanes.as_ref().len();
+    while count > 1 {
+        count /= 2;
+        for i in 0..count {
+            lanes[i] = combine(lanes[i], lanes[i + count]);
+        }
+    }
+    lanes[0]
 }
