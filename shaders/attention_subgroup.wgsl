@@ -1,7 +1,7 @@
 // softmax(scale * q k^T) v within each sequence, for each head, by the online softmax (Milakov, Gimelshein 2018).
 // A workgroup is one subgroup and takes one query tile and one head, QUERIES rows a lane, without barriers and without
 // reductions: the lanes load a key or a value together, and broadcast its columns. State, start(), attend() and store() are
-// generated (kernels/attention.rs): BLOCK keys at a time, one line for each column, as WGSL broadcasts only from constant
+// generated (kernels/attention/subgroup.rs): BLOCK keys at a time, one line for each column, as WGSL broadcasts only from constant
 // lanes.
 @group(1) @binding(0) var<storage, read> qkv: array<Quad>;        // [tokens, QKV_STRIDE4]: all of q, all of k, all of v
 @group(1) @binding(1) var<storage, read_write> out: array<Elem4>; // [tokens, OUT_STRIDE4]

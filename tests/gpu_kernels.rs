@@ -5,10 +5,11 @@
 mod support;
 
 use lexel::executor::Executor;
-use lexel::gpu::measure::measure;
-use lexel::gpu::tuning::{Class, RowClass};
+use lexel::gpu::measure::{Measured, measure};
+use lexel::gpu::tuning::{AttentionClass, Class, LengthClass, RowClass};
 use lexel::gpu::{Dtype, Features, GpuDevice, GpuExecutor, GpuOptions, Tuning};
 use lexel::program::*;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 use support::case::input;
@@ -35,21 +36,29 @@ fn load(program: &Arc<Program>, weights: &dyn WeightSource, device: &Arc<GpuDevi
 fn a_measurement_finds_a_kernel_for_each_class_and_every_kernel_right() {
     let device = device!();
     let measured = measure(&device, Dtype::F32, Features::none(), Duration::from_secs(60));
-    if measured.trials.is_empty() {
+    if measured.linear.is_empty() {
         return eprintln!("SKIPPED: {} has no clock", device.description());
     }
-    for trial in &measured.trials {
-        assert!(trial.flops.as_ref().is_ok_and(|flops| *flops > 0.0), "{trial:?}");
-    }
-    for (rows, wide) in RowClass::ALL.into_iter().flat_map(|rows| [(rows, false), (rows, true)]) {
-        let class = Class { rows, wide };
-        let best = measured.tuning.linear(class).unwrap_or_else(|| panic!("nothing for {class}"));
-        let of_class = measured.trials.iter().filter(|trial| trial.class == class);
-        let fastest = of_class.max_by(|a, b| a.flops.as_ref().unwrap().total_cmp(b.flops.as_ref().unwrap())).unwrap();
-        assert_eq!(best, fastest.variant, "{class}");
+    for wide in [false, true] {
+        for class in RowClass::ALL.map(|rows| Class { rows, wide }) {
+            assert_eq!(measured.tuning.linear(class), Some(fastest(&measured.linear, class)));
+        }
+        for class in LengthClass::ALL.map(|length| AttentionClass { length, wide }) {
+            assert_eq!(measured.tuning.attention(class), Some(fastest(&measured.attention, class)));
+        }
     }
     let text = serde_json::to_string(&measured.tuning).unwrap();
     assert_eq!(serde_json::from_str::<Tuning>(&text).unwrap(), measured.tuning, "{text}");
+}
+
+/// Of a class, of whose variants all are right.
+fn fastest<C: Copy + PartialEq + Debug, V: Copy + Debug>(trials: &[Measured<C, V>], class: C) -> V {
+    let rate = |trial: &Measured<C, V>| *trial.flops.as_ref().unwrap_or_else(|reason| panic!("{trial:?}: {reason}"));
+    let of_class = trials.iter().filter(|trial| trial.class == class);
+    let fastest = of_class.max_by(|a, b| rate(a).total_cmp(&rate(b)));
+    let fastest = fastest.unwrap_or_else(|| panic!("nothing was measured for {class:?}"));
+    assert!(rate(fastest) > 0.0, "{fastest:?}");
+    fastest.variant
 }
 
 /// What rounding to 8 bits costs: the errors of a sum's terms are independent, so theirs stays well below a hundredth of it.

@@ -44,6 +44,27 @@ fn every_kernel_of_the_matrix_product() {
     }
 }
 
+/// The same for attention, on batches of every class of lengths; with every mask and bias in one shape of each kernel.
+#[test]
+#[cfg(feature = "gpu")]
+fn every_kernel_of_attention() {
+    let mut kernels = std::collections::HashSet::new();
+    for kind in executors::attention_kernels() {
+        let kernel = kind.name.split(',').take(3).collect::<String>();
+        let names: &[&str] = match (kernels.insert(kernel), kind.dtype) {
+            (true, Dtype::F32) => {
+                &["attention 3 heads of 5", "attention over 2 of 4 heads of 8", "disentangled attention, 2 heads of 6"]
+            }
+            // Only how they load and store is another.
+            (true, Dtype::F16) => &["attention 3 heads of 5", "attention 3 heads of 64"],
+            (false, _) => &["attention 3 heads of 5"],
+        };
+        let cases: Vec<_> = table().into_iter().filter(|case| names.contains(&case.name.as_str())).collect();
+        assert_eq!(cases.len(), names.len());
+        hold_to(&kind, &cases);
+    }
+}
+
 fn hold(kind: &executors::Kind) {
     hold_to(kind, &if kind.variation { short_table() } else { table() });
 }

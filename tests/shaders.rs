@@ -7,8 +7,8 @@ mod support;
 
 use lexel::gpu::compile::compile;
 use lexel::gpu::kernel::Target;
-use lexel::gpu::kernels::linear::candidates;
-use lexel::gpu::tuning::RowClass;
+use lexel::gpu::kernels::{attention, linear};
+use lexel::gpu::tuning::{LengthClass, RowClass};
 use lexel::gpu::{Cooperative, Dtype, Features, Tuning};
 use lexel::program::Program;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -122,8 +122,12 @@ fn tuned_targets() -> Vec<Target> {
             Features { f16: dtype == Dtype::F16, subgroups: matrices, subgroup_size, int64: false, cooperative };
         let limits = wgpu::Limits::default();
         let target = Target { dtype, features, limits, software: false, int8, tuning: Tuning::default() };
-        for variant in RowClass::ALL.into_iter().flat_map(|rows| candidates(&target, rows)) {
+        for variant in RowClass::ALL.into_iter().flat_map(|rows| linear::candidates(&target, rows)) {
             targets.push(Target { tuning: Tuning::only(variant), ..target.clone() });
+        }
+        let target = Target { limits: generous(), ..target };
+        for variant in LengthClass::ALL.into_iter().flat_map(|length| attention::candidates(&target, 32, length)) {
+            targets.push(Target { tuning: Tuning::only_attention(variant), ..target.clone() });
         }
     }
     targets

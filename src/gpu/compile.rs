@@ -21,8 +21,8 @@ pub struct Launch {
     pub slots: Vec<Slot>,
     /// How many workgroups.
     pub grid: Grid,
-    /// The launch is left out unless what the grid counts lies in this range: a step may have a kernel for few rows and
-    /// another for many.
+    /// The launch is left out unless what the grid counts lies in this range, or for query tiles the length of the longest
+    /// sequence: a step may have a kernel for few rows and another for many.
     pub items: Range<u32>,
 }
 
@@ -66,7 +66,7 @@ pub enum Count {
     Tokens,
     /// Sequences of the batch.
     Sequences,
-    /// Query tiles of the batch: see [`Compiled::query_tile`].
+    /// Query tiles of the batch: see [`Compiled::queries`].
     QueryTiles,
 }
 
@@ -93,8 +93,8 @@ impl Grid {
 pub struct Compiled {
     /// The launches of each step.
     pub steps: Vec<Vec<Launch>>,
-    /// Rows of a query tile of attention: the host cuts each sequence into tiles of at most so many queries.
-    pub query_tile: u32,
+    /// The rows of a query tile of attention, for each range of longest sequences: see [`Compiled::queries`].
+    query_tiles: Vec<(Range<u32>, u32)>,
 }
 
 /// What a kernel sees of the step that it makes launches for.
@@ -130,6 +130,18 @@ impl Context<'_> {
 }
 
 impl Compiled {
+    /// The host cuts each sequence of a batch into tiles of at most so many queries.
+    pub fn queries(&self, longest: u32) -> u32 {
+        let tile = self.query_tiles.iter().find(|(range, _)| range.contains(&longest));
+        tile.map_or(u32::MAX, |&(_, queries)| queries)
+    }
+
+    /// The most tiles that a batch can have.
+    pub fn most_query_tiles(&self, tokens: usize, sequences: usize) -> usize {
+        let smallest = self.query_tiles.iter().map(|&(_, queries)| queries as usize).min();
+        sequences + tokens / smallest.unwrap_or(usize::MAX)
+    }
+
     /// Words a token of the widest scratch rows.
     pub fn scratch_words(&self) -> usize {
         let slots = self.steps.iter().flatten().flat_map(|launch| &launch.slots);
@@ -159,7 +171,11 @@ pub fn compile(program: &Program, target: &Target) -> Result<Compiled> {
             Op::Normalize(op) => kernels::normalize::launches(op, &context),
         }
     });
-    Ok(Compiled { steps: steps.collect::<Result<_>>()?, query_tile: kernels::attention::query_tile(target) })
+    let tiles = kernels::attention::choose(program, target).into_iter();
+    Ok(Compiled {
+        steps: steps.collect::<Result<_>>()?,
+        query_tiles: tiles.map(|(longest, variant)| (longest, variant.queries() as u32)).collect(),
+    })
 }
 
 #[cfg(test)]

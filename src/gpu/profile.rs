@@ -29,7 +29,7 @@ impl GpuExecutor {
         let queries = 2 * steps.len() as u32;
         let bytes = u64::from(queries) * 8;
 
-        let data = BatchData::new(batch, self.fixed.compiled.query_tile);
+        let data = BatchData::new(batch, |longest| self.fixed.compiled.queries(longest));
         let mut workspace = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         workspace.reserve(batch.tokens(), batch.sequences(), &self.fixed, &self.device)?;
         let Some(allocated) = workspace.allocated() else {

@@ -24,7 +24,7 @@ impl GpuExecutor {
         outputs: &[Value],
         finish: impl FnOnce(Result<Vec<Matrix>, RunError>) + Send + 'static,
     ) -> Result<(), RunError> {
-        let data = BatchData::new(batch, self.fixed.compiled.query_tile);
+        let data = BatchData::new(batch, |longest| self.fixed.compiled.queries(longest));
         workspace.reserve(batch.tokens(), batch.sequences(), &self.fixed, &self.device)?;
         let Some(allocated) = workspace.allocated() else {
             return Err(self.device.health.fail("no workspace"));
@@ -109,17 +109,17 @@ impl GpuExecutor {
         allocated: &Allocated,
         pass: &mut wgpu::ComputePass<'_>,
     ) {
-        let [tokens, sequences, query_tiles, _] = data.sizes;
+        let [tokens, sequences, query_tiles, longest] = data.sizes;
         let per_axis = self.device.description().limits.max_compute_workgroups_per_dimension;
         let launches = self.fixed.compiled.steps[step].iter().zip(&self.fixed.pipelines[step]);
         for ((launch, pipeline), group) in launches.zip(&allocated.groups[step]) {
-            let items = match launch.grid.count {
-                Count::Tokens => tokens,
-                Count::Sequences => sequences,
-                Count::QueryTiles => query_tiles,
+            let (items, decides) = match launch.grid.count {
+                Count::Tokens => (tokens, tokens),
+                Count::Sequences => (sequences, sequences),
+                Count::QueryTiles => (query_tiles, longest),
             };
             let [x, y, z] = launch.grid.workgroups(items, per_axis);
-            if x > 0 && launch.items.contains(&items) {
+            if x > 0 && launch.items.contains(&decides) {
                 pass.set_pipeline(&pipeline.pipeline);
                 pass.set_bind_group(1, group, &[]);
                 pass.dispatch_workgroups(x, y, z);

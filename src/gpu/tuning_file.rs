@@ -96,6 +96,9 @@ mod tests {
         assert_eq!(file("1.1").read(), None, "another driver");
         fs::copy(file("1.0").path(), file("1.1").path()).unwrap();
         assert_eq!(file("1.1").read(), None, "a file of another device");
+        let old = format!(r#"{{"device": {:?}, "tuning": {{"linear": []}}}}"#, file("1.0").device);
+        fs::write(file("1.0").path(), old).unwrap();
+        assert_eq!(file("1.0").read(), None, "of a lexel that did not measure attention");
         fs::write(file("1.0").path(), "{").unwrap();
         assert_eq!(file("1.0").read(), None, "half a file");
     }

@@ -5,7 +5,7 @@ use crate::batch::Batch;
 /// The contents of the four buffers of `@group(0)`.
 #[derive(Debug, PartialEq)]
 pub(super) struct BatchData {
-    /// tokens, sequences, query tiles, 0
+    /// tokens, sequences, query tiles, tokens of the longest sequence
     pub sizes: [u32; 4],
     /// `[tokens]` id, position, type, sequence
     pub tokens: Vec<[u32; 4]>,
@@ -16,9 +16,9 @@ pub(super) struct BatchData {
 }
 
 impl BatchData {
-    /// Tiles of at most `query_tile` queries, those of the longest sequence first: they take longest, and what starts last
-    /// should end soon.
-    pub fn new(batch: &Batch, query_tile: u32) -> BatchData {
+    /// Tiles of at most `queries(longest)` queries, those of the longest sequence first: they take longest, and what starts
+    /// last should end soon.
+    pub fn new(batch: &Batch, queries: impl Fn(u32) -> u32) -> BatchData {
         let (starts, sequences) = (&batch.starts, batch.sequences());
         let mut tokens = Vec::with_capacity(batch.tokens());
         for s in 0..sequences {
@@ -26,6 +26,8 @@ impl BatchData {
         }
         let mut by_length: Vec<usize> = (0..sequences).collect();
         by_length.sort_by_key(|&s| std::cmp::Reverse(batch.range(s).len()));
+        let longest = by_length.first().map_or(0, |&s| batch.range(s).len()) as u32;
+        let query_tile = queries(longest);
         let mut query_tiles = Vec::new();
         for s in by_length {
             let (start, end) = (starts[s], starts[s + 1]);
@@ -33,7 +35,7 @@ impl BatchData {
             query_tiles.extend(firsts.map(|first| [first, query_tile.min(end - first), start, end]));
         }
         BatchData {
-            sizes: [batch.tokens() as u32, sequences as u32, query_tiles.len() as u32, 0],
+            sizes: [batch.tokens() as u32, sequences as u32, query_tiles.len() as u32, longest],
             tokens,
             sequences: (0..sequences).map(|s| [starts[s], starts[s + 1], batch.skip[s], 0]).collect(),
             query_tiles,
@@ -51,8 +53,8 @@ mod tests {
         for length in [3, 0, 9, 4] {
             batch.push(&vec![7; length], &vec![0; length], 1);
         }
-        let data = BatchData::new(&batch, 4);
-        assert_eq!(data.sizes, [16, 4, 5, 0]);
+        let data = BatchData::new(&batch, |longest| if longest > 8 { 4 } else { 16 });
+        assert_eq!(data.sizes, [16, 4, 5, 9]);
         assert_eq!(data.query_tiles, [[3, 4, 3, 12], [7, 4, 3, 12], [11, 1, 3, 12], [12, 4, 12, 16], [0, 3, 0, 3]]);
         assert_eq!(data.sequences[2], [3, 12, 1, 0]);
         assert_eq!(data.tokens[4], [7, 1, 0, 2]);

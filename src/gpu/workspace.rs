@@ -209,7 +209,7 @@ impl Workspace {
             .collect();
 
         let scratch = buffer("scratch", sizes[values.len()].max(16), storage);
-        let tiles = sequences + tokens / fixed.compiled.query_tile as usize;
+        let tiles = fixed.compiled.most_query_tiles(tokens, sequences);
         let quads = |rows: usize| rows.max(1) as u64 * 16; // vec4<u32>
         let batch = [
             buffer("batch", 16, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST),

@@ -7,9 +7,9 @@ use lexel::executor::Executor;
 #[cfg(feature = "gpu")]
 use lexel::gpu::kernel::Target;
 #[cfg(feature = "gpu")]
-use lexel::gpu::kernels::linear::candidates;
+use lexel::gpu::kernels::{attention, linear};
 #[cfg(feature = "gpu")]
-use lexel::gpu::tuning::RowClass;
+use lexel::gpu::tuning::{AttentionClass, LengthClass, RowClass};
 #[cfg(feature = "gpu")]
 use lexel::gpu::{self, AdapterSelector, Features, GpuDevice, GpuExecutor, GpuOptions, Tuning, TuningChoice};
 use lexel::program::{Program, TensorSpec, WeightSource};
@@ -121,6 +121,32 @@ pub fn gpu() -> Vec<Kind> {
 /// The GPU executor with each kernel of the matrix product that the adapter can run, whether it would choose it or not.
 #[cfg(feature = "gpu")]
 pub fn linear_kernels() -> Vec<Kind> {
+    tuned(|target| {
+        let variants = RowClass::ALL.into_iter().flat_map(|rows| linear::candidates(target, rows));
+        variants.map(|variant| (format!("linear: {variant}"), Tuning::only(variant))).collect()
+    })
+}
+
+/// The same with each kernel of attention, for batches of the class of lengths that it is meant for.
+#[cfg(feature = "gpu")]
+pub fn attention_kernels() -> Vec<Kind> {
+    tuned(|target| {
+        let variants = LengthClass::ALL.into_iter().flat_map(|length| {
+            attention::candidates(target, 4, length).into_iter().map(move |variant| (length, variant))
+        });
+        let tuning = |(length, variant)| {
+            let mut tuning = Tuning::default();
+            tuning.set_attention(AttentionClass { length, wide: false }, variant);
+            tuning.set_attention(AttentionClass { length, wide: true }, variant);
+            (format!("attention: {variant}"), tuning)
+        };
+        variants.map(tuning).collect()
+    })
+}
+
+/// The GPU executor in f32 and f16, with each tuning that is made for it, by name; once each.
+#[cfg(feature = "gpu")]
+fn tuned(tunings: impl Fn(&Target) -> Vec<(String, Tuning)>) -> Vec<Kind> {
     let Some(device) = device() else { return Vec::new() };
     let description = device.description();
     let mut kinds: Vec<Kind> = Vec::new();
@@ -136,17 +162,12 @@ pub fn linear_kernels() -> Vec<Kind> {
             software: false,
             tuning: Tuning::default(),
         };
-        for variant in RowClass::ALL.into_iter().flat_map(|rows| candidates(&target, rows)) {
-            let name = format!("gpu, {}, linear: {variant}", dtype.name());
+        for (name, tuning) in tunings(&target) {
+            let name = format!("gpu, {}, {name}", dtype.name());
             if kinds.iter().all(|kind| kind.name != name) {
-                let tuning = TuningChoice::Given(Tuning::only(variant));
-                let options = GpuOptions { dtype, tuning, ..GpuOptions::default() };
-                kinds.push(Kind {
-                    name,
-                    dtype: stored,
-                    variation: true,
-                    backend: Backend::Gpu(device.clone(), options),
-                });
+                let options = GpuOptions { dtype, tuning: TuningChoice::Given(tuning), ..GpuOptions::default() };
+                let backend = Backend::Gpu(device.clone(), options);
+                kinds.push(Kind { name, dtype: stored, variation: true, backend });
             }
         }
     }

@@ -7,6 +7,7 @@ use super::compare::Tolerance;
 use super::data::{
     EDGES, Fill, POSITIONS, TestWeights, VOCABULARY, batch, batch_skipping, long_among_short, odd_batches, single,
 };
+use lexel::batch::Batch;
 use lexel::program::*;
 
 /// Columns that are no multiples of a vector or of a tile.
@@ -246,6 +247,13 @@ fn rotary() -> Vec<Case> {
     [(1, 1, 2), (3, 3, 6), (4, 2, 8), (3, 1, 10), (12, 12, 64)].into_iter().map(build).collect()
 }
 
+/// Batches for attention: its kernel is chosen by the longest sequence.
+fn lengths() -> Vec<Batch> {
+    [&[1, 17, 33, 64, 129][..], &[0, 3, 0, 200, 0, 49], &[33, 1, 64], &[17, 32, 2, 0], &[0, 3, 0, 0, 16, 1, 0]]
+        .map(batch)
+        .to_vec()
+}
+
 /// Every mask and bias, alone and together.
 fn attention_variants() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -269,9 +277,8 @@ fn attention_variants() -> Vec<Case> {
             b.label(label);
             y = b.attention(op);
         }
-        let batches = vec![batch(&[1, 17, 33, 64, 129]), batch(&[0, 3, 0, 200, 0, 49])];
         cases.push(
-            Case::new(format!("attention over {kv_heads} of {heads} heads of {head_dim}"), b, y).batches(batches),
+            Case::new(format!("attention over {kv_heads} of {heads} heads of {head_dim}"), b, y).batches(lengths()),
         );
     }
     cases
@@ -285,8 +292,7 @@ fn disentangled() -> Vec<Case> {
         let bias = Some(PositionBias::Disentangled { table, distances: Distances { span, max_distance } });
         b.label("disentangled");
         let y = b.attention(Attention { bias, ..Attention::new(qkv, heads, head_dim) });
-        let batches = vec![batch(&[1, 17, 33, 64, 129]), batch(&[0, 3, 0, 200, 0, 49])];
-        Case::new(format!("disentangled attention, {heads} heads of {head_dim}"), b, y).batches(batches)
+        Case::new(format!("disentangled attention, {heads} heads of {head_dim}"), b, y).batches(lengths())
     };
     [(3, 8, 8, Some(40)), (2, 6, 5, None), (1, 64, 256, Some(512))].into_iter().map(build).collect()
 }
@@ -302,7 +308,7 @@ fn attention() -> Vec<Case> {
     let mut cases = Vec::new();
     for (heads, head_dim) in [(1, 4), (3, 5), (3, 8), (1, 12), (12, 32), (3, 64), (1, 80), (3, 128)] {
         let (b, y) = build(heads, head_dim);
-        let mut batches = vec![batch(&[1, 17, 33, 64, 129]), batch(&[0, 3, 0, 0, 20, 1, 0])];
+        let mut batches = lengths();
         if head_dim == 8 {
             batches = [single(&EDGES), odd_batches(), vec![long_among_short()]].concat();
         }

@@ -1,4 +1,4 @@
-//! `lexel devices --tune`: how fast each kernel of the matrix product is on a GPU, and which one it gets.
+//! `lexel devices --tune`: how fast each kernel of the matrix product and of attention is on a GPU, and which one it gets.
 
 use crate::failure::Failure;
 
@@ -19,24 +19,31 @@ pub fn run(device: &str, json: bool) -> Result<(), Failure> {
     let (mut text, mut all) = (format!("{}\n", device.description()), Vec::new());
     for dtype in dtypes.into_iter().filter(|&dtype| dtype != Dtype::F16 || device.description().features.f16) {
         let (measurement, path) = device.tune(dtype);
-        if measurement.trials.is_empty() {
+        if measurement.linear.is_empty() {
             let message = format!("{} has no timestamp queries to measure with", device.description());
             return Err(Failure::new(crate::failure::DEVICE, message));
         }
         let name = dtype.name();
         let _ = writeln!(text, "\n{name}");
+        let tuning = &measurement.tuning;
+        let linear = measurement.linear.iter().map(|trial| {
+            let chosen = tuning.linear(trial.class) == Some(trial.variant);
+            ("linear", trial.class.to_string(), trial.variant.to_string(), chosen, &trial.flops)
+        });
+        let attention = measurement.attention.iter().map(|trial| {
+            let chosen = tuning.attention(trial.class) == Some(trial.variant);
+            ("attention", trial.class.to_string(), trial.variant.to_string(), chosen, &trial.flops)
+        });
         let mut trials = Vec::new();
-        for trial in &measurement.trials {
-            let chosen = measurement.tuning.linear(trial.class) == Some(trial.variant);
-            let (class, kernel, mark) =
-                (trial.class.to_string(), trial.variant.to_string(), if chosen { '*' } else { ' ' });
-            let rate = trial.flops.as_ref().map(|flops| flops / 1e9);
+        for (op, class, kernel, chosen, flops) in linear.chain(attention) {
+            let mark = if chosen { '*' } else { ' ' };
+            let rate = flops.as_ref().map(|flops| flops / 1e9);
             let _ = match &rate {
-                Ok(rate) => writeln!(text, "  {mark} {class:<36} {kernel:<36} {rate:>9.1} GFLOP/s"),
-                Err(reason) => writeln!(text, "  {mark} {class:<36} {kernel:<36} not used: {reason}"),
+                Ok(rate) => writeln!(text, "  {mark} {op:<9} {class:<40} {kernel:<36} {rate:>9.1} GFLOP/s"),
+                Err(reason) => writeln!(text, "  {mark} {op:<9} {class:<40} {kernel:<36} not used: {reason}"),
             };
             trials.push(serde_json::json!({
-                "class": class, "kernel": kernel, "chosen": chosen,
+                "op": op, "class": class, "kernel": kernel, "chosen": chosen,
                 "gflop_per_s": rate.as_ref().ok(), "not_used": rate.as_ref().err(),
             }));
         }

@@ -1,0 +1,66 @@
+// Attention: what decides about a score besides q and k, and what is written. `load(token, head, i)` is the kernel's: columns
+// 4 i to 4 i + 3 of a head, counted through q, k and v. position_bias() is generated (kernels/attention/bias.rs).
+@group(1) @binding(1) var<storage, read> bias: array<Elem>;      // a table of distances, its rows padded; if there is one
+@group(1) @binding(2) var<storage, read_write> out: array<Elem>; // [tokens, OUT_STRIDE]
+
+// Vectors of a head; the last is filled up with zeros.
+const HEAD4: u32 = (HEAD_DIM + 3u) / 4u;
+const LOG2_E: f32 = 1.442695;
+const SMALLEST: f32 = -3.4028234e38;
+
+// The scores of one query and four keys, as powers of two, from those of q and k: with the bias, and SMALLEST where the query does
+// not see the key, which is at most WINDOW away, below `end` and, if CAUSAL, not behind it.
+fn see(scores: vec4<f32>, head: u32, query: u32, keys: vec4<u32>, end: u32) -> vec4<f32> {
+    var seen = scores;
+    if BIASED {
+        seen += LOG2_E * vec4<f32>(
+            position_bias(head, query, min(keys.x, end - 1u)),
+            position_bias(head, query, min(keys.y, end - 1u)),
+            position_bias(head, query, min(keys.z, end - 1u)),
+            position_bias(head, query, min(keys.w, end - 1u)),
+        );
+    }
+    var hidden = keys >= vec4<u32>(end);
+    if CAUSAL {
+        hidden = hidden | (keys > vec4<u32>(query));
+    }
+    if WINDOW < 0xffffffffu {
+        hidden = hidden | (max(keys, vec4<u32>(query)) - min(keys, vec4<u32>(query)) > vec4<u32>(WINDOW));
+    }
+    return select(seen, vec4<f32>(SMALLEST), hidden);
+}
+
+// The head of k and v that a head of q meets.
+fn kv_head(head: u32) -> u32 {
+    return head / (HEADS / KV_HEADS);
+}
+
+// The keys that the queries of a tile see: the first, and the one behind the last.
+fn seen_by(tile: vec4<u32>) -> vec2<u32> {
+    let begin = max(tile.z, tile.x - min(tile.x, WINDOW));
+    let last = tile.x + tile.y - 1u;
+    let end = select(min(tile.w, last + min(WINDOW, tile.w) + 1u), last + 1u, CAUSAL);
+    return vec2<u32>(begin, end);
+}
+
+// Writes columns 4 i to 4 i + 3 of a head. Padding behind the last head stays finite.
+fn store(query: u32, head: u32, i: u32, y: vec4<f32>) {
+    let column = i * 4u;
+    let at = query * OUT_STRIDE + head * HEAD_DIM + column;
+    if HEAD_DIM % 4u == 0u {
+        out[at] = Elem(y.x);
+        out[at + 1u] = Elem(y.y);
+        out[at + 2u] = Elem(y.z);
+        out[at + 3u] = Elem(y.w);
+        return;
+    }
+    if column < HEAD_DIM { out[at] = Elem(y.x); }
+    if column + 1u < HEAD_DIM { out[at + 1u] = Elem(y.y); }
+    if column + 2u < HEAD_DIM { out[at + 2u] = Elem(y.z); }
+    if column + 3u < HEAD_DIM { out[at + 3u] = Elem(y.w); }
+    if head == HEADS - 1u && i == HEAD4 - 1u {
+        for (var c = HEADS * HEAD_DIM; c < OUT_STRIDE; c++) {
+            out[query * OUT_STRIDE + c] = Elem(0.0);
+        }
+    }
+}
