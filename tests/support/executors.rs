@@ -132,7 +132,7 @@ pub fn linear_kernels() -> Vec<Kind> {
 pub fn attention_kernels() -> Vec<Kind> {
     tuned(|target| {
         let variants = LengthClass::ALL.into_iter().flat_map(|length| {
-            attention::candidates(target, 4, length).into_iter().map(move |variant| (length, variant))
+            attention::candidates(target, 16, length).into_iter().map(move |variant| (length, variant))
         });
         let tuning = |(length, variant)| {
             let mut tuning = Tuning::default();

@@ -3,9 +3,11 @@
 //!
 //! - `online.rs`: one or more threads a query row, keys and values through workgroup memory; needs no feature;
 //! - `whole.rs`: for short sequences, a head at once in register tiles; needs no feature;
+//! - `cooperative.rs`: for long ones, the device's matrix units, in f16 (and in f32 where they have it);
 //! - `subgroup.rs`: broadcasts instead of barriers, for software adapters with a fixed subgroup size.
 
 mod bias;
+mod cooperative;
 mod online;
 mod subgroup;
 mod whole;
@@ -48,6 +50,15 @@ pub enum Variant {
         /// Heads of a workgroup.
         heads: usize,
     },
+    /// `attention_cooperative.wgsl`: tiles of 4 bands of `rows` blocks of `size` x `size`.
+    Cooperative {
+        /// 8 or 16.
+        size: usize,
+        /// Blocks of a band.
+        rows: usize,
+        /// Keys that pass through workgroup memory at a time: a multiple of `size`.
+        keys: usize,
+    },
     /// `attention_subgroup.wgsl`: 32 queries.
     Subgroup {
         /// Lanes of a subgroup: 4, 8 or 16.
@@ -64,6 +75,9 @@ impl std::fmt::Display for Variant {
             }
             Variant::Whole { queries, lanes, heads } => {
                 write!(f, "whole, {queries} x {heads} heads, {lanes} threads each")
+            }
+            Variant::Cooperative { size, rows, keys } => {
+                write!(f, "cooperative {} of {size} x {size}, {keys} keys", cooperative::queries(size, rows))
             }
             Variant::Subgroup { lanes } => write!(f, "subgroups of {lanes}"),
         }
@@ -87,6 +101,7 @@ impl Variant {
     pub fn queries(self) -> usize {
         match self {
             Variant::Online { queries, .. } | Variant::Whole { queries, .. } => queries,
+            Variant::Cooperative { size, rows, .. } => cooperative::queries(size, rows),
             Variant::Subgroup { .. } => subgroup::QUERIES,
         }
     }
@@ -111,6 +126,16 @@ impl Variant {
                     && longest <= LengthClass::Medium.most()
                     && bytes(longest) <= limits.max_compute_workgroup_storage_size as usize
             }
+            Variant::Cooperative { size, rows, keys } => {
+                let bytes = cooperative::bytes(target, head_dim, self.queries(), keys);
+                target.features.cooperative.size(target.dtype) == Some(size as u32)
+                    && head_dim.is_multiple_of(size)
+                    && [1, 2].contains(&rows)
+                    && rows * size * head_dim <= cooperative::MOST_SUMS
+                    && keys > 0
+                    && keys.is_multiple_of(size)
+                    && bytes <= limits.max_compute_workgroup_storage_size as usize
+            }
             Variant::Subgroup { lanes } => target.software && subgroup_lanes(target) == Some(lanes),
         }
     }
@@ -125,7 +150,7 @@ fn subgroup_lanes(target: &Target) -> Option<usize> {
 pub fn candidates(target: &Target, head_dim: usize, length: LengthClass) -> Vec<Variant> {
     let online = |queries, columns, keys| Variant::Online { queries, columns, keys };
     let whole = |queries, lanes, heads| Variant::Whole { queries, lanes, heads };
-    let variants = match length {
+    let mut variants = match length {
         LengthClass::Tiny => vec![whole(16, 32, 2), whole(16, 64, 1), whole(16, 32, 1), online(16, 8, 16)],
         LengthClass::Short => vec![whole(32, 64, 1), whole(32, 32, 1), whole(32, 32, 2), online(32, 16, 32)],
         LengthClass::Medium => vec![whole(32, 64, 1), whole(32, 128, 1), online(32, 16, 32), online(64, 32, 32)],
@@ -133,6 +158,17 @@ pub fn candidates(target: &Target, head_dim: usize, length: LengthClass) -> Vec<
             vec![online(64, 32, 32), online(64, 16, 32), online(64, 32, 16), online(32, 16, 32), online(128, 32, 32)]
         }
     };
+    if let Some(size) = target.features.cooperative.size(target.dtype) {
+        let shapes: &[(usize, usize)] = match (length, size) {
+            (LengthClass::Tiny | LengthClass::Short, _) => &[],
+            (LengthClass::Medium, 8) => &[(2, 32), (1, 32)],
+            (LengthClass::Medium, _) => &[(1, 32)],
+            (LengthClass::Long, 8) => &[(2, 32), (2, 64), (1, 32)],
+            (LengthClass::Long, _) => &[(1, 32), (1, 64), (2, 32)],
+        };
+        let cooperative = |&(rows, keys)| Variant::Cooperative { size: size as usize, rows, keys };
+        variants.extend(shapes.iter().map(cooperative));
+    }
     variants.into_iter().filter(|variant| variant.fits(target, head_dim, length.most())).collect()
 }
 
@@ -216,8 +252,11 @@ fn launch(op: &Attention, context: &Context, range: Range<u32>, variant: Variant
         Variant::Whole { queries, lanes, heads } => {
             whole::choose(general(prelude), queries, range.end as usize - 1, lanes, heads)
         }
+        Variant::Cooperative { size, rows, keys } if op.head_dim.is_multiple_of(size) => {
+            cooperative::choose(general(prelude), target, op.head_dim, size, rows, keys)
+        }
         Variant::Online { queries, columns, keys } => online(prelude, queries, columns, keys)?,
-        Variant::Subgroup { .. } => online(prelude, variant.queries(), 32, 32)?,
+        Variant::Cooperative { .. } | Variant::Subgroup { .. } => online(prelude, variant.queries(), 32, 32)?,
     };
     let table = op.table().map(|table| WeightUse::whole(table, context.weight(table), &ROWS));
     let mut slots = vec![Slot::Value(op.qkv), Slot::Value(context.out)];
