@@ -39,8 +39,8 @@ pub fn run(device: &str, json: bool) -> Result<(), Failure> {
             let mark = if chosen { '*' } else { ' ' };
             let rate = flops.as_ref().map(|flops| flops / 1e9);
             let _ = match &rate {
-                Ok(rate) => writeln!(text, "  {mark} {op:<9} {class:<40} {kernel:<36} {rate:>9.1} GFLOP/s"),
-                Err(reason) => writeln!(text, "  {mark} {op:<9} {class:<40} {kernel:<36} not used: {reason}"),
+                Ok(rate) => writeln!(text, "  {mark} {op:<9} {class:<46} {kernel:<38} {rate:>9.1} GFLOP/s"),
+                Err(reason) => writeln!(text, "  {mark} {op:<9} {class:<46} {kernel:<38} not used: {reason}"),
             };
             trials.push(serde_json::json!({
                 "op": op, "class": class, "kernel": kernel, "chosen": chosen,

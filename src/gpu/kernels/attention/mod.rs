@@ -2,7 +2,7 @@
 //! [`Tuning`](crate::gpu::tuning::Tuning) names one for each class of batches:
 //!
 //! - `online.rs`: one or more threads a query row, keys and values through workgroup memory; needs no feature;
-//! - `whole.rs`: for short sequences, a head at once in register tiles; needs no feature;
+//! - `tiled.rs`: register tiles, for short sequences a whole head at once; needs no feature;
 //! - `cooperative.rs`: for long ones, the device's matrix units, in f16 (and in f32 where they have it);
 //! - `subgroup.rs`: broadcasts instead of barriers, for software adapters with a fixed subgroup size.
 
@@ -10,7 +10,7 @@ mod bias;
 mod cooperative;
 mod online;
 mod subgroup;
-mod whole;
+mod tiled;
 
 use crate::error::{Error, Result};
 use crate::gpu::compile::{Context, Count, Grid, Launch, Slot};
@@ -50,6 +50,13 @@ pub enum Variant {
         /// Heads of a workgroup.
         heads: usize,
     },
+    /// `attention_tiled.wgsl`
+    Tiled {
+        /// A multiple of 4.
+        queries: usize,
+        /// Keys at a time: a multiple of 4.
+        keys: usize,
+    },
     /// `attention_cooperative.wgsl`: tiles of 4 bands of `rows` blocks of `size` x `size`.
     Cooperative {
         /// 8 or 16.
@@ -76,6 +83,7 @@ impl std::fmt::Display for Variant {
             Variant::Whole { queries, lanes, heads } => {
                 write!(f, "whole, {queries} x {heads} heads, {lanes} threads each")
             }
+            Variant::Tiled { queries, keys } => write!(f, "tiled, {queries} x {keys} keys"),
             Variant::Cooperative { size, rows, keys } => {
                 write!(f, "cooperative {} of {size} x {size}, {keys} keys", cooperative::queries(size, rows))
             }
@@ -97,10 +105,15 @@ impl Variant {
     /// RDNA 2 and 3; one of 16 spills on RDNA 3 (RADV of Mesa 22.3).
     const SAFE: Variant = Variant::Online { queries: 64, columns: 32, keys: 32 };
 
+    /// The same in smaller tiles, for short sequences.
+    const NARROW: Variant = Variant::Online { queries: 32, columns: 16, keys: 32 };
+
     /// Queries of a tile.
     pub fn queries(self) -> usize {
         match self {
-            Variant::Online { queries, .. } | Variant::Whole { queries, .. } => queries,
+            Variant::Online { queries, .. } | Variant::Whole { queries, .. } | Variant::Tiled { queries, .. } => {
+                queries
+            }
             Variant::Cooperative { size, rows, .. } => cooperative::queries(size, rows),
             Variant::Subgroup { .. } => subgroup::QUERIES,
         }
@@ -110,6 +123,7 @@ impl Variant {
     /// a tuning is held against the same.
     pub fn fits(self, target: &Target, head_dim: usize, longest: usize) -> bool {
         let limits = &target.limits;
+        let memory = limits.max_compute_workgroup_storage_size as usize;
         let threads = |threads: usize| threads > 0 && threads <= limits.max_compute_invocations_per_workgroup as usize;
         match self {
             Variant::Online { queries, columns, keys } => {
@@ -119,12 +133,18 @@ impl Variant {
                     && threads(queries * head_dim.div_ceil(columns).next_power_of_two())
             }
             Variant::Whole { queries, lanes, heads } => {
-                let bytes = |longest| whole::bytes(target, head_dim, queries, longest, heads);
                 queries > 0
                     && queries.is_multiple_of(4)
                     && threads(lanes * heads)
                     && longest <= LengthClass::Medium.most()
-                    && bytes(longest) <= limits.max_compute_workgroup_storage_size as usize
+                    && tiled::bytes(target, head_dim, queries, longest, heads) <= memory.min(tiled::MOST_BYTES)
+            }
+            Variant::Tiled { queries, keys } => {
+                queries > 0
+                    && keys > 0
+                    && [queries, keys].iter().all(|rows| rows.is_multiple_of(4))
+                    && threads(tiled::threads(head_dim, queries))
+                    && tiled::bytes(target, head_dim, queries, keys, 1) <= memory
             }
             Variant::Cooperative { size, rows, keys } => {
                 let bytes = cooperative::bytes(target, head_dim, self.queries(), keys);
@@ -134,7 +154,7 @@ impl Variant {
                     && rows * size * head_dim <= cooperative::MOST_SUMS
                     && keys > 0
                     && keys.is_multiple_of(size)
-                    && bytes <= limits.max_compute_workgroup_storage_size as usize
+                    && bytes <= memory
             }
             Variant::Subgroup { lanes } => target.software && subgroup_lanes(target) == Some(lanes),
         }
@@ -149,13 +169,21 @@ fn subgroup_lanes(target: &Target) -> Option<usize> {
 /// The variants worth measuring on a device for heads of a width and sequences of a class.
 pub fn candidates(target: &Target, head_dim: usize, length: LengthClass) -> Vec<Variant> {
     let online = |queries, columns, keys| Variant::Online { queries, columns, keys };
+    let tiled = |queries, keys| Variant::Tiled { queries, keys };
     let whole = |queries, lanes, heads| Variant::Whole { queries, lanes, heads };
     let mut variants = match length {
         LengthClass::Tiny => vec![whole(16, 32, 2), whole(16, 64, 1), whole(16, 32, 1), online(16, 8, 16)],
         LengthClass::Short => vec![whole(32, 64, 1), whole(32, 32, 1), whole(32, 32, 2), online(32, 16, 32)],
-        LengthClass::Medium => vec![whole(32, 64, 1), whole(32, 128, 1), online(32, 16, 32), online(64, 32, 32)],
+        LengthClass::Medium => vec![whole(32, 64, 1), whole(32, 128, 1), tiled(32, 32), online(64, 32, 32)],
         LengthClass::Long => {
-            vec![online(64, 32, 32), online(64, 16, 32), online(64, 32, 16), online(32, 16, 32), online(128, 32, 32)]
+            vec![
+                tiled(32, 32),
+                tiled(64, 32),
+                tiled(32, 64),
+                online(64, 32, 32),
+                online(64, 16, 32),
+                online(128, 32, 32),
+            ]
         }
     };
     if let Some(size) = target.features.cooperative.size(target.dtype) {
@@ -182,8 +210,8 @@ fn default_variant(target: &Target, head_dim: usize, length: LengthClass) -> Var
         _ if target.software => Variant::SAFE,
         (_, LengthClass::Tiny) => Variant::Whole { queries: 16, lanes, heads },
         (_, LengthClass::Short) => Variant::Whole { queries: 32, lanes: 64, heads: 1 },
-        (_, LengthClass::Medium) => Variant::Online { queries: 32, columns: 16, keys: 32 },
-        (_, LengthClass::Long) => Variant::SAFE,
+        (_, LengthClass::Medium) => Variant::Whole { queries: 32, lanes: 128, heads: 1 },
+        (_, LengthClass::Long) => Variant::Tiled { queries: 32, keys: 32 },
     }
 }
 
@@ -201,7 +229,7 @@ pub fn choose(program: &Program, target: &Target) -> Vec<(Range<u32>, Variant)> 
         let variant = tuned
             .filter(fits)
             .or(Some(default_variant(target, head_dim, length)).filter(fits))
-            .unwrap_or(Variant::SAFE);
+            .unwrap_or(if length == LengthClass::Long { Variant::SAFE } else { Variant::NARROW });
         match chosen.last_mut() {
             // The keys of a whole head are as many as its class has at most.
             Some((range, last)) if *last == variant && !matches!(variant, Variant::Whole { .. }) => {
@@ -250,8 +278,9 @@ fn launch(op: &Attention, context: &Context, range: Range<u32>, variant: Variant
     let Chosen { kernel, prelude, heads } = match variant {
         Variant::Subgroup { lanes } if subgroup::fits(op) => subgroup::choose(prelude, target, op, lanes, out4),
         Variant::Whole { queries, lanes, heads } => {
-            whole::choose(general(prelude), queries, range.end as usize - 1, lanes, heads)
+            tiled::choose_whole(general(prelude), queries, range.end as usize - 1, lanes, heads)
         }
+        Variant::Tiled { queries, keys } => tiled::choose(general(prelude), op.head_dim, queries, keys),
         Variant::Cooperative { size, rows, keys } if op.head_dim.is_multiple_of(size) => {
             cooperative::choose(general(prelude), target, op.head_dim, size, rows, keys)
         }

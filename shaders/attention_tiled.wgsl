@@ -1,0 +1,57 @@
+// softmax(scale * q k^T + bias) v within each sequence, for each head, by the online softmax (Milakov, Gimelshein 2018).
+// A workgroup takes one query tile and one head. Both products go by register tiles of 4 x 4, KEYS keys at a time: each thread
+// keeps the sums of one tile of the result; the scores stay in workgroup memory.
+const_assert HEADS_A_GROUP == 1u && LANES >= QUERY_TILE / 4u * HEAD4;
+// Of each query: its largest score so far, the correction of its sums.
+var<workgroup> largest: array<f32, QUERY_TILE>;
+var<workgroup> factors: array<f32, QUERY_TILE>;
+
+@compute @workgroup_size(LANES)
+fn attention_tiled(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) workgroups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = group_index(workgroup, workgroups);
+    if index >= batch.query_tiles {
+        return; // the whole workgroup
+    }
+    let at = place(query_tiles[index], workgroup.z, lane);
+    let seen = seen_by(at.tile);
+    let row = lane / HEAD4;
+    let column = lane % HEAD4;
+    var sums: array<vec4<f32>, 4>;
+    fetch_queries(at);
+    for (var first = seen.x; first < seen.y; first += KEYS) {
+        let keys = keys_of(first, min(first + KEYS, seen.y));
+        fetch_keys(at, keys);
+        workgroupBarrier();
+        multiply_keys(at, keys);
+        workgroupBarrier();
+        for (var i = lane; i < 4u * at.quarter; i += LANES) {
+            var highest = highest_score(at, i, keys);
+            var keep = 0.0;
+            var total = 0.0;
+            if first > seen.x {
+                // A query that sees none of the first keys gives them weight, which the first key that it sees takes away:
+                // exp2 of the difference to its score is 0.
+                highest = max(highest, largest[i]);
+                keep = exp2(largest[i] - highest);
+                total = totals[i] * keep;
+            }
+            totals[i] = total + weigh(at, i, keys, highest);
+            largest[i] = highest;
+            factors[i] = keep;
+        }
+        workgroupBarrier();
+        if row < at.quarter {
+            for (var j = 0u; j < 4u; j++) {
+                sums[j] *= factors[row + j * at.quarter];
+            }
+            multiply_values(at, keys, row, column, &sums);
+        }
+    }
+    if row < at.quarter {
+        store_sums(at, row, column, sums);
+    }
+}
