@@ -17,36 +17,37 @@ const REPEATS: usize = 3;
 const HEADS: usize = 12;
 
 pub(super) fn measure(bench: &mut Bench, measurement: &mut Measurement) {
-    // The longest sequences first: theirs is the most work, if not all can be measured.
+    let target = target(bench.device, bench.dtype, bench.features, false, Tuning::default());
     for wide in [false, true] {
         let heads = Heads::new(if wide { 2 * WIDE_HEAD } else { WIDE_HEAD });
-        let target = target(bench.device, bench.dtype, bench.features, false, Tuning::default());
-        for length in LengthClass::ALL.into_iter().rev() {
-            if bench.left.is_zero() {
+        // The longest sequences first: theirs is the most work, if not all can be measured.
+        let variants: Vec<(AttentionClass, Variant)> = LengthClass::ALL
+            .into_iter()
+            .rev()
+            .flat_map(|length| candidates(&target, heads.head_dim, length).into_iter().map(move |v| (length, v)))
+            .map(|(length, variant)| (AttentionClass { length, wide }, variant))
+            .collect();
+        // Compiling takes longest, and can be done side by side.
+        let loaded: Vec<(AttentionClass, Variant, Result<GpuExecutor, String>)> = variants
+            .into_par_iter()
+            .map(|(class, variant)| (class, variant, heads.load(bench, class, variant)))
+            .collect();
+        let mut best: Option<(f64, AttentionClass)> = None;
+        for (class, variant, executor) in loaded {
+            if bench.is_over() {
                 return;
             }
-            let class = AttentionClass { length, wide };
-            // Compiling takes longest, and can be done side by side.
-            let loaded: Vec<(Variant, Result<GpuExecutor, String>)> = candidates(&target, heads.head_dim, length)
-                .into_par_iter()
-                .map(|variant| (variant, heads.load(bench, class, variant)))
-                .collect();
-            let mut best: Option<(f64, Variant)> = None;
-            for (variant, executor) in loaded {
-                if bench.left.is_zero() && best.is_some() {
-                    break;
+            let most = best.filter(|(_, of)| *of == class).map(|(most, _)| most);
+            let flops = executor.and_then(|executor| heads.flops(bench, &executor, class.length));
+            match &flops {
+                Ok(flops) if most.is_none_or(|most| *flops > most) => {
+                    best = Some((*flops, class));
+                    measurement.tuning.set_attention(class, variant);
                 }
-                let flops = executor.and_then(|executor| heads.flops(bench, &executor, length));
-                match &flops {
-                    Ok(flops) if best.is_none_or(|(most, _)| *flops > most) => best = Some((*flops, variant)),
-                    Ok(_) => {}
-                    Err(reason) => bench.warn(variant, reason),
-                }
-                measurement.attention.push(Measured { class, variant, flops });
+                Ok(_) => {}
+                Err(reason) => bench.warn(variant, reason),
             }
-            if let Some((_, variant)) = best {
-                measurement.tuning.set_attention(class, variant);
-            }
+            measurement.attention.push(Measured { class, variant, flops });
         }
     }
 }

@@ -35,14 +35,14 @@ pub(super) fn measure(bench: &mut Bench, measurement: &mut Measurement) {
         let mut packing = None;
         for rows in RowClass::ALL.into_iter().rev() {
             let class = Class { rows, wide };
-            if bench.left.is_zero() && packing.is_some() {
+            if bench.is_over() && packing.is_some() {
                 continue;
             }
             let candidates = candidates(&target, rows);
             let candidates = loaded.iter().filter(|(variant, _)| candidates.contains(variant));
             let mut best: Option<(f64, Variant)> = None;
             for (variant, executor) in candidates {
-                let spent = bench.left.is_zero() && best.is_some();
+                let spent = bench.is_over() && best.is_some();
                 if spent || packing.is_some_and(|packing| packing != variant.packing().name) {
                     continue;
                 }

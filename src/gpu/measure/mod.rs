@@ -55,23 +55,30 @@ pub fn measure(device: &Arc<GpuDevice>, dtype: Dtype, features: Features, budget
         return measurement;
     }
     let start = Instant::now();
-    let mut bench = Bench { device, dtype, features, left: budget };
+    // Products take most of a model's time.
+    let mut bench = Bench { device, dtype, features, limit: budget / 3 * 2, spent: Duration::ZERO };
     linear::measure(&mut bench, &mut measurement);
+    bench.limit = budget;
     attention::measure(&mut bench, &mut measurement);
-    let (name, all, run) = (device.description(), start.elapsed(), budget - bench.left);
-    log::info!("{name}: kernels chosen in {} ms, {} of them running", all.as_millis(), run.as_millis());
+    let [all, running] = [start.elapsed(), bench.spent].map(|time| time.as_millis());
+    log::info!("{}: kernels chosen in {all} ms, {running} of them running", device.description());
     measurement
 }
 
-/// What is measured on, and the time that is left for it.
+/// What is measured on, and how long it may and did run.
 struct Bench<'a> {
     device: &'a Arc<GpuDevice>,
     dtype: Dtype,
     features: Features,
-    left: Duration,
+    limit: Duration,
+    spent: Duration,
 }
 
 impl Bench<'_> {
+    fn is_over(&self) -> bool {
+        self.spent >= self.limit
+    }
+
     /// The program with one tuning.
     fn load(&self, program: &Arc<Program>, tuning: Tuning) -> Result<GpuExecutor, String> {
         let tuning = TuningChoice::Given(tuning);
@@ -89,7 +96,7 @@ impl Bench<'_> {
     ) -> Result<f64, String> {
         let start = Instant::now();
         let flops = fastest(executor, batch, is_step).map(|time| flop / time.as_secs_f64().max(1e-9));
-        self.left = self.left.saturating_sub(start.elapsed());
+        self.spent += start.elapsed();
         flops.map_err(|error| error.to_string())
     }
 

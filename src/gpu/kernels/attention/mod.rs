@@ -229,7 +229,7 @@ pub fn choose(program: &Program, target: &Target) -> Vec<(Range<u32>, Variant)> 
         let variant = tuned
             .filter(fits)
             .or(Some(default_variant(target, head_dim, length)).filter(fits))
-            .unwrap_or(if length == LengthClass::Long { Variant::SAFE } else { Variant::NARROW });
+            .unwrap_or(if length == LengthClass::Long || target.software { Variant::SAFE } else { Variant::NARROW });
         match chosen.last_mut() {
             // The keys of a whole head are as many as its class has at most.
             Some((range, last)) if *last == variant && !matches!(variant, Variant::Whole { .. }) => {
@@ -301,3 +301,6 @@ fn launch(op: &Attention, context: &Context, range: Range<u32>, variant: Variant
         grid: Grid { count: Count::QueryTiles, per_group: 1, columns: op.heads.div_ceil(heads) as u32 },
     })
 }
+
+#[cfg(test)]
+mod tests;
