@@ -3,6 +3,7 @@
 //! length, and with a window so is time.
 
 use super::disentangled::Disentangled;
+use super::instruction_set::dispatch;
 use super::matmul::{Panels, Strided, StridedMut, matmul, panel_width};
 use super::softmax::softmax;
 use super::weights::Weights;
@@ -68,7 +69,7 @@ impl<'a> Bias<'a> {
 
 /// `qkv` is `[tokens, (heads + 2 * kv_heads) * head_dim]`, `out` is `[tokens, heads * head_dim]`.
 pub fn attention(op: &Attention, qkv: &[f32], bias: &Bias<'_>, batch: &Batch, scratch: &mut Scratch, out: &mut [f32]) {
-    Attend { op, qkv, bias, batch, scratch, out }.dispatch();
+    dispatch(Attend { op, qkv, bias, batch, scratch, out });
 }
 
 struct Attend<'a> {

@@ -1,5 +1,6 @@
 //! Rows of tables, summed.
 
+use super::instruction_set::dispatch;
 use super::simd::update;
 use super::weights::Weights;
 use crate::batch::Batch;
@@ -16,7 +17,7 @@ pub fn embed(op: &Embed, batch: &Batch, weights: &Weights, cols: usize, out: &mu
             Index::Types => &batch.types,
         };
         let table = weights.rows(lookup.table);
-        Gather { table, index, offset: lookup.offset, cols, add: i > 0, out }.dispatch();
+        dispatch(Gather { table, index, offset: lookup.offset, cols, add: i > 0, out });
     }
 }
 

@@ -1,6 +1,7 @@
 //! Gated linear units: the activation of one half of the columns times the other half.
 
 use super::activation::{self, WithActivation};
+use super::instruction_set::dispatch;
 use super::simd::update;
 use crate::program::{Activation, Half};
 use rten_simd::ops::NumOps;
@@ -20,7 +21,7 @@ struct Glu<'a> {
 
 impl WithActivation for Glu<'_> {
     fn run<A: SimdUnaryOp<f32>>(self, activation: A) {
-        Gated { glu: self, activation }.dispatch();
+        dispatch(Gated { glu: self, activation });
     }
 }
 

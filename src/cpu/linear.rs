@@ -3,6 +3,7 @@
 
 use super::activation::{self, WithActivation};
 use super::gemm::{Aligned, Floats, LINE, Shared, VECTORS, block_rows, tile, tile_rows};
+use super::instruction_set::{dispatch, lanes};
 use super::simd::update;
 use super::team::Team;
 use crate::program::Activation;
@@ -12,29 +13,6 @@ use std::ops::Range;
 
 /// Panels that a thread takes at a time.
 const TASK_PANELS: usize = 2;
-
-/// The instruction set of the inner loops, for people.
-pub fn instruction_set() -> &'static str {
-    match lanes() {
-        16 => "AVX-512",
-        8 => "AVX2",
-        _ if cfg!(target_arch = "aarch64") => "NEON",
-        _ => "portable",
-    }
-}
-
-/// Numbers of a vector.
-fn lanes() -> usize {
-    struct Lanes;
-    impl SimdOp for Lanes {
-        type Output = usize;
-        #[inline(always)]
-        fn eval<I: Isa>(self, isa: I) -> usize {
-            isa.f32().len()
-        }
-    }
-    Lanes.dispatch()
-}
 
 /// A linear op's weight.
 pub struct Weight {
@@ -81,7 +59,7 @@ pub fn linear(
     assert!(bias.is_none_or(|bias| bias.len() == weight.cols) && out.len() == rows * weight.cols);
     let out = Shared::new(out);
     team.run(weight.cols.div_ceil(weight.panel), TASK_PANELS, &|panels: Range<usize>| {
-        Linear { x, weight, bias, activation, residual, out: &out, rows, panels }.dispatch();
+        dispatch(Linear { x, weight, bias, activation, residual, out: &out, rows, panels });
     });
 }
 
@@ -235,7 +213,7 @@ impl Strip<'_> {
 
 impl WithActivation for Strip<'_> {
     fn run<A: SimdUnaryOp<f32>>(self, activation: A) {
-        Finish { strip: self, activation }.dispatch();
+        dispatch(Finish { strip: self, activation });
     }
 }
 

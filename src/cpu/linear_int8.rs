@@ -1,25 +1,18 @@
 //! Linear ops in int8. Weights are i8 with a scale for each output channel, made once; activations become u8 with a scale and
 //! a zero point for each row, on the fly. Products are summed exactly in i32; everything else is f32.
 //!
-//! With VNNI (x86) the inner loop is [`gemm`](super::gemm)'s. Elsewhere rten-gemm computes the sums (NEON, AVX2).
+//! With VNNI (x86) the inner loop is our own: [`linear_vnni`](super::linear_vnni). Elsewhere rten-gemm computes the sums.
 
 use super::activation;
-use super::gemm::{Aligned, Shared, VECTORS, block_rows, tile, tile_rows};
-use super::linear::{Mask, Strip, load, store};
+use super::gemm::Shared;
+use super::linear::Strip;
+#[cfg(target_arch = "x86_64")]
+use super::linear_vnni::{Panels, Product, Vnni};
 use super::quantize::{BYTES, Rows};
 use super::team::Team;
-use super::vnni::Dot;
-#[cfg(target_arch = "x86_64")]
-use super::vnni::{Vnni256, Vnni512};
 use crate::program::Activation;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
-use rten_simd::Isa;
-use rten_simd::ops::{BitOps, NumOps, ToFloat};
 use rten_tensor::NdTensorView;
-use std::ops::Range;
-
-/// Panels that a thread takes at a time.
-const TASK_PANELS: usize = 2;
 
 /// Rows that rten-gemm multiplies before they are finished.
 const GEMM_ROWS: usize = 48;
@@ -29,12 +22,8 @@ type Gemm = GemmExecutor<u8, i8, i32>;
 /// What computes the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
-    /// AVX-512 with VNNI.
     #[cfg(target_arch = "x86_64")]
-    Vnni512,
-    /// AVX2 with AVX-VNNI.
-    #[cfg(target_arch = "x86_64")]
-    Vnni256,
+    Vnni(Vnni),
     /// rten-gemm's choice.
     Gemm,
 }
@@ -43,13 +32,8 @@ impl Kernel {
     /// The fastest that this CPU has.
     pub fn best() -> Kernel {
         #[cfg(target_arch = "x86_64")]
-        {
-            if Vnni512::new().is_some() {
-                return Kernel::Vnni512;
-            }
-            if Vnni256::new().is_some() {
-                return Kernel::Vnni256;
-            }
+        if let Some(vnni) = Vnni::best() {
+            return Kernel::Vnni(vnni);
         }
         Kernel::Gemm
     }
@@ -58,7 +42,7 @@ impl Kernel {
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Vnni512 | Kernel::Vnni256 => "VNNI",
+            Kernel::Vnni(_) => "VNNI",
             Kernel::Gemm => match Gemm::new().kernel_name() {
                 name if name.contains("i8mm") => "I8MM",
                 name if name.contains("dot") => "dot product",
@@ -67,13 +51,11 @@ impl Kernel {
         }
     }
 
-    /// Columns of a panel.
+    /// Columns that are packed side by side.
     fn panel(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Vnni512 => 16 * VECTORS,
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Vnni256 => 8 * VECTORS,
+            Kernel::Vnni(vnni) => vnni.panel(),
             Kernel::Gemm => 1,
         }
     }
@@ -89,27 +71,31 @@ impl Kernel {
 
 /// A linear op's weight.
 pub struct Weight {
-    kernel: Kernel,
     packed: Packed,
-    /// `[cols]`, 0 up to the last panel's end
-    scales: Vec<f32>,
-    /// `[cols]`: of each channel's weights; 0 up to the last panel's end
-    sums: Vec<i32>,
-    inner: usize,
-    cols: usize,
+    channels: Channels,
 }
 
 enum Packed {
-    /// `[panels, units, panel, BYTES]`
-    Panels(Aligned<i8>),
+    #[cfg(target_arch = "x86_64")]
+    Panels(Panels),
     Gemm(PackedBMatrix<i8>),
+}
+
+/// What is known of a weight's output channels.
+pub struct Channels {
+    /// `[cols]`, 0 up to the last panel's end
+    pub scales: Vec<f32>,
+    /// `[cols]`: of each channel's weights; 0 up to the last panel's end
+    pub sums: Vec<i32>,
+    pub inner: usize,
+    pub cols: usize,
 }
 
 impl Weight {
     /// Quantises and packs `[cols, inner]`.
     pub fn pack(values: &[f32], cols: usize, inner: usize, kernel: Kernel) -> Weight {
-        let (panel, limit) = (kernel.panel(), kernel.limit());
-        let padded = cols.next_multiple_of(panel);
+        let limit = kernel.limit();
+        let padded = cols.next_multiple_of(kernel.panel());
         let (mut scales, mut sums) = (vec![0.0; padded], vec![0; padded]);
         let mut quantized = vec![0i8; cols * inner];
         for (c, (values, to)) in values.chunks_exact(inner).zip(quantized.chunks_exact_mut(inner)).enumerate() {
@@ -124,25 +110,14 @@ impl Weight {
             }
         }
         let packed = match kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Vnni(vnni) => Packed::Panels(Panels::pack(&quantized, cols, inner, vnni)),
             Kernel::Gemm => {
                 let transposed = NdTensorView::from_data([cols, inner], &quantized[..]).transposed();
                 Packed::Gemm(Gemm::new().prepack_b(transposed))
             }
-            #[cfg(target_arch = "x86_64")]
-            _ => {
-                let units = inner.div_ceil(BYTES);
-                let mut panels = Aligned::zeros(padded * units * BYTES);
-                for (c, values) in quantized.chunks_exact(inner).enumerate() {
-                    let first = c / panel * panel * units * BYTES + c % panel * BYTES;
-                    for (unit, values) in values.chunks(BYTES).enumerate() {
-                        let at = first + unit * panel * BYTES;
-                        panels.as_mut_slice()[at..at + values.len()].copy_from_slice(values);
-                    }
-                }
-                Packed::Panels(panels)
-            }
         };
-        Weight { kernel, packed, scales, sums, inner, cols }
+        Weight { packed, channels: Channels { scales, sums, inner, cols } }
     }
 }
 
@@ -166,131 +141,25 @@ pub fn linear_int8(
     scratch: &mut Scratch,
     out: &mut [f32],
 ) {
-    let rows = out.len() / weight.cols;
-    assert!(x.len() >= rows * weight.inner && residual.is_none_or(|residual| residual.len() == out.len()));
-    assert!(bias.is_none_or(|bias| bias.len() == weight.cols) && out.len() == rows * weight.cols);
-    scratch.rows.quantize(&x[..rows * weight.inner], rows, weight.inner);
-    match &weight.packed {
-        Packed::Gemm(packed) => by_gemm(weight, packed, bias, activation, residual, scratch, out),
+    let Weight { packed, channels } = weight;
+    let (rows, cols) = (out.len() / channels.cols, channels.cols);
+    assert!(x.len() >= rows * channels.inner && residual.is_none_or(|residual| residual.len() == out.len()));
+    assert!(bias.is_none_or(|bias| bias.len() == cols) && out.len() == rows * cols);
+    scratch.rows.quantize(&x[..rows * channels.inner], rows, channels.inner);
+    match packed {
+        Packed::Gemm(packed) => by_gemm(channels, packed, bias, activation, residual, scratch, out),
         #[cfg(target_arch = "x86_64")]
         Packed::Panels(panels) => {
-            let out = Shared::new(out);
-            let rows = &scratch.rows;
-            team.run(weight.scales.len() / weight.kernel.panel(), TASK_PANELS, &|range| {
-                Linear { rows, weight, panels: panels.as_slice(), range, bias, activation, residual, out: &out }.run();
-            });
+            Product { rows: &scratch.rows, channels, panels, bias, activation, residual }.run(team, out);
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        Packed::Panels(_) => unreachable!("no kernel here reads panels"),
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = team;
+    let _ = team; // rten-gemm has a pool of its own
 }
 
-/// Some panels of a product.
-struct Linear<'a> {
-    rows: &'a Rows,
-    weight: &'a Weight,
-    panels: &'a [i8],
-    range: Range<usize>,
-    bias: Option<&'a [f32]>,
-    activation: Activation,
-    residual: Option<&'a [f32]>,
-    out: &'a Shared<'a>,
-}
-
-impl Linear<'_> {
-    #[cfg(target_arch = "x86_64")]
-    fn run(self) {
-        #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,f16c,avx512vnni")]
-        fn run_512(linear: Linear<'_>, dot: Vnni512) {
-            linear.eval(dot);
-        }
-        #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-        fn run_256(linear: Linear<'_>, dot: Vnni256) {
-            linear.eval(dot);
-        }
-        // SAFETY: a dot product exists only if the CPU has these features.
-        match self.weight.kernel {
-            Kernel::Vnni512 => unsafe { run_512(self, Vnni512::new().expect("the weight was packed for it")) },
-            Kernel::Vnni256 => unsafe { run_256(self, Vnni256::new().expect("the weight was packed for it")) },
-            Kernel::Gemm => unreachable!("it has no panels"),
-        }
-    }
-
-    #[inline(always)]
-    fn eval<D: Dot>(self, dot: D) {
-        let Linear { rows, weight, panels, range, bias, activation, residual, out } = self;
-        let isa = dot.isa();
-        let (ops, integers, cols) = (isa.f32(), isa.i32(), weight.cols);
-        let (lanes, panel) = (ops.len(), VECTORS * ops.len());
-        let units = weight.inner.div_ceil(BYTES);
-        let early = residual.filter(|_| activation == Activation::Identity);
-        let (block, all) = (block_rows(units), rows.scales.len());
-        for first in (0..all).step_by(block) {
-            let count = block.min(all - first);
-            for p in range.clone() {
-                let col = p * panel;
-                let width = panel.min(cols - col);
-                let masks: [Mask<D::Isa>; VECTORS] =
-                    [width.min(lanes), width.saturating_sub(lanes)].map(|used| ops.first_n_mask(used));
-                let whole = width == panel;
-                let sums = integers.load_many::<VECTORS>(&weight.sums[col..col + panel]);
-                let scales = ops.load_many::<VECTORS>(&weight.scales[col..col + panel]);
-                let bias = match bias {
-                    // SAFETY: a bias is `cols` long, of which `width` remain.
-                    Some(bias) => unsafe { load(isa, bias[col..].as_ptr(), whole, masks) },
-                    None => [ops.zero(); VECTORS],
-                };
-                for row in (first..first + count).step_by(tile_rows(dot)) {
-                    let count = tile_rows(dot).min(first + count - row);
-                    let strip = Strip { out, residual, first: row * cols + col, rows: count, width, stride: cols };
-                    strip.prefetch(isa);
-                    // SAFETY: the rows are `count` from `row` and the columns `width` from `col`, and `linear_int8` has
-                    // checked the lengths. No other thread has these columns.
-                    unsafe {
-                        tile(
-                            dot,
-                            rows.units[row * units..].as_ptr(),
-                            units,
-                            count,
-                            panels[p * panel * units * BYTES..].as_ptr().cast(),
-                            units,
-                            #[inline(always)]
-                            |r| {
-                                let zero = integers.splat(-i32::from(rows.zeros[row + r]));
-                                [integers.mul(zero, sums[0]), integers.mul(zero, sums[1])]
-                            },
-                            #[inline(always)]
-                            |r, sums| {
-                                let at = strip.first + r * cols;
-                                let scale = ops.splat(rows.scales[row + r]);
-                                let [a, b] = sums.map(
-                                    #[inline(always)]
-                                    |sum| ops.mul(integers.to_float(sum), scale),
-                                );
-                                let mut values =
-                                    [ops.mul_add(a, scales[0], bias[0]), ops.mul_add(b, scales[1], bias[1])];
-                                if let Some(residual) = early {
-                                    let residual = load(isa, residual.as_ptr().add(at), whole, masks);
-                                    values = [ops.add(values[0], residual[0]), ops.add(values[1], residual[1])];
-                                }
-                                store(isa, values, out.pointer(at), whole, masks);
-                            },
-                        );
-                    }
-                    if activation != Activation::Identity {
-                        activation::with(activation, strip);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The same on rten-gemm's sums.
+/// On rten-gemm's sums.
 fn by_gemm(
-    weight: &Weight,
+    channels: &Channels,
     packed: &PackedBMatrix<i8>,
     bias: Option<&[f32]>,
     activation: Activation,
@@ -298,7 +167,7 @@ fn by_gemm(
     scratch: &mut Scratch,
     out: &mut [f32],
 ) {
-    let (gemm, cols, units) = (Gemm::new(), weight.cols, weight.inner.div_ceil(BYTES));
+    let (gemm, cols, units) = (Gemm::new(), channels.cols, channels.inner.div_ceil(BYTES));
     let Scratch { rows: Rows { units: bytes, scales, zeros }, sums } = scratch;
     // SAFETY: a unit is four bytes.
     let bytes: &[u8] = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() * BYTES) };
@@ -307,7 +176,7 @@ fn by_gemm(
         let (first, rows) = (i * GEMM_ROWS, out.len() / cols);
         let x = &bytes[first * units * BYTES..(first + rows) * units * BYTES];
         let x = NdTensorView::from_data([rows, units * BYTES], x);
-        let x = x.slice((.., ..weight.inner));
+        let x = x.slice((.., ..channels.inner));
         let sums = &mut sums[..rows * cols];
         // Without its zero points: rten-gemm 0.27 takes those of the first tile for every full tile of rows.
         gemm.gemm(sums, GemmInputA::Unpacked(x), GemmInputB::Packed(packed), GemmOptions::default())
@@ -315,8 +184,8 @@ fn by_gemm(
         for (r, (out, sums)) in out.chunks_exact_mut(cols).zip(sums.chunks_exact(cols)).enumerate() {
             let (scale, zero) = (scales[first + r], i32::from(zeros[first + r]));
             for (c, (out, &sum)) in out.iter_mut().zip(sums).enumerate() {
-                let sum = sum - zero * weight.sums[c];
-                *out = sum as f32 * scale * weight.scales[c] + bias.map_or(0.0, |bias| bias[c]);
+                let sum = sum - zero * channels.sums[c];
+                *out = sum as f32 * scale * channels.scales[c] + bias.map_or(0.0, |bias| bias[c]);
             }
         }
         let residual = residual.map(|residual| &residual[first * cols..(first + rows) * cols]);
@@ -331,14 +200,16 @@ fn by_gemm(
 mod tests {
     use super::*;
     use crate::cpu::tests::{assert_close, numbers};
+    #[cfg(target_arch = "x86_64")]
+    use crate::cpu::vnni::{Vnni256, Vnni512};
 
     fn kernels() -> Vec<Kernel> {
         #[allow(unused_mut)]
         let mut kernels = vec![Kernel::Gemm];
         #[cfg(target_arch = "x86_64")]
         {
-            kernels.extend(Vnni512::new().map(|_| Kernel::Vnni512));
-            kernels.extend(Vnni256::new().map(|_| Kernel::Vnni256));
+            kernels.extend(Vnni512::new().map(|_| Kernel::Vnni(Vnni::Bits512)));
+            kernels.extend(Vnni256::new().map(|_| Kernel::Vnni(Vnni::Bits256)));
         }
         kernels
     }

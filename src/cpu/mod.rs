@@ -13,9 +13,12 @@ mod experts;
 mod gemm;
 mod glu;
 mod head_norm;
+mod instruction_set;
 mod interpreter;
 mod linear;
 mod linear_int8;
+#[cfg(target_arch = "x86_64")]
+mod linear_vnni;
 mod matmul;
 mod norm;
 mod normalize;
@@ -26,6 +29,7 @@ mod simd;
 mod softmax;
 mod sum;
 mod team;
+#[cfg(target_arch = "x86_64")]
 mod vnni;
 mod weights;
 mod worker;
@@ -36,6 +40,8 @@ use crate::executor::{Ceilings, Dtype, Executor, Pending};
 use crate::matrix::Matrix;
 use crate::program::{Activation, Output, Program, WeightSource};
 use futures::channel::oneshot;
+use instruction_set::InstructionSet;
+use rten_simd::{Isa, SimdOp, SimdUnaryOp};
 use std::sync::Arc;
 use std::time::Duration;
 use weights::Weights;
@@ -68,13 +74,14 @@ impl CpuExecutor {
     /// Reads and packs the weights, one tensor a thread at a time, and starts the threads.
     ///
     /// # Errors
-    /// Whatever `weights` fails with; [`Error::Device`] for a dtype that the CPU does not compute in, and if no thread can be
-    /// started.
+    /// Whatever `weights` fails with; [`Error::Device`] for a dtype that the CPU does not compute in, for instructions that
+    /// it has not (`LEXEL_INSTRUCTIONS`), and if no thread can be started.
     pub fn load(program: Arc<Program>, weights: &dyn WeightSource, options: &CpuOptions) -> Result<CpuExecutor> {
         let threads = match options.threads {
             Some(threads) => threads.max(1),
             None => std::thread::available_parallelism().map_or(1, |threads| threads.get()),
         };
+        InstructionSet::check()?;
         if options.dtype == Dtype::F16 {
             return Err(Error::Device(
                 "the CPU computes in f32 and int8, and f16 was asked for: leave the dtype, or choose a GPU".into(),
@@ -137,7 +144,7 @@ impl Executor for CpuExecutor {
     fn describe(&self) -> String {
         let threads = self.workers.threads();
         let plural = if threads == 1 { "" } else { "s" };
-        let instructions = linear::instruction_set();
+        let instructions = InstructionSet::current().name();
         match self.dtype {
             Dtype::Int8 => {
                 let kernel = linear_int8::Kernel::best().name();
@@ -152,8 +159,25 @@ impl Executor for CpuExecutor {
 pub fn activate(activation: Activation, values: &mut [f32]) {
     struct OnValues<'a>(&'a mut [f32]);
     impl activation::WithActivation for OnValues<'_> {
-        fn run<A: rten_simd::SimdUnaryOp<f32>>(self, activation: A) {
-            activation.map_mut(self.0);
+        fn run<A: SimdUnaryOp<f32>>(self, activation: A) {
+            instruction_set::dispatch(Values { values: self.0, activation });
+        }
+    }
+    struct Values<'a, A> {
+        values: &'a mut [f32],
+        activation: A,
+    }
+    impl<A: SimdUnaryOp<f32>> SimdOp for Values<'_, A> {
+        type Output = ();
+        #[inline(always)]
+        fn eval<I: Isa>(self, isa: I) {
+            simd::update(
+                isa,
+                self.values,
+                [],
+                #[inline(always)]
+                |x, []| self.activation.eval(isa, x),
+            );
         }
     }
     activation::with(activation, OnValues(values));

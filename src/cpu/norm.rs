@@ -1,5 +1,6 @@
 //! Normalisation of each row.
 
+use super::instruction_set::dispatch;
 use super::simd::update;
 use crate::program::NormKind;
 use rten_simd::ops::{BitOps, NumOps};
@@ -9,7 +10,7 @@ use rten_vecmath::{Sum, SumSquareSub};
 /// `out = normalised(x) * weight + bias` for each row. `x` and `out` are `[rows, cols]`, `weight` and `bias` are `[cols]`. The
 /// mean first and then the variance: one pass would cancel where the mean is large.
 pub fn norm(kind: NormKind, x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
-    Norm { kind, x, weight, bias, eps, out }.dispatch();
+    dispatch(Norm { kind, x, weight, bias, eps, out });
 }
 
 struct Norm<'a> {

@@ -1,5 +1,6 @@
 //! Each row divided by its L2 norm.
 
+use super::instruction_set::dispatch;
 use super::simd::update;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
@@ -7,7 +8,7 @@ use rten_vecmath::SumSquare;
 
 /// `out = x / max(|x|, 1e-12)` for each row; both are `[rows, cols]`.
 pub fn normalize(x: &[f32], cols: usize, out: &mut [f32]) {
-    Normalize { x, cols, out }.dispatch();
+    dispatch(Normalize { x, cols, out });
 }
 
 struct Normalize<'a> {

@@ -1,5 +1,6 @@
 //! One row for each sequence from the rows of its tokens.
 
+use super::instruction_set::dispatch;
 use super::simd::update;
 use crate::batch::Batch;
 use crate::program::PoolMode;
@@ -8,7 +9,7 @@ use rten_simd::{Isa, SimdOp};
 
 /// `x` is `[tokens, cols]`, `out` is `[sequences, modes * cols]`.
 pub fn pool(modes: &[PoolMode], x: &[f32], cols: usize, batch: &Batch, out: &mut [f32]) {
-    Pool { modes, x, cols, batch, out }.dispatch();
+    dispatch(Pool { modes, x, cols, batch, out });
 }
 
 struct Pool<'a> {

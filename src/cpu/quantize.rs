@@ -1,6 +1,7 @@
 //! Activations in u8: each row with a scale and a zero point of its own.
 
 use super::gemm::Unit;
+use super::instruction_set::dispatch;
 use super::simd::fold;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
@@ -28,7 +29,7 @@ impl Rows {
         self.units.resize(rows * units, 0);
         self.scales.resize(rows, 0.0);
         self.zeros.resize(rows, 0);
-        QuantizeRows { x, inner, units: &mut self.units, scales: &mut self.scales, zeros: &mut self.zeros }.dispatch();
+        dispatch(QuantizeRows { x, inner, units: &mut self.units, scales: &mut self.scales, zeros: &mut self.zeros });
     }
 }
 

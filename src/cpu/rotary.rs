@@ -1,5 +1,6 @@
 //! Rotary positions: each head of q and k turned by its token's position.
 
+use super::instruction_set::dispatch;
 use super::simd::update;
 use crate::batch::Batch;
 use crate::program::Rotary;
@@ -8,7 +9,7 @@ use rten_simd::{Isa, SimdOp};
 
 /// `qkv` and `out` are `[tokens, cols]`; `table` is `[positions, head_dim]`: cosines, then sines.
 pub fn rotary(op: &Rotary, qkv: &[f32], cols: usize, table: &[f32], batch: &Batch, out: &mut [f32]) {
-    Turn { op, qkv, cols, table, batch, out }.dispatch();
+    dispatch(Turn { op, qkv, cols, table, batch, out });
 }
 
 struct Turn<'a> {

@@ -51,7 +51,8 @@ fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
     const POLYNOMIAL: [f32; 7] =
         [1.378_059_4e-3, 8.373_124_5e-3, 4.166_953_6e-2, 1.666_647_2e-1, 4.999_998_5e-1, 1.0, 1.0];
     let (ops, integers) = (isa.f32(), isa.i32());
-    let x = ops.max(ops.splat(-87.0), x);
+    let lowest = ops.splat(-87.0);
+    let x = ops.select(lowest, x, ops.lt(x, lowest)); // a NaN stays one, which not every `max` promises
     let round = ops.splat(ROUND);
     let k = ops.sub(ops.mul_add(x, ops.splat(std::f32::consts::LOG2_E), round), round);
     let r = ops.mul_add(k, ops.splat(LN_2[1]), ops.mul_add(k, ops.splat(LN_2[0]), x));
@@ -66,6 +67,7 @@ fn exp<I: Isa>(isa: I, x: I::F32) -> I::F32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::instruction_set::dispatch;
     use crate::cpu::tests::{assert_close, numbers};
     use rten_simd::SimdOp;
 
@@ -89,7 +91,7 @@ mod tests {
                 let exps: Vec<f64> = scores.iter().map(|x| f64::from(x - max).exp()).collect();
                 let sum: f64 = exps.iter().sum();
                 let expected: Vec<f64> = exps.iter().map(|x| x / sum).collect();
-                Row(&mut scores).dispatch();
+                dispatch(Row(&mut scores));
                 assert_close(&scores, &expected, 3e-7, &format!("{len} numbers up to {factor}"));
             }
         }
@@ -100,7 +102,7 @@ mod tests {
         for at in [0, 16, 20] {
             let mut scores = [1.0; 21];
             scores[at] = f32::NAN;
-            Row(&mut scores).dispatch();
+            dispatch(Row(&mut scores));
             assert!(scores.iter().all(|x| x.is_nan()), "{scores:?}");
         }
     }

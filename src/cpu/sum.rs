@@ -1,17 +1,18 @@
 //! Sums of values.
 
+use super::instruction_set::dispatch;
 use super::simd::update;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 /// `out = x * x_factor + other * factor`, all of one shape.
 pub fn sum(x: &[f32], x_factor: f32, other: &[f32], factor: f32, out: &mut [f32]) {
-    Sum { x, x_factor, other, factor, out }.dispatch();
+    dispatch(Sum { x, x_factor, other, factor, out });
 }
 
 /// `out += other`.
 pub fn add(other: &[f32], out: &mut [f32]) {
-    Add { other, out }.dispatch();
+    dispatch(Add { other, out });
 }
 
 struct Sum<'a> {

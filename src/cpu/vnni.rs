@@ -1,10 +1,7 @@
 //! The dot product of bytes in x86's VNNI instructions.
 
-use super::gemm::Product;
-#[cfg(target_arch = "x86_64")]
-use super::gemm::Unit;
+use super::gemm::{Product, Unit};
 use rten_simd::Isa;
-#[cfg(target_arch = "x86_64")]
 use rten_simd::ops::BitOps;
 
 /// Four u8 by four i8, summed in i32.
@@ -16,7 +13,6 @@ pub trait Dot: Product<Sum = <Self::Isa as Isa>::I32> {
     fn isa(self) -> Self::Isa;
 }
 
-#[cfg(target_arch = "x86_64")]
 macro_rules! vnni {
     ($name:ident, $isa:ty, $feature:tt, $dot:ident) => {
         /// Its instruction for the dot product.
@@ -73,7 +69,5 @@ macro_rules! vnni {
     };
 }
 
-#[cfg(target_arch = "x86_64")]
 vnni!(Vnni512, rten_simd::isa::Avx512Isa, "avx512vnni", _mm512_dpbusd_epi32);
-#[cfg(target_arch = "x86_64")]
 vnni!(Vnni256, rten_simd::isa::Avx2Isa, "avxvnni", _mm256_dpbusd_avx_epi32);

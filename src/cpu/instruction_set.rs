@@ -1,0 +1,135 @@
+//! Which of this CPU's vector instructions the ops use: the widest, or those that `LEXEL_INSTRUCTIONS` names, so that the
+//! paths of lesser CPUs can be tested and measured on a better one.
+
+use crate::error::{Error, Result};
+use rten_simd::isa::GenericIsa;
+#[cfg(target_arch = "x86_64")]
+use rten_simd::isa::{Avx2Isa, Avx512Isa};
+use rten_simd::ops::BitOps;
+use rten_simd::{Isa, SimdOp};
+use std::sync::OnceLock;
+
+/// The environment variable.
+const VARIABLE: &str = "LEXEL_INSTRUCTIONS";
+
+/// Vector instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstructionSet {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// Whatever the compiler makes of four numbers at a time.
+    Portable,
+}
+
+impl InstructionSet {
+    /// Those that the ops use. What the variable asks for and the CPU lacks is not used: [`InstructionSet::check`] says so.
+    pub fn current() -> InstructionSet {
+        static CURRENT: OnceLock<InstructionSet> = OnceLock::new();
+        *CURRENT.get_or_init(|| asked_for().ok().flatten().unwrap_or_else(InstructionSet::widest))
+    }
+
+    /// # Errors
+    /// [`Error::Device`] if the variable names what this CPU has not.
+    pub fn check() -> Result<()> {
+        asked_for().map(|_| ())
+    }
+
+    /// For people, and in the variable.
+    pub fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => "AVX2",
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon => "NEON",
+            InstructionSet::Portable => "portable",
+        }
+    }
+
+    fn widest() -> InstructionSet {
+        InstructionSet::available()[0]
+    }
+
+    /// Those of this CPU, the widest first.
+    fn available() -> Vec<InstructionSet> {
+        let sets = [
+            #[cfg(target_arch = "x86_64")]
+            Avx512Isa::new().map(|_| InstructionSet::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            Avx2Isa::new().map(|_| InstructionSet::Avx2),
+            #[cfg(target_arch = "aarch64")]
+            Some(InstructionSet::Neon),
+            Some(InstructionSet::Portable),
+        ];
+        sets.into_iter().flatten().collect()
+    }
+}
+
+/// What the variable says.
+fn asked_for() -> Result<Option<InstructionSet>> {
+    std::env::var(VARIABLE).ok().map(|name| parse(&name)).transpose()
+}
+
+fn parse(name: &str) -> Result<InstructionSet> {
+    let available = InstructionSet::available();
+    available.iter().copied().find(|set| set.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
+        let names: Vec<_> = available.iter().map(|set| set.name()).collect();
+        Error::Device(format!("{VARIABLE}={name}: this CPU has {}", names.join(", ")))
+    })
+}
+
+/// Numbers of a vector.
+pub fn lanes() -> usize {
+    struct Lanes;
+    impl SimdOp for Lanes {
+        type Output = usize;
+        #[inline(always)]
+        fn eval<I: Isa>(self, isa: I) -> usize {
+            isa.f32().len()
+        }
+    }
+    dispatch(Lanes)
+}
+
+/// Evaluates an op with the current instructions. Every op goes through here, not through its own `dispatch`.
+pub fn dispatch<O: SimdOp>(op: O) -> O::Output {
+    match InstructionSet::current() {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => {
+            // The features that `Avx2Isa::new` tests for.
+            #[target_feature(enable = "avx2,avx,fma,f16c")]
+            fn with_avx2<O: SimdOp>(isa: Avx2Isa, op: O) -> O::Output {
+                op.eval(isa)
+            }
+            let isa = Avx2Isa::new().expect("AVX2 is current only if the CPU has it");
+            // SAFETY: the CPU has these features.
+            unsafe { with_avx2(isa, op) }
+        }
+        InstructionSet::Portable => op.eval(GenericIsa::new()),
+        // The widest, which is rten-simd's own choice.
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => op.dispatch(),
+        #[cfg(target_arch = "aarch64")]
+        InstructionSet::Neon => op.dispatch(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_the_cpu_has_not_is_an_error_that_lists_those_it_has() {
+        assert_eq!(parse("PORTABLE").unwrap(), InstructionSet::Portable);
+        for set in InstructionSet::available() {
+            assert_eq!(parse(set.name()).unwrap(), set);
+        }
+        let error = parse("mmx").unwrap_err().to_string();
+        assert!(error.contains("LEXEL_INSTRUCTIONS=mmx") && error.contains("portable"), "{error}");
+    }
+}
