@@ -7,7 +7,7 @@ use crate::config::{self, EncodeConfig, ModelConfig};
 use crate::failure::Failure;
 use crate::{messages, process};
 use lexel::SentenceTransformer;
-use lexel::executor::{Executor, ExecutorOptions};
+use lexel::executor::Executor;
 use lexel::models::Preset;
 use lexel::program::{Output, RandomWeights};
 use lexel::scheduler::{Scheduler, Sequence};
@@ -114,28 +114,27 @@ fn bench_model(args: &BenchCommand, json: bool) -> Result<(), Failure> {
 fn bench_preset(name: &str, args: &BenchCommand, json: bool) -> Result<(), Failure> {
     let preset = Preset::named(name)?;
     let lengths = Lengths::parse(&args.lengths)?;
-    let (device, dtype) = config::device(&args.on.device)?;
+    let (device, options) = config::device(&args.on.device)?;
     let longest = args.on.max_seq_length.unwrap_or(preset.max_seq_length).min(preset.max_seq_length);
     let count = args.texts.unwrap_or((PRESET_TOKENS / lengths.mean().min(longest)).max(1));
     let sequences = lengths.sequences(count, longest, preset.vocabulary());
     let single = Lengths::Exactly(SINGLE_TOKENS).sequences(1, longest, preset.vocabulary());
     let begun = Instant::now();
     let program = Arc::new(preset.program(longest));
-    let executor =
-        device.load(program.clone(), &RandomWeights { seed: 1 }, &ExecutorOptions { dtype, interactive: false })?;
+    let executor = device.load(program.clone(), &RandomWeights { seed: 1 }, &options)?;
     let load_s = begun.elapsed().as_secs_f64();
     messages::note(&format!("device: {}", executor.describe()));
     let executor: &dyn Executor = &*executor;
     if args.profile {
         let batch = profile::batch(executor, &program, &sequences);
-        return messages::stdout(&profile::run(executor, &program, &batch, dtype, json)?);
+        return messages::stdout(&profile::run(executor, &program, &batch, options.dtype, json)?);
     }
     let (output, padding, batch_tokens) = (Output::Sentences, program.padding, args.on.device.batch_tokens);
     let scheduler = Scheduler { executor, output, padding, batch_tokens };
     let job = Job {
         what: vec![("preset", name.to_string()), ("lengths", args.lengths.clone())],
         device: executor.describe(),
-        dtype: dtype.name(),
+        dtype: options.dtype.name(),
         load_s,
         texts: count,
         unique_texts: count,

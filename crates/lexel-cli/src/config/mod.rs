@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::messages;
 use crate::model::Model;
 use lexel::checkpoint::SourceOptions;
+use lexel::executor::ExecutorOptions;
 use lexel::{Activation, Device, Dtype, EncodeOptions, Matrix, OnProgress, PredictOptions, SentenceTransformer};
 
 /// A model, where it comes from and what it runs on.
@@ -17,7 +18,7 @@ pub struct ModelConfig {
     source: SourceOptions,
     max_seq_length: Option<usize>,
     device: Device,
-    dtype: Dtype,
+    options: ExecutorOptions,
 }
 
 /// What the texts are: decides the prompt where none is given.
@@ -43,20 +44,23 @@ pub struct EncodeConfig {
 impl ModelConfig {
     /// The configuration behind the arguments.
     pub fn resolve(id: String, args: &ModelArgs) -> Result<ModelConfig, Failure> {
-        let (device, dtype) = device(&args.device)?;
-        Ok(ModelConfig { id, source: source(&args.source), max_seq_length: args.max_seq_length, device, dtype })
+        let (device, options) = device(&args.device)?;
+        Ok(ModelConfig { id, source: source(&args.source), max_seq_length: args.max_seq_length, device, options })
     }
 
     /// The dtype that is computed in.
     pub fn dtype(&self) -> Dtype {
-        self.dtype
+        self.options.dtype
     }
 
     /// Loads the model, with a bar while files are downloaded, and says what it runs on.
     pub fn load<M: Model>(&self) -> Result<M, Failure> {
         let bar = messages::DownloadBar::default();
-        let mut loader =
-            M::builder(&self.id).device(self.device.clone()).dtype(self.dtype).download_progress(bar.callback());
+        let mut loader = M::builder(&self.id)
+            .device(self.device.clone())
+            .dtype(self.options.dtype)
+            .interactive(self.options.interactive)
+            .download_progress(bar.callback());
         if let Some(revision) = &self.source.revision {
             loader = loader.revision(revision);
         }
@@ -87,9 +91,10 @@ pub fn source(args: &SourceArgs) -> SourceOptions {
     }
 }
 
-/// The device and what it computes in.
-pub fn device(args: &DeviceArgs) -> Result<(Device, Dtype), Failure> {
-    Ok((args.device.parse()?, args.dtype.parse()?))
+/// The device and how it computes.
+pub fn device(args: &DeviceArgs) -> Result<(Device, ExecutorOptions), Failure> {
+    let options = ExecutorOptions { dtype: args.dtype.parse()?, interactive: args.interactive };
+    Ok((args.device.parse()?, options))
 }
 
 impl EncodeConfig {
@@ -138,5 +143,24 @@ pub fn score(args: &ScoreArgs, softmax: bool, batch_tokens: Option<usize>) -> Pr
         softmax,
         batch_tokens,
         ..PredictOptions::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+
+    #[test]
+    fn interactive_and_dtype_reach_the_executor() {
+        let parse = |more: &[&str]| {
+            let bench = ["lexel", "bench", "--preset", "bge-small", "--device", "cpu"];
+            let Command::Bench(command) = Cli::parse_from(bench.iter().chain(more)).command else { unreachable!() };
+            ModelConfig::resolve("bge-small".into(), &command.on).unwrap().options
+        };
+        assert_eq!(parse(&[]), ExecutorOptions::default());
+        let expected = ExecutorOptions { dtype: Dtype::F16, interactive: true };
+        assert_eq!(parse(&["--interactive", "--dtype", "f16"]), expected);
     }
 }

@@ -12,6 +12,9 @@ fn help_names_every_subcommand_and_every_status() {
     for name in names {
         assert!(succeed(&[name, "--help"]).text().contains("Usage: lexel"));
     }
+    for name in ["encode", "predict", "rank", "similarity", "bench"] {
+        assert!(succeed(&[name, "--help"]).text().contains("--interactive"), "{name}");
+    }
     assert!(succeed(&["encode", "--help"]).text().contains("an existing file of that name is replaced"));
     assert!(succeed(&["--version"]).text().starts_with("lexel "));
 }
