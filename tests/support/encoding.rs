@@ -1,7 +1,10 @@
 //! Golden cases of embeddings, run on a device.
 
 use super::golden::Golden;
-use lexel::{Device, Dtype, EncodeOptions, Matrix, Precision, QuantizedData, SentenceTransformer, quantize_embeddings};
+use lexel::{
+    Device, Dtype, EncodeOptions, Matrix, Precision, QuantizedData, SentenceTransformer, SimilarityFunction,
+    quantize_embeddings,
+};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,6 +12,9 @@ use std::sync::Mutex;
 /// f32 against f32, absolute for normalised embeddings and relative to the largest component for others (design goal for
 /// small models).
 pub const F32: f32 = 1e-5;
+
+/// The least cosine of an embedding in f16 to the reference's (design goal).
+pub const F16_COSINE: f32 = 0.9999;
 
 /// Codes of a byte are the floor of a float, so the last bit of the float decides some of them.
 const CODE_STEP: i32 = 1;
@@ -67,43 +73,72 @@ pub fn assert_close(name: &str, found: &Matrix, expected: &Matrix, tolerance: f3
 /// Runs one case of the section `encode`; answers with the worst difference.
 pub fn check_encode(golden: &Golden, case: &Value, device: &Device) -> f32 {
     let name = case["name"].as_str().unwrap();
-    let model = model(golden, case["model"].as_str().unwrap(), device, Dtype::F32);
+    let found = encode(golden, case, device, Dtype::F32);
+    if let Some(precision) = precision(case) {
+        let found = quantize_embeddings(&found, precision, None).unwrap();
+        let (_, expected) = golden.tensor(&case["expected"]);
+        assert_codes(name, precision, &found.data, &expected);
+        return 0.0;
+    }
+    if found.rows == 0 {
+        return 0.0; // the reference forgets the dimension and gives shape [0]
+    }
+    assert_close(name, &found, &expected(golden, case), F32)
+}
+
+/// The same in f16, by the cosine of each embedding to the reference's; answers with what the least lacks to 1.
+pub fn check_encode_in_f16(golden: &Golden, case: &Value, device: &Device) -> f32 {
+    let found = encode(golden, case, device, Dtype::F16);
+    if precision(case).is_some() || found.rows == 0 {
+        return 0.0; // codes have no angle, and no embeddings have none
+    }
+    let expected = expected(golden, case);
+    let cosines = SimilarityFunction::Cosine.pairwise(&found, &expected).unwrap();
+    // A text without tokens has a vector of zeros, and so no angle to itself.
+    let is_zero = |row: &[f32]| row.iter().all(|&x| x == 0.0);
+    let of_row = |r: usize| if is_zero(expected.row(r)) && is_zero(found.row(r)) { 1.0 } else { cosines[r] };
+    let least = (0..expected.rows).map(of_row).fold(1f32, f32::min);
+    assert!(least >= F16_COSINE, "{}: cosine {least}", case["name"]);
+    1.0 - least
+}
+
+/// The embeddings of a case's texts, or of all their tokens, as the model gives them.
+fn encode(golden: &Golden, case: &Value, device: &Device, dtype: Dtype) -> Matrix {
+    let name = case["name"].as_str().unwrap();
+    let model = model(golden, case["model"].as_str().unwrap(), device, dtype);
     let (texts, options) = (golden.texts(case), options(case));
     if case["options"]["output_value"] == "token_embeddings" {
         let found = model.encode_tokens(&texts, &options).unwrap();
-        let (expected, starts) = (golden.matrix(&case["expected"]), golden.integers(&case["starts"]));
+        let starts = golden.integers(&case["starts"]);
         let lengths: Vec<i32> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert_eq!(found.iter().map(|m| m.rows as i32).collect::<Vec<_>>(), lengths, "{name}: tokens a text");
-        let data = found.into_iter().flat_map(|m| m.data).collect();
-        return assert_close(name, &Matrix::new(expected.rows, expected.cols, data), &expected, F32);
+        let (rows, cols) = (found.iter().map(|m| m.rows).sum(), found[0].cols);
+        return Matrix::new(rows, cols, found.into_iter().flat_map(|m| m.data).collect());
     }
-    let encode = |texts: &[&str]| match case["method"].as_str().unwrap() {
-        "encode" => model.encode_with(texts, &options),
-        "encode_query" => model.encode_query(texts, &options),
-        "encode_document" => model.encode_document(texts, &options),
+    let found = match case["method"].as_str().unwrap() {
+        "encode" => model.encode_with(&texts, &options),
+        "encode_query" => model.encode_query(&texts, &options),
+        "encode_document" => model.encode_document(&texts, &options),
         method => panic!("{name}: unknown method {method}"),
     };
-    match case["options"]["precision"].as_str() {
-        None | Some("float32") if texts.is_empty() => {
-            // The reference forgets the dimension and gives shape [0].
-            assert_eq!(encode(&texts).unwrap().shape(), [0, model.dim()], "{name}");
-            0.0
-        }
-        None | Some("float32") => {
-            let mut expected = golden.matrix(&case["expected"]);
-            // Max pooling where the prompt leaves no token: the reference gives minus infinity, which no index can take;
-            // lexel gives zeros, as both do for the other modes.
-            expected.data.iter_mut().filter(|x| **x == f32::NEG_INFINITY).for_each(|x| *x = 0.0);
-            assert_close(name, &encode(&texts).unwrap(), &expected, F32)
-        }
-        Some(precision) => {
-            let precision: Precision = precision.parse().unwrap();
-            let found = quantize_embeddings(&encode(&texts).unwrap(), precision, None).unwrap();
-            let (_, expected) = golden.tensor(&case["expected"]);
-            assert_codes(name, precision, &found.data, &expected);
-            0.0
-        }
-    }
+    let found = found.unwrap();
+    assert!(!texts.is_empty() || found.shape() == [0, model.dim()], "{name}");
+    found
+}
+
+/// What the embeddings of a case are turned into: `None` for numbers.
+fn precision(case: &Value) -> Option<Precision> {
+    let precision = case["options"]["precision"].as_str().filter(|precision| *precision != "float32");
+    precision.map(|precision| precision.parse().unwrap())
+}
+
+/// What the reference gave.
+fn expected(golden: &Golden, case: &Value) -> Matrix {
+    let mut expected = golden.matrix(&case["expected"]);
+    // Max pooling where the prompt leaves no token: the reference gives minus infinity, which no index can take; lexel gives
+    // zeros, as both do for the other modes.
+    expected.data.iter_mut().filter(|x| **x == f32::NEG_INFINITY).for_each(|x| *x = 0.0);
+    expected
 }
 
 pub fn assert_codes(name: &str, precision: Precision, found: &QuantizedData, expected: &[u8]) {
