@@ -25,7 +25,11 @@ fn mini_lm() -> Program {
     let embedded = b.embed(lookups.to_vec());
     let norm = |b: &mut Builder, name: &str, x| {
         let (weight, bias) = (b.vector(format!("{name}.weight"), HIDDEN), b.vector(format!("{name}.bias"), HIDDEN));
-        b.norm(Norm { x, kind: NormKind::Layer, weight, bias: Some(bias), eps: 1e-12, residual: None })
+        b.norm(Norm {
+            x,
+            norm: RowNorm { kind: NormKind::Layer, weight, bias: Some(bias), eps: 1e-12 },
+            residual: None,
+        })
     };
     let linear = |b: &mut Builder, name: String, x, [rows, cols]: [usize; 2], activation, residual| {
         let (weight, bias) = (b.matrix(format!("{name}.weight"), rows, cols), b.vector(format!("{name}.bias"), rows));
@@ -42,7 +46,7 @@ fn mini_lm() -> Program {
         let z = linear(&mut b, format!("{i}.down"), inner, [HIDDEN, INNER], identity, Some(y));
         x = norm(&mut b, &format!("{i}.norm2"), z);
     }
-    let pooled = b.pool(Pool { x, modes: vec![PoolMode::Mean] });
+    let pooled = b.pool(Pool::new(x, PoolMode::Mean));
     let sentences = b.normalize(pooled);
     b.finish(sentences, x)
 }

@@ -134,6 +134,6 @@ fn attention(heads: usize, head_dim: usize, with: bool) -> Program {
 }
 
 fn finish(mut builder: Builder, y: Value) -> Program {
-    let pooled = builder.pool(Pool { x: y, modes: vec![PoolMode::Cls] });
+    let pooled = builder.pool(Pool::new(y, PoolMode::Cls));
     builder.finish(pooled, y)
 }

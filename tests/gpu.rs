@@ -52,7 +52,11 @@ fn encoder(vocabulary: usize, cols: usize, heads: usize) -> Arc<Program> {
     let x = b.embed(lookups.to_vec());
     let norm = |b: &mut Builder, name: &str, x| {
         let (weight, bias) = (b.vector(format!("{name}.weight"), cols), b.vector(format!("{name}.bias"), cols));
-        b.norm(Norm { x, kind: NormKind::Layer, weight, bias: Some(bias), eps: 1e-12, residual: None })
+        b.norm(Norm {
+            x,
+            norm: RowNorm { kind: NormKind::Layer, weight, bias: Some(bias), eps: 1e-12 },
+            residual: None,
+        })
     };
     let linear = |b: &mut Builder, name: String, x, inputs, outputs, activation, residual| {
         let weight = b.matrix(format!("{name}.weight"), outputs, inputs);
@@ -72,7 +76,7 @@ fn encoder(vocabulary: usize, cols: usize, heads: usize) -> Arc<Program> {
         x = norm(&mut b, &format!("{layer}.output"), y);
     }
     b.label("head");
-    let pooled = b.pool(Pool { x, modes: vec![PoolMode::Mean, PoolMode::Max] });
+    let pooled = b.pool(Pool { x, modes: vec![PoolMode::Mean, PoolMode::Max], normalize: false });
     let sentences = b.normalize(pooled);
     Arc::new(b.finish(sentences, x))
 }
@@ -230,7 +234,7 @@ fn numbers_that_are_none_name_their_sequence() {
     let mut b = Builder::new();
     let table = b.matrix("word", 10, 8);
     let x = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
-    let pooled = b.pool(Pool { x, modes: vec![PoolMode::Mean] });
+    let pooled = b.pool(Pool::new(x, PoolMode::Mean));
     let program = Arc::new(b.finish(pooled, x));
     let executor = GpuExecutor::load(program, &Poisoned, &device, &options()).unwrap();
     let mut batch = Batch::new();
@@ -263,7 +267,7 @@ fn a_table_larger_than_a_binding_is_read_in_pieces() {
         Lookup { table: types, index: Index::Types, offset: 0 },
         Lookup { table, index: Index::Ids, offset: 0 },
     ]);
-    let pooled = b.pool(Pool { x, modes: vec![PoolMode::LastToken] });
+    let pooled = b.pool(Pool::new(x, PoolMode::LastToken));
     let program = Arc::new(b.finish(pooled, x));
     let executor = GpuExecutor::load(program, &Ramp, &device, &options()).unwrap();
     let ids: Vec<u32> = (0..40).map(|i| i * (rows - 1) / 39).chain([43_689, 43_690, 43_691]).collect();
@@ -357,7 +361,7 @@ fn gelu_is_the_exact_form() {
     let (table, weight) = (b.matrix("axis", 8001, 4), b.matrix("identity", 4, 4));
     let input = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
     let y = b.linear(Linear { x: input, weight, bias: None, activation: Activation::Gelu, residual: None });
-    let pooled = b.pool(Pool { x: y, modes: vec![PoolMode::Mean] });
+    let pooled = b.pool(Pool::new(y, PoolMode::Mean));
     let executor = GpuExecutor::load(Arc::new(b.finish(pooled, y)), &Axis, &device, &options()).unwrap();
     let mut batch = Batch::new();
     batch.push(&(0..8001).collect::<Vec<u32>>(), &[0; 8001], 0);

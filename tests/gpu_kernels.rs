@@ -73,7 +73,7 @@ fn products_in_8_bits_are_off_by_their_rounding_and_no_more() {
         let (weight, bias) = (b.matrix("weight", outer, inner), Some(b.vector("bias", outer)));
         b.label("product");
         let y = b.linear(Linear { x, weight, bias, activation: Activation::Relu, residual: Some(residual) });
-        let pooled = b.pool(Pool { x: y, modes: vec![PoolMode::Mean] });
+        let pooled = b.pool(Pool::new(y, PoolMode::Mean));
         let program = Arc::new(b.finish(pooled, y));
         let executor = load(&program, &weights, &device, Dtype::Int8);
         for rows in [1, 16, 33, 260] {

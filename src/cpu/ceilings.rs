@@ -43,7 +43,7 @@ fn product() -> Program {
     let x = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
     let weight = b.matrix("weight", COLS, COLS);
     let y = b.linear(Linear { x, weight, bias: None, activation: Activation::Identity, residual: None });
-    let pooled = b.pool(Pool { x: y, modes: vec![PoolMode::Mean] });
+    let pooled = b.pool(Pool::new(y, PoolMode::Mean));
     b.finish(pooled, y)
 }
 

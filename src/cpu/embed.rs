@@ -1,35 +1,40 @@
-//! Rows of tables, summed.
+//! Rows of tables, summed, and normalised if there is a norm.
 
 use super::instruction_set::dispatch;
+use super::norm;
 use super::simd::update;
 use super::weights::Weights;
 use crate::batch::Batch;
 use crate::program::{Embed, Index};
 use rten_simd::ops::NumOps;
 use rten_simd::{Isa, SimdOp};
+use std::ops::Range;
 
-/// `out[t] = sum over lookups of table[index[t] + offset]`: `[tokens, cols]`.
-pub fn embed(op: &Embed, batch: &Batch, weights: &Weights, cols: usize, out: &mut [f32]) {
-    for (i, lookup) in op.lookups.iter().enumerate() {
-        let index = match lookup.index {
-            Index::Ids => &batch.ids,
-            Index::Positions => &batch.positions,
-            Index::Types => &batch.types,
-        };
-        let table = weights.rows(lookup.table);
-        dispatch(Gather { table, index, offset: lookup.offset, cols, add: i > 0, out });
+/// Tokens whose sums are normalised at once: few enough to lie in a near cache, and enough that waiting for the rows of the next
+/// ones, which come from far away, is rare.
+const BLOCK: usize = 64;
+
+/// `out[t] = norm(sum over lookups of table[index[t] + offset])`: `[tokens, cols]`. `sums` is room that a caller keeps.
+pub fn embed(op: &Embed, batch: &Batch, weights: &Weights, cols: usize, sums: &mut Vec<f32>, out: &mut [f32]) {
+    let Some(by) = &op.norm else {
+        return dispatch(Gather { op, batch, weights, tokens: 0..batch.tokens(), cols, out });
+    };
+    sums.resize(BLOCK * cols, 0.0);
+    for first in (0..batch.tokens()).step_by(BLOCK) {
+        let tokens = first..(first + BLOCK).min(batch.tokens());
+        let (sums, out) = (&mut sums[..tokens.len() * cols], &mut out[tokens.start * cols..tokens.end * cols]);
+        dispatch(Gather { op, batch, weights, tokens, cols, out: sums });
+        norm::rows(by, sums, weights, out);
     }
 }
 
-/// One lookup: written, or added to what `out` holds.
+/// The sums of some tokens.
 struct Gather<'a> {
-    /// `[rows, cols]`
-    table: &'a [f32],
-    /// `[tokens]`
-    index: &'a [u32],
-    offset: u32,
+    op: &'a Embed,
+    batch: &'a Batch,
+    weights: &'a Weights,
+    tokens: Range<usize>,
     cols: usize,
-    add: bool,
     /// `[tokens, cols]`
     out: &'a mut [f32],
 }
@@ -40,19 +45,27 @@ impl SimdOp for Gather<'_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let ops = isa.f32();
-        for (out, &index) in self.out.chunks_exact_mut(self.cols).zip(self.index) {
-            let row = index.wrapping_add(self.offset) as usize;
-            let row = &self.table[row * self.cols..(row + 1) * self.cols];
-            if self.add {
-                update(
-                    isa,
-                    out,
-                    [row],
-                    #[inline(always)]
-                    |y, [x]| ops.add(y, x),
-                );
-            } else {
-                out.copy_from_slice(row);
+        for (i, lookup) in self.op.lookups.iter().enumerate() {
+            let index = match lookup.index {
+                Index::Ids => &self.batch.ids,
+                Index::Positions => &self.batch.positions,
+                Index::Types => &self.batch.types,
+            };
+            let table = self.weights.rows(lookup.table);
+            for (out, &index) in self.out.chunks_exact_mut(self.cols).zip(&index[self.tokens.clone()]) {
+                let row = index.wrapping_add(lookup.offset) as usize;
+                let row = &table[row * self.cols..(row + 1) * self.cols];
+                if i > 0 {
+                    update(
+                        isa,
+                        out,
+                        [row],
+                        #[inline(always)]
+                        |y, [x]| ops.add(y, x),
+                    );
+                } else {
+                    out.copy_from_slice(row);
+                }
             }
         }
     }
@@ -62,10 +75,10 @@ impl SimdOp for Gather<'_> {
 mod tests {
     use super::*;
     use crate::cpu::tests::batch;
-    use crate::program::{Builder, Lookup, RandomWeights};
+    use crate::program::{Builder, Lookup, NormKind, RandomWeights, RowNorm};
 
     #[test]
-    fn sums_the_rows_of_all_tables() {
+    fn sums_the_rows_of_all_tables_and_normalises_the_sum() {
         for cols in [1, 7, 16, 33] {
             let mut b = Builder::new();
             let (ids, positions) = (b.matrix("ids", 50, cols), b.matrix("positions", 12, cols));
@@ -73,17 +86,25 @@ mod tests {
                 Lookup { table: ids, index: Index::Ids, offset: 0 },
                 Lookup { table: positions, index: Index::Positions, offset: 2 },
             ];
-            let x = b.embed(lookups.clone());
+            let by = RowNorm { kind: NormKind::Layer, weight: b.vector("weight", cols), bias: None, eps: 1e-5 };
+            let x = b.embed_normed(lookups.clone(), by);
             let weights = Weights::load(&b.finish(x, x), &RandomWeights { seed: 3 }, 1, crate::Dtype::F32).unwrap();
             let batch = batch(&[1, 0, 10, 3]);
             let mut out = vec![f32::NAN; batch.tokens() * cols];
-            embed(&Embed { lookups }, &batch, &weights, cols, &mut out);
+            let mut op = Embed { lookups, norm: None };
+            embed(&op, &batch, &weights, cols, &mut Vec::new(), &mut out);
             for (t, row) in out.chunks(cols).enumerate() {
                 let (id, position) = (batch.ids[t] as usize, batch.positions[t] as usize + 2);
                 for (c, &y) in row.iter().enumerate() {
                     assert_eq!(y, weights.rows(ids)[id * cols + c] + weights.rows(positions)[position * cols + c]);
                 }
             }
+
+            let mut normed = [(); 2].map(|()| vec![f32::NAN; out.len()]);
+            norm::rows(&by, &out, &weights, &mut normed[0]);
+            op.norm = Some(by);
+            embed(&op, &batch, &weights, cols, &mut Vec::new(), &mut normed[1]);
+            assert_eq!(normed[0], normed[1], "{cols} columns, normalised");
         }
     }
 }

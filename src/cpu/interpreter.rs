@@ -13,6 +13,8 @@ use crate::program::{Op, Plan, Value};
 pub struct Workspace {
     /// The plan's buffers. A value's rows lie at the front of its buffer, without gaps.
     pub buffers: Vec<Vec<f32>>,
+    /// Of an embedding with a norm.
+    sums: Vec<f32>,
     attention: attention::Scratch,
     int8: linear_int8::Scratch,
 }
@@ -48,7 +50,7 @@ pub fn run(
             &workspace.buffers[plan.buffer_of[value.index()]][..shape.rows_in(tokens, sequences) * shape.cols]
         };
         match &step.op {
-            Op::Embed(op) => embed::embed(op, batch, weights, cols, out),
+            Op::Embed(op) => embed::embed(op, batch, weights, cols, &mut workspace.sums, out),
             Op::Linear(op) => {
                 let bias = op.bias.map(|bias| weights.rows(bias));
                 let residual = op.residual.map(value);
@@ -62,8 +64,7 @@ pub fn run(
                 }
             }
             Op::Norm(op) => {
-                let bias = op.bias.map(|bias| weights.rows(bias));
-                norm::norm(op.kind, value(op.x), weights.rows(op.weight), bias, op.eps, out);
+                norm::rows(&op.norm, value(op.x), weights, out);
                 if let Some(residual) = op.residual {
                     sum::add(value(residual), out);
                 }
@@ -79,7 +80,7 @@ pub fn run(
                 attention::attention(op, value(op.qkv), &bias, batch, &mut workspace.attention, out);
             }
             Op::Sum(op) => sum::sum(value(op.x), op.x_factor, value(op.other), op.factor, out),
-            Op::Pool(op) => pool::pool(&op.modes, value(op.x), program.shape(op.x).cols, batch, out),
+            Op::Pool(op) => pool::pool(op, value(op.x), program.shape(op.x).cols, batch, out),
             Op::Normalize(op) => normalize::normalize(value(op.x), cols, out),
         }
         workspace.buffers[plan.buffer_of[i]] = buffer;

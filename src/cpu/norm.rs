@@ -2,10 +2,17 @@
 
 use super::instruction_set::dispatch;
 use super::simd::update;
-use crate::program::NormKind;
+use super::weights::Weights;
+use crate::program::{NormKind, RowNorm};
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 use rten_vecmath::{Sum, SumSquareSub};
+
+/// A program's norm of each row: `x` and `out` are `[rows, cols]`.
+pub fn rows(by: &RowNorm, x: &[f32], weights: &Weights, out: &mut [f32]) {
+    let bias = by.bias.map(|bias| weights.rows(bias));
+    norm(by.kind, x, weights.rows(by.weight), bias, by.eps, out);
+}
 
 /// `out = normalised(x) * weight + bias` for each row. `x` and `out` are `[rows, cols]`, `weight` and `bias` are `[cols]`. The
 /// mean first and then the variance: one pass would cancel where the mean is large.

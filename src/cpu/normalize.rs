@@ -11,6 +11,12 @@ pub fn normalize(x: &[f32], cols: usize, out: &mut [f32]) {
     dispatch(Normalize { x, cols, out });
 }
 
+/// What a row is multiplied by: `1 / max(|x|, 1e-12)`.
+#[inline(always)]
+pub fn inverse_length<I: Isa>(isa: I, x: &[f32]) -> f32 {
+    1.0 / SumSquare::new(x).eval(isa).sqrt().max(1e-12)
+}
+
 struct Normalize<'a> {
     x: &'a [f32],
     cols: usize,
@@ -24,7 +30,7 @@ impl SimdOp for Normalize<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let ops = isa.f32();
         for (x, out) in self.x.chunks_exact(self.cols).zip(self.out.chunks_exact_mut(self.cols)) {
-            let scale = ops.splat(1.0 / SumSquare::new(x).eval(isa).sqrt().max(1e-12));
+            let scale = ops.splat(inverse_length(isa, x));
             update(
                 isa,
                 out,

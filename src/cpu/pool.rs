@@ -1,19 +1,20 @@
 //! One row for each sequence from the rows of its tokens.
 
 use super::instruction_set::dispatch;
+use super::normalize::inverse_length;
 use super::simd::update;
 use crate::batch::Batch;
-use crate::program::PoolMode;
+use crate::program::{self, PoolMode};
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 /// `x` is `[tokens, cols]`, `out` is `[sequences, modes * cols]`.
-pub fn pool(modes: &[PoolMode], x: &[f32], cols: usize, batch: &Batch, out: &mut [f32]) {
-    dispatch(Pool { modes, x, cols, batch, out });
+pub fn pool(op: &program::Pool, x: &[f32], cols: usize, batch: &Batch, out: &mut [f32]) {
+    dispatch(Pool { op, x, cols, batch, out });
 }
 
 struct Pool<'a> {
-    modes: &'a [PoolMode],
+    op: &'a program::Pool,
     x: &'a [f32],
     cols: usize,
     batch: &'a Batch,
@@ -25,13 +26,17 @@ impl SimdOp for Pool<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let Pool { modes, x, cols, batch, out } = self;
-        for (s, out) in out.chunks_exact_mut(modes.len() * cols).enumerate() {
+        let Pool { op, x, cols, batch, out } = self;
+        for (s, out) in out.chunks_exact_mut(op.modes.len() * cols).enumerate() {
             let all = batch.range(s);
             let skip = (batch.skip[s] as usize).min(all.len());
             let x = &x[all.start * cols..all.end * cols];
-            for (mode, out) in modes.iter().zip(out.chunks_exact_mut(cols)) {
+            for (mode, out) in op.modes.iter().zip(out.chunks_exact_mut(cols)) {
                 pool_one(isa, *mode, x, cols, skip, out);
+            }
+            if op.normalize {
+                let factor = inverse_length(isa, out);
+                scale(isa, factor, out);
             }
         }
     }
@@ -95,13 +100,20 @@ fn weighted_sum<I: Isa>(
             |y, [x]| ops.mul_add(x, weight, y),
         );
     }
-    let scale = ops.splat(1.0 / divisor.max(1e-9));
+    scale(isa, 1.0 / divisor.max(1e-9), out);
+}
+
+/// `out *= factor`
+#[inline(always)]
+fn scale<I: Isa>(isa: I, factor: f32, out: &mut [f32]) {
+    let ops = isa.f32();
+    let factor = ops.splat(factor);
     update(
         isa,
         out,
         [],
         #[inline(always)]
-        |y, []| ops.mul(y, scale),
+        |y, []| ops.mul(y, factor),
     );
 }
 
@@ -131,16 +143,21 @@ mod tests {
         (0..cols).map(column).collect()
     }
 
+    fn op(modes: &[PoolMode], normalize: bool) -> program::Pool {
+        program::Pool { x: program::Value(0), modes: modes.to_vec(), normalize }
+    }
+
     #[test]
     fn every_mode_with_skipped_tokens_and_empty_sequences() {
         use PoolMode::*;
         let modes = [Cls, Max, Mean, MeanSqrtLenTokens, WeightedMean, LastToken];
+        let op = op(&modes, false);
         let mut batch = batch(&[1, 0, 5, 3, 0, 40, 2]);
         batch.skip = vec![0, 0, 2, 3, 4, 39, 9];
         for cols in [1, 7, 8, 33] {
             let x = numbers(1, batch.tokens() * cols);
             let mut out = vec![f32::NAN; batch.sequences() * modes.len() * cols];
-            pool(&modes, &x, cols, &batch, &mut out);
+            pool(&op, &x, cols, &batch, &mut out);
             let mut all = Vec::new();
             for s in 0..batch.sequences() {
                 let rows: Vec<Vec<f64>> =
@@ -150,6 +167,19 @@ mod tests {
                 }
             }
             assert_close(&out, &all, 2e-6, &format!("{cols} columns"));
+        }
+    }
+
+    #[test]
+    fn a_normalised_pooling_is_the_pooling_normalised_to_the_last_bit() {
+        let batch = batch(&[1, 0, 5, 40]);
+        for cols in [1, 7, 33, 384] {
+            let x = numbers(1, batch.tokens() * cols);
+            let [mut pooled, mut separate, mut fused] = [(); 3].map(|()| vec![f32::NAN; batch.sequences() * cols]);
+            pool(&op(&[PoolMode::Mean], false), &x, cols, &batch, &mut pooled);
+            crate::cpu::normalize::normalize(&pooled, cols, &mut separate);
+            pool(&op(&[PoolMode::Mean], true), &x, cols, &batch, &mut fused);
+            assert_eq!(fused, separate, "{cols} columns");
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::program::{
-    Activation, Attention, Builder, Index, Linear, Lookup, Norm, NormKind, Pool, PoolMode, RandomWeights, TensorSpec,
+    Activation, Attention, Builder, Index, Linear, Lookup, Norm, NormKind, Pool, PoolMode, RandomWeights, RowNorm,
+    TensorSpec,
 };
 use std::ops::Range;
 
@@ -46,8 +47,9 @@ fn tower() -> Arc<Program> {
     let (weight, bias) = (b.matrix("out.weight", 20, 20), Some(b.vector("out.bias", 20)));
     let h = b.linear(Linear { x: attended, weight, bias, activation: Activation::Gelu, residual: Some(x) });
     let (weight, bias) = (b.vector("norm.weight", 20), Some(b.vector("norm.bias", 20)));
-    let tokens = b.norm(Norm { x: h, kind: NormKind::Layer, weight, bias, eps: 1e-5, residual: None });
-    let pooled = b.pool(Pool { x: tokens, modes: vec![PoolMode::Mean, PoolMode::Max] });
+    let tokens =
+        b.norm(Norm { x: h, norm: RowNorm { kind: NormKind::Layer, weight, bias, eps: 1e-5 }, residual: None });
+    let pooled = b.pool(Pool { x: tokens, modes: vec![PoolMode::Mean, PoolMode::Max], normalize: false });
     let sentences = b.normalize(pooled);
     Arc::new(b.finish(sentences, tokens))
 }

@@ -26,6 +26,17 @@ pub struct Launch {
     pub items: Range<u32>,
 }
 
+impl Slot {
+    /// The weights that lie in its buffer, in this order.
+    pub fn weights(&self) -> &[WeightUse] {
+        match self {
+            Slot::Weight(weight) => std::slice::from_ref(weight),
+            Slot::Weights(weights) => weights,
+            Slot::Value(_) | Slot::Scratch { .. } | Slot::Unused => &[],
+        }
+    }
+}
+
 impl Launch {
     /// For any number of items.
     pub const ALWAYS: Range<u32> = 0..u32::MAX;
@@ -38,6 +49,8 @@ pub enum Slot {
     Value(Value),
     /// A packed weight.
     Weight(WeightUse),
+    /// Several, one behind the other: bindings are few.
+    Weights(Vec<WeightUse>),
     /// What the launches of one step hand on to each other, and the next step's may overwrite: a row of so many `u32`s a
     /// token.
     Scratch {

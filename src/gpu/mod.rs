@@ -112,10 +112,7 @@ impl GpuExecutor {
             || compile_pipelines(&compiled, options.checked, device),
             || {
                 let slots = compiled.steps.iter().flatten().flat_map(|launch| &launch.slots);
-                let uses = slots.filter_map(|slot| match slot {
-                    Slot::Weight(weight) => Some(weight),
-                    Slot::Value(_) | Slot::Scratch { .. } | Slot::Unused => None,
-                });
+                let uses = slots.map(Slot::weights).filter(|weights| !weights.is_empty());
                 Weights::upload(uses, &program, weights, target.dtype, device)
             },
         );

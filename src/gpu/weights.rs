@@ -104,16 +104,17 @@ const UNWAITED: u64 = 32 << 20;
 /// The packed weights of a program, on the device.
 #[derive(Debug)]
 pub(super) struct Weights {
-    buffers: HashMap<WeightUse, wgpu::Buffer>,
+    /// By what lies in them, one behind the other.
+    buffers: HashMap<Vec<WeightUse>, wgpu::Buffer>,
 }
 
 impl Weights {
-    /// Reads, packs and uploads every weight that is used.
+    /// Reads, packs and uploads every weight that is used, those that are used together into one buffer.
     ///
     /// # Errors
     /// [`Error::Device`] if one is larger than the device's limits or its memory; those of the source.
     pub fn upload<'a>(
-        uses: impl Iterator<Item = &'a WeightUse>,
+        uses: impl Iterator<Item = &'a [WeightUse]>,
         program: &Program,
         source: &dyn WeightSource,
         dtype: Dtype,
@@ -121,18 +122,18 @@ impl Weights {
     ) -> Result<Weights> {
         let mut upload = Upload { device, dtype, unwaited: 0 };
         let mut buffers = HashMap::new();
-        for weight in uses {
-            if !buffers.contains_key(weight) {
-                buffers.insert(weight.clone(), upload.weight(weight, program.weight(weight.weight), source)?);
+        for weights in uses {
+            if !buffers.contains_key(weights) {
+                buffers.insert(weights.to_vec(), upload.buffer(weights, program, source)?);
             }
         }
         upload.wait()?;
         Ok(Weights { buffers })
     }
 
-    /// The buffer of a use.
-    pub fn buffer(&self, weight: &WeightUse) -> &wgpu::Buffer {
-        &self.buffers[weight]
+    /// The buffer of what is used together.
+    pub fn buffer(&self, weights: &[WeightUse]) -> &wgpu::Buffer {
+        &self.buffers[weights]
     }
 
     /// Bytes of all weights.
@@ -148,22 +149,26 @@ struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    fn weight(&mut self, part: &WeightUse, spec: &WeightSpec, source: &dyn WeightSource) -> Result<wgpu::Buffer> {
-        let packing = part.packing;
-        let size = packing.bytes(part.rows.len(), spec.cols, self.dtype).max(16);
-        let limits = &self.device.description().limits;
+    fn buffer(&mut self, parts: &[WeightUse], program: &Program, source: &dyn WeightSource) -> Result<wgpu::Buffer> {
+        let (device, dtype) = (self.device, self.dtype);
+        let spec = |part: &WeightUse| program.weight(part.weight);
+        let bytes = |part: &WeightUse| part.packing.bytes(part.rows.len(), spec(part).cols, dtype);
+        let size = parts.iter().map(bytes).sum::<u64>().max(16);
+        let limits = &device.description().limits;
         let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let refuse = |why: String| {
-            let (name, rows, cols) = (spec.name(), part.rows.len(), spec.cols);
-            let description = self.device.description();
-            Error::Device(format!("{description}: weight '{name}' [{rows}, {cols}] takes {size} bytes: {why}"))
+            let shape =
+                |part: &WeightUse| format!("'{}' [{}, {}]", spec(part).name(), part.rows.len(), spec(part).cols);
+            let weights: Vec<_> = parts.iter().map(shape).collect();
+            let description = device.description();
+            Error::Device(format!("{description}: weight {} takes {size} bytes: {why}", weights.join(" and ")))
         };
         if size > largest {
             return Err(refuse(format!("the device binds at most {largest}")));
         }
-        let created = self.device.scoped(|| {
-            self.device.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(&spec.name()),
+        let created = device.scoped(|| {
+            device.device.create_buffer(&wgpu::BufferDescriptor {
+                label: parts.first().map(|part| spec(part).name()).as_deref(),
                 size,
                 usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
@@ -171,17 +176,34 @@ impl Upload<'_> {
         });
         let buffer = created.map_err(|error| refuse(error.to_string()))?;
 
+        let mut offset = 0;
+        for part in parts {
+            self.write(part, spec(part), source, (&buffer, offset), &refuse)?;
+            offset += bytes(part);
+        }
+        Ok(buffer)
+    }
+
+    /// Packs a weight into a buffer, from some byte on.
+    fn write(
+        &mut self,
+        part: &WeightUse,
+        spec: &WeightSpec,
+        source: &dyn WeightSource,
+        (buffer, mut offset): (&wgpu::Buffer, u64),
+        refuse: &impl Fn(String) -> Error,
+    ) -> Result<()> {
+        let packing = part.packing;
         let panel_bytes = (packing.panel_bytes)(spec.cols, self.dtype);
         let piece_rows = (PIECE / panel_bytes.max(1)).max(1) * packing.panel_rows;
         let mut packed = Vec::new();
-        let mut offset = 0;
         for first in part.rows.clone().step_by(piece_rows) {
             let values = spec.read(source, first..(first + piece_rows).min(part.rows.end))?;
             packed.clear();
             for panel in values.chunks(packing.panel_rows * spec.cols) {
                 (packing.pack_panel)(panel, spec.cols, self.dtype, &mut packed);
             }
-            let written = self.device.scoped(|| self.device.queue.write_buffer(&buffer, offset, &packed));
+            let written = self.device.scoped(|| self.device.queue.write_buffer(buffer, offset, &packed));
             written.map_err(|error| refuse(error.to_string()))?;
             offset += packed.len() as u64;
             self.unwaited += packed.len() as u64;
@@ -189,7 +211,7 @@ impl Upload<'_> {
                 self.wait()?;
             }
         }
-        Ok(buffer)
+        Ok(())
     }
 
     /// Until the device has everything.

@@ -247,7 +247,9 @@ impl Workspace {
             }),
             Binding::Read | Binding::Write => match slots.next() {
                 Some(Slot::Value(value)) => values[self.plan.buffer_of[value.index()]].as_entire_binding(),
-                Some(Slot::Weight(weight)) => fixed.weights.buffer(weight).as_entire_binding(),
+                Some(slot @ (Slot::Weight(_) | Slot::Weights(_))) => {
+                    fixed.weights.buffer(slot.weights()).as_entire_binding()
+                }
                 Some(Slot::Scratch { .. }) => scratch.as_entire_binding(),
                 Some(Slot::Unused) | None => fixed.unused.as_entire_binding(),
             },

@@ -2,7 +2,7 @@
 //! ms-marco-MiniLM.
 
 use super::activation;
-use super::layers::{check_heads, dense, layer_norm};
+use super::layers::{check_heads, dense, embed_normed};
 use super::post_norm::{Mlp, Names, PostNorm};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
@@ -53,7 +53,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 /// The first token through the pooler and the classifier: `[sequences, labels]`.
 pub(super) fn classifier(b: &mut Builder, _: &JsonFile, x: Value, labels: usize) -> Result<Value> {
     let hidden = b.shape(x).cols;
-    let first = b.pool(Pool { x, modes: vec![PoolMode::Cls] });
+    let first = b.pool(Pool::new(x, PoolMode::Cls));
     let pooled = dense("pooler.dense", hidden).activation(Activation::Tanh).of(b, first);
     Ok(dense("classifier", labels).of(b, pooled))
 }
@@ -103,8 +103,7 @@ impl BertConfig {
             lookup("position_embeddings", self.max_positions, Index::Positions, self.first_position),
             lookup("token_type_embeddings", self.token_types, Index::Types, 0),
         ];
-        let x = b.embed(lookups);
-        layer_norm(b, "embeddings.LayerNorm", self.eps, x)
+        embed_normed(b, lookups, "embeddings.LayerNorm", self.eps)
     }
 
     /// All layers.

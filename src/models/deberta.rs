@@ -2,7 +2,7 @@
 //! mxbai-rerank-v1, nli-deberta-v3.
 
 use super::activation;
-use super::layers::{check_heads, dense, layer_norm, stacked};
+use super::layers::{check_heads, dense, embed_normed, layer_norm, stacked};
 use super::post_norm::PostNorm;
 use crate::checkpoint::JsonFile;
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 pub(super) fn classifier(b: &mut Builder, config: &JsonFile, x: Value, labels: usize) -> Result<Value> {
     let hidden = config.usize_or("pooler_hidden_size", b.shape(x).cols)?;
     let activation = activation::hidden_act(config, "pooler_hidden_act", "gelu")?;
-    let first = b.pool(Pool { x, modes: vec![PoolMode::Cls] });
+    let first = b.pool(Pool::new(x, PoolMode::Cls));
     let pooled = dense("pooler.dense", hidden).activation(activation).of(b, first);
     Ok(dense("classifier", labels).of(b, pooled))
 }
@@ -76,11 +76,13 @@ fn embeddings(b: &mut Builder, config: &JsonFile, hidden: usize, eps: f32) -> Re
     if token_types > 0 {
         lookups.push(lookup("token_type_embeddings", token_types, Index::Types));
     }
-    let mut x = b.embed(lookups);
-    if cols != hidden {
-        x = dense("embeddings.embed_proj", hidden).bias(false).of(b, x);
+    let norm = "embeddings.LayerNorm";
+    if cols == hidden {
+        return Ok(embed_normed(b, lookups, norm, eps));
     }
-    Ok(layer_norm(b, "embeddings.LayerNorm", eps, x))
+    let x = b.embed(lookups);
+    let x = dense("embeddings.embed_proj", hidden).bias(false).of(b, x);
+    Ok(layer_norm(b, norm, eps, x))
 }
 
 /// The table of distances, which every layer projects anew.

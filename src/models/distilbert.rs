@@ -1,7 +1,7 @@
 //! DistilBERT (Sanh et al. 2019): BERT without token types, under other names. multi-qa-distilbert, distiluse, tas-b.
 
 use super::activation;
-use super::layers::{check_heads, dense, layer_norm};
+use super::layers::{check_heads, dense, embed_normed};
 use super::post_norm::{Mlp, Names, PostNorm};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
@@ -33,11 +33,11 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let words = b.matrix("embeddings.word_embeddings.weight", config.usize_or("vocab_size", 30_522)?, hidden);
     let positions = config.usize_or("max_position_embeddings", 512)?;
     let positions = b.matrix("embeddings.position_embeddings.weight", positions, hidden);
-    let x = b.embed(vec![
+    let lookups = vec![
         Lookup { table: words, index: Index::Ids, offset: 0 },
         Lookup { table: positions, index: Index::Positions, offset: 0 },
-    ]);
-    let mut x = layer_norm(b, "embeddings.LayerNorm", EPS, x);
+    ];
+    let mut x = embed_normed(b, lookups, "embeddings.LayerNorm", EPS);
     b.hidden_state(x);
     for i in 0..config.usize_or("n_layers", 6)? {
         x = layer.layer(b, &format!("transformer.layer.{i}"), &NAMES, mlp, x);
@@ -49,7 +49,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 /// The first token through a hidden layer and the classifier: `[sequences, labels]`.
 pub(super) fn classifier(b: &mut Builder, _: &JsonFile, x: Value, labels: usize) -> Result<Value> {
     let hidden = b.shape(x).cols;
-    let first = b.pool(Pool { x, modes: vec![PoolMode::Cls] });
+    let first = b.pool(Pool::new(x, PoolMode::Cls));
     let h = dense("pre_classifier", hidden).activation(Activation::Relu).of(b, first);
     Ok(dense("classifier", labels).of(b, h))
 }

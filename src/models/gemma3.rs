@@ -7,7 +7,7 @@ use super::rope::{self, Base};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
 use crate::program::{
-    Attention, Builder, Glu, Half, HeadNorm, Index, Lookup, Norm, NormKind, Part, Rotary, Value, WeightId,
+    Attention, Builder, Glu, Half, HeadNorm, Index, Lookup, Norm, NormKind, Part, Rotary, RowNorm, Value, WeightId,
 };
 
 /// The backbone that `config.json` describes; absent keys have the defaults of transformers' `Gemma3TextConfig`.
@@ -82,7 +82,7 @@ impl Gemma {
     fn of(&self, b: &mut Builder, name: &str, x: Value, residual: Option<Value>) -> Value {
         let weight = b.tensor(format!("{name}.weight"), vec![b.shape(x).cols]);
         let weight = b.weight(vec![Part::PlusOne(weight)]);
-        b.norm(Norm { x, kind: NormKind::Rms, weight, bias: None, eps: self.eps, residual })
+        b.norm(Norm { x, norm: RowNorm { kind: NormKind::Rms, weight, bias: None, eps: self.eps }, residual })
     }
 
     fn of_heads(&self, b: &mut Builder, prefix: &str, groups: [usize; 2], group: usize, qkv: Value) -> Value {

@@ -2,7 +2,7 @@
 //! `gte` transformers' own; the tensors are the same. gte-v1.5, gte-multilingual, stella, arctic-embed-m-v2.
 
 use super::activation;
-use super::layers::{check_heads, dense, layer_norm};
+use super::layers::{check_heads, dense, embed_normed};
 use super::post_norm::PostNorm;
 use super::rope::{self, Base};
 use crate::checkpoint::JsonFile;
@@ -39,8 +39,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
         let table = b.matrix("embeddings.token_type_embeddings.weight", token_types, hidden);
         lookups.push(Lookup { table, index: Index::Types, offset: 0 });
     }
-    let x = b.embed(lookups);
-    let mut x = layer_norm(b, "embeddings.LayerNorm", eps, x);
+    let mut x = embed_normed(b, lookups, "embeddings.LayerNorm", eps);
     for i in 0..config.usize_or("num_hidden_layers", 12)? {
         let name = |name: &str| format!("encoder.layer.{i}.{name}");
         b.label(name("attention"));

@@ -3,17 +3,36 @@
 use super::activation;
 use crate::checkpoint::{DenseConfig, Feature, Module, ModuleKind, PoolingConfig, WeightedLayersConfig};
 use crate::error::{Error, Result};
-use crate::program::{Activation, Builder, Linear, Norm, NormKind, Pool, Rows, Slope, Sum, Value, WeightSource};
+use crate::program::{
+    Activation, Builder, Linear, Norm, NormKind, Pool, RowNorm, Rows, Slope, Sum, Value, WeightSource,
+};
 
-/// `x` through one module of `modules.json`.
-pub(super) fn build(b: &mut Builder, module: &Module, weights: &dyn WeightSource, x: Value) -> Result<Value> {
+/// Whether a module gives each sentence's embedding length 1: right behind a pooling of one mode, that is part of its step.
+pub(super) fn is_normalize(module: &Module) -> bool {
+    matches!(module.kind, ModuleKind::Normalize(Feature::Sentences))
+}
+
+/// Whether a module is a pooling of one mode.
+pub(super) fn pools_once(module: &Module) -> bool {
+    matches!(&module.kind, ModuleKind::Pooling(config) if config.modes.len() == 1)
+}
+
+/// `x` through one module of `modules.json`. With `normalize`, the module [`pools_once`], and also does what the one behind it
+/// would.
+pub(super) fn build(
+    b: &mut Builder,
+    module: &Module,
+    normalize: bool,
+    weights: &dyn WeightSource,
+    x: Value,
+) -> Result<Value> {
     match &module.kind {
         ModuleKind::Transformer(_) | ModuleKind::StaticEmbedding => {
             let (class, first) = ("a second Transformer or StaticEmbedding", "one, as the first module");
             Err(Error::unsupported("modules.json", "type", class, first))
         }
         ModuleKind::WeightedLayers(config) => weighted_layers(b, module, config, weights, x),
-        ModuleKind::Pooling(config) => pooling(b, module, config, x),
+        ModuleKind::Pooling(config) => pooling(b, module, config, normalize, x),
         ModuleKind::Dense(config) => {
             expect_feature(b, module, config.feature, x)?;
             dense(b, module, config, weights, x)
@@ -22,7 +41,9 @@ pub(super) fn build(b: &mut Builder, module: &Module, weights: &dyn WeightSource
             expect_feature(b, module, Feature::Sentences, x)?;
             expect_cols(b, module, "dimension", *dim, x)?;
             let (weight, bias) = (b.vector("norm.weight", *dim), b.vector("norm.bias", *dim));
-            Ok(b.norm(Norm { x, kind: NormKind::Layer, weight, bias: Some(bias), eps: 1e-5, residual: None })) // torch.nn.LayerNorm's default
+            // The eps is torch.nn.LayerNorm's default.
+            let norm = RowNorm { kind: NormKind::Layer, weight, bias: Some(bias), eps: 1e-5 };
+            Ok(b.norm(Norm { x, norm, residual: None }))
         }
         ModuleKind::Normalize(feature) => {
             expect_feature(b, module, *feature, x)?;
@@ -70,12 +91,12 @@ fn weighted_layers(
     Ok(sum)
 }
 
-fn pooling(b: &mut Builder, module: &Module, config: &PoolingConfig, x: Value) -> Result<Value> {
+fn pooling(b: &mut Builder, module: &Module, config: &PoolingConfig, normalize: bool, x: Value) -> Result<Value> {
     if b.shape(x).rows != Rows::Tokens {
         return Err(Error::unsupported("modules.json", "type", "a second Pooling", "one Pooling"));
     }
     expect_cols(b, module, "embedding_dimension", config.dim, x)?;
-    Ok(b.pool(Pool { x, modes: config.modes.clone() }))
+    Ok(b.pool(Pool { x, modes: config.modes.clone(), normalize }))
 }
 
 /// `activation(W x + b)`, and the input added, projected where the widths differ, if the module says so.

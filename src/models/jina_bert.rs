@@ -2,7 +2,7 @@
 //! are gated; the code model also normalises q and k. Known by its custom code. jina-embeddings-v2, jina-reranker-v1.
 
 use super::activation;
-use super::layers::{check_heads, dense, layer_norm, stacked};
+use super::layers::{check_heads, dense, embed_normed, stacked};
 use super::post_norm::PostNorm;
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
@@ -51,8 +51,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     };
     let words = lookup("word_embeddings", config.usize("vocab_size")?, Index::Ids);
     let types = lookup("token_type_embeddings", config.usize_or("type_vocab_size", 2)?, Index::Types);
-    let x = b.embed(vec![words, types]);
-    let mut x = layer_norm(b, "embeddings.LayerNorm", eps, x);
+    let mut x = embed_normed(b, vec![words, types], "embeddings.LayerNorm", eps);
     for i in 0..config.usize("num_hidden_layers")? {
         let name = |name: &str| format!("encoder.layer.{i}.{name}");
         b.label(name("attention"));

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::JsonFile;
 use crate::error::{Error, Result};
-use crate::program::{Activation, Builder, Index, Linear, Lookup, Norm, NormKind, Value};
+use crate::program::{Activation, Builder, Index, Linear, Lookup, Norm, NormKind, RowNorm, Value};
 
 /// A linear layer; see [`dense`].
 pub(super) struct Dense {
@@ -62,22 +62,43 @@ pub(super) fn layer_norm(b: &mut Builder, name: &str, eps: f32, x: Value) -> Val
 
 /// Layer normalisation with the tensor `name.weight`, and `name.bias` if there is a bias.
 pub(super) fn layer_norm_with(b: &mut Builder, name: &str, eps: f32, bias: bool, x: Value) -> Value {
-    let cols = b.shape(x).cols;
+    let norm = layer(b, name, eps, bias, b.shape(x).cols);
+    b.norm(Norm { x, norm, residual: None })
+}
+
+/// The weights of a layer normalisation of so many columns.
+fn layer(b: &mut Builder, name: &str, eps: f32, bias: bool, cols: usize) -> RowNorm {
     let weight = b.vector(format!("{name}.weight"), cols);
     let bias = bias.then(|| b.vector(format!("{name}.bias"), cols));
-    b.norm(Norm { x, kind: NormKind::Layer, weight, bias, eps, residual: None })
+    RowNorm { kind: NormKind::Layer, weight, bias, eps }
 }
 
 /// Normalisation by the root mean square with the tensor `name.weight`.
 pub(super) fn rms_norm(b: &mut Builder, name: &str, eps: f32, x: Value) -> Value {
     let weight = b.vector(format!("{name}.weight"), b.shape(x).cols);
-    b.norm(Norm { x, kind: NormKind::Rms, weight, bias: None, eps, residual: None })
+    b.norm(Norm { x, norm: RowNorm { kind: NormKind::Rms, weight, bias: None, eps }, residual: None })
 }
 
 /// Rows of the table `name.weight` for each token id: `[tokens, cols]`.
 pub(super) fn embed_ids(b: &mut Builder, name: &str, vocab: usize, cols: usize) -> Value {
-    let table = b.matrix(format!("{name}.weight"), vocab, cols);
-    b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }])
+    let words = ids(b, name, vocab, cols);
+    b.embed(vec![words])
+}
+
+/// The table `name.weight`, looked up by token id.
+pub(super) fn ids(b: &mut Builder, name: &str, vocab: usize, cols: usize) -> Lookup {
+    Lookup { table: b.matrix(format!("{name}.weight"), vocab, cols), index: Index::Ids, offset: 0 }
+}
+
+/// Rows of tables, summed, and layer normalisation as [`layer_norm`]: `[tokens, cols of the tables]`.
+pub(super) fn embed_normed(b: &mut Builder, lookups: Vec<Lookup>, name: &str, eps: f32) -> Value {
+    embed_normed_with(b, lookups, name, eps, true)
+}
+
+/// The same, and layer normalisation as [`layer_norm_with`].
+pub(super) fn embed_normed_with(b: &mut Builder, lookups: Vec<Lookup>, name: &str, eps: f32, bias: bool) -> Value {
+    let norm = layer(b, name, eps, bias, b.cols(lookups[0].table));
+    b.embed_normed(lookups, norm)
 }
 
 /// Refuses a width that the heads do not divide, or heads that those of k and v do not. Each with its key.

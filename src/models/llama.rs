@@ -88,7 +88,7 @@ pub(super) fn last_token_classifier(b: &mut Builder, config: &JsonFile, x: Value
         }
         b.trim(padding as u32);
     }
-    let last = b.pool(Pool { x, modes: vec![PoolMode::LastToken] });
+    let last = b.pool(Pool::new(x, PoolMode::LastToken));
     Ok(dense("score", labels).bias(false).of(b, last))
 }
 
@@ -99,7 +99,7 @@ pub(super) fn eurobert_classifier(b: &mut Builder, config: &JsonFile, x: Value, 
         let h = dense("dense", hidden).activation(Activation::Gelu).of(b, x);
         dense("classifier", labels).of(b, h)
     };
-    let pool = |b: &mut Builder, mode, x| b.pool(Pool { x, modes: vec![mode] });
+    let pool = |b: &mut Builder, mode, x| b.pool(Pool::new(x, mode));
     match config.str_or("classifier_pooling", "late")? {
         "bos" => {
             let first = pool(b, PoolMode::Cls, x);

@@ -22,7 +22,7 @@ pub(super) fn build(
             return Err(Error::invalid_file(module.path.join("config.json"), detail));
         }
     }
-    let x = b.pool(Pool { x, modes: vec![PoolMode::LastToken] });
+    let x = b.pool(Pool::new(x, PoolMode::LastToken));
     let difference = Difference { table, row: score.true_token, other: score.false_token };
     let weight = b.weight(vec![Part::Difference(Box::new(difference))]);
     Ok(b.linear(Linear { x, weight, bias: None, activation: Activation::Identity, residual: None }))

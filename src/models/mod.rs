@@ -107,9 +107,11 @@ const FIRST_MODULES: &str = "Transformer or StaticEmbedding, as the first module
 /// # Errors
 /// [`Error::Unsupported`] names the file, the key and the value that lexel does not implement.
 pub fn sentence_transformer(modules: &[Module], weights: &dyn WeightSource) -> Result<Program> {
-    let Some((first, rest)) = modules.split_first() else {
+    let mut rest = modules.iter().enumerate();
+    let Some((_, first)) = rest.next() else {
         return Err(Error::unsupported("modules.json", "type", "no modules", FIRST_MODULES));
     };
+    let mut rest = rest.peekable();
     let mut b = Builder::new();
     b.module(0);
     let mut tokens;
@@ -121,14 +123,16 @@ pub fn sentence_transformer(modules: &[Module], weights: &dyn WeightSource) -> R
         }
         ModuleKind::StaticEmbedding => {
             tokens = static_embedding::tokens(&mut b, weights)?;
-            x = static_embedding::mean(&mut b, tokens);
+            let normalize = rest.next_if(|(_, next)| head::is_normalize(next)).is_some();
+            x = static_embedding::mean(&mut b, tokens, normalize);
         }
         _ => return Err(Error::unsupported("modules.json", "type", "another first module", FIRST_MODULES)),
     }
-    for (i, module) in rest.iter().enumerate() {
-        b.module(i + 1);
+    while let Some((i, module)) = rest.next() {
+        b.module(i);
         b.label(&module.name);
-        x = head::build(&mut b, module, weights, x)?;
+        let normalize = head::pools_once(module) && rest.next_if(|(_, next)| head::is_normalize(next)).is_some();
+        x = head::build(&mut b, module, normalize, weights, x)?;
         if b.shape(x).rows == Rows::Tokens {
             tokens = x;
         }

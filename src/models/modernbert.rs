@@ -2,7 +2,7 @@
 //! window only. modernbert-embed, gte-modernbert, granite-embedding-r2, ettin, ruri-v3.
 
 use super::activation;
-use super::layers::{check_heads, dense, embed_ids, layer_norm_with};
+use super::layers::{check_heads, dense, embed_normed_with, ids, layer_norm_with};
 use super::rope::{self, Base};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
@@ -31,8 +31,8 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let near = table("sliding_attention", "local_rope_theta", 10_000.0)?;
 
     b.label("embeddings");
-    let x = embed_ids(b, "embeddings.tok_embeddings", config.usize_or("vocab_size", 50_368)?, hidden);
-    let mut x = norm.of(b, "embeddings.norm", x);
+    let words = ids(b, "embeddings.tok_embeddings", config.usize_or("vocab_size", 50_368)?, hidden);
+    let mut x = embed_normed_with(b, vec![words], "embeddings.norm", norm.eps, norm.bias);
     for (i, is_local) in is_local.into_iter().enumerate() {
         let name = |name: &str| format!("layers.{i}.{name}");
         b.label(name("attention"));
@@ -63,7 +63,7 @@ pub(super) fn classifier(b: &mut Builder, config: &JsonFile, x: Value, labels: u
     };
     let activation = activation::hidden_act(config, "classifier_activation", "gelu")?;
     let (hidden, bias) = (b.shape(x).cols, config.bool_or("classifier_bias", false)?);
-    let pooled = b.pool(Pool { x, modes: vec![mode] });
+    let pooled = b.pool(Pool::new(x, mode));
     let h = dense("head.dense", hidden).bias(bias).activation(activation).of(b, pooled);
     let h = Norm::from_json(config)?.of(b, "head.norm", h);
     Ok(dense("classifier", labels).of(b, h))

@@ -1,7 +1,7 @@
 //! MPNet (Song et al. 2020): BERT without token types, whose layers share a bias by distance. all-mpnet-base-v2, multi-qa-mpnet.
 
 use super::activation;
-use super::layers::{check_heads, dense, layer_norm};
+use super::layers::{check_heads, dense, embed_normed};
 use super::post_norm::{Mlp, Names, PostNorm};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
@@ -33,11 +33,11 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let words = b.matrix("embeddings.word_embeddings.weight", config.usize_or("vocab_size", 30_527)?, hidden);
     let positions = config.usize_or("max_position_embeddings", 512)?;
     let positions = b.matrix("embeddings.position_embeddings.weight", positions, hidden);
-    let x = b.embed(vec![
+    let lookups = vec![
         Lookup { table: words, index: Index::Ids, offset: 0 },
         Lookup { table: positions, index: Index::Positions, offset: PADDING + 1 },
-    ]);
-    let mut x = layer_norm(b, "embeddings.LayerNorm", eps, x);
+    ];
+    let mut x = embed_normed(b, lookups, "embeddings.LayerNorm", eps);
     b.hidden_state(x);
 
     let buckets = config.usize_or("relative_attention_num_buckets", 32)?;
@@ -58,7 +58,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 /// The first token through a hidden layer and the classifier: `[sequences, labels]`.
 pub(super) fn classifier(b: &mut Builder, _: &JsonFile, x: Value, labels: usize) -> Result<Value> {
     let hidden = b.shape(x).cols;
-    let first = b.pool(Pool { x, modes: vec![PoolMode::Cls] });
+    let first = b.pool(Pool::new(x, PoolMode::Cls));
     let h = dense("classifier.dense", hidden).activation(Activation::Tanh).of(b, first);
     Ok(dense("classifier.out_proj", labels).of(b, h))
 }

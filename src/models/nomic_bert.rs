@@ -3,7 +3,7 @@
 //! nomic-embed-text, arctic-embed-m-long.
 
 use super::activation;
-use super::layers::{check_heads, dense, layer_norm, stacked};
+use super::layers::{check_heads, dense, embed_normed, layer_norm, stacked};
 use super::post_norm::PostNorm;
 use super::rope::{self, Base};
 use crate::checkpoint::JsonFile;
@@ -52,8 +52,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
         let table = b.matrix("embeddings.token_type_embeddings.weight", nomic.token_types, hidden);
         lookups.push(Lookup { table, index: Index::Types, offset: 0 });
     }
-    let x = b.embed(lookups);
-    let mut x = layer_norm(b, "emb_ln", nomic.eps, x);
+    let mut x = embed_normed(b, lookups, "emb_ln", nomic.eps);
     for i in 0..nomic.layers {
         let name = |name: &str| format!("encoder.layers.{i}.{name}");
         b.label(name("attention"));

@@ -138,8 +138,7 @@ impl Preset {
         b.set_limit(Some(longest));
         let x = (architecture(&config)?.backbone)(&mut b, &config)?;
         b.label("pooling");
-        let pooled = b.pool(Pool { x, modes: vec![self.pooling] });
-        let embedding = b.normalize(pooled);
+        let embedding = b.pool(Pool { normalize: true, ..Pool::new(x, self.pooling) });
         Ok(b.finish(embedding, x).pooled_early())
     }
 }

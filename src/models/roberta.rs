@@ -17,7 +17,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 /// The first token through a hidden layer and the classifier: `[sequences, labels]`.
 pub(super) fn classifier(b: &mut Builder, _: &JsonFile, x: Value, labels: usize) -> Result<Value> {
     let hidden = b.shape(x).cols;
-    let first = b.pool(Pool { x, modes: vec![PoolMode::Cls] });
+    let first = b.pool(Pool::new(x, PoolMode::Cls));
     let h = dense("classifier.dense", hidden).activation(Activation::Tanh).of(b, first);
     Ok(dense("classifier.out_proj", labels).of(b, h))
 }

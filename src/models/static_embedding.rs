@@ -22,8 +22,8 @@ pub(super) fn tokens(b: &mut Builder, weights: &dyn WeightSource) -> Result<Valu
     Ok(b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]))
 }
 
-/// Their mean; zeros for a text without tokens: `[sequences, dim]`.
-pub(super) fn mean(b: &mut Builder, tokens: Value) -> Value {
+/// Their mean, of length 1 with `normalize`; zeros for a text without tokens: `[sequences, dim]`.
+pub(super) fn mean(b: &mut Builder, tokens: Value, normalize: bool) -> Value {
     b.label("mean");
-    b.pool(Pool { x: tokens, modes: vec![PoolMode::Mean] })
+    b.pool(Pool { normalize, ..Pool::new(tokens, PoolMode::Mean) })
 }

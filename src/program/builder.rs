@@ -103,11 +103,21 @@ impl Builder {
         id
     }
 
-    /// [`Op::Embed`]: `[tokens, cols of the tables]`.
+    /// [`Op::Embed`] without a norm: `[tokens, cols of the tables]`.
     pub fn embed(&mut self, lookups: Vec<Lookup>) -> Value {
-        let cols = self.weights[lookups[0].table.index()].cols;
-        assert!(lookups.iter().all(|lookup| self.weights[lookup.table.index()].cols == cols));
-        self.push(Op::Embed(Embed { lookups }), Shape { rows: Rows::Tokens, cols })
+        self.embed_op(Embed { lookups, norm: None })
+    }
+
+    /// [`Op::Embed`] with a norm: `[tokens, cols of the tables]`.
+    pub fn embed_normed(&mut self, lookups: Vec<Lookup>, norm: RowNorm) -> Value {
+        self.embed_op(Embed { lookups, norm: Some(norm) })
+    }
+
+    fn embed_op(&mut self, op: Embed) -> Value {
+        let cols = self.weights[op.lookups[0].table.index()].cols;
+        assert!(op.lookups.iter().all(|lookup| self.weights[lookup.table.index()].cols == cols));
+        op.norm.iter().for_each(|norm| self.check_norm(norm, cols));
+        self.push(Op::Embed(op), Shape { rows: Rows::Tokens, cols })
     }
 
     /// [`Op::Linear`]: `[rows of x, rows of the weight]`.
@@ -123,7 +133,7 @@ impl Builder {
     /// [`Op::Norm`]: `[as x]`.
     pub fn norm(&mut self, op: Norm) -> Value {
         let shape = self.shape(op.x);
-        assert_eq!(self.weights[op.weight.index()].rows, shape.cols, "{}: columns of x and of the norm", self.label);
+        self.check_norm(&op.norm, shape.cols);
         assert!(op.residual.is_none_or(|residual| self.shape(residual) == shape));
         self.push(Op::Norm(op), shape)
     }
@@ -192,6 +202,7 @@ impl Builder {
     pub fn pool(&mut self, op: Pool) -> Value {
         let x = self.shape(op.x);
         assert!(x.rows == Rows::Tokens && !op.modes.is_empty());
+        assert!(!op.normalize || op.modes.len() == 1, "{}: only one mode is normalised at once", self.label);
         let cols = x.cols * op.modes.len();
         self.push(Op::Pool(op), Shape { rows: Rows::Sequences, cols })
     }
@@ -206,6 +217,11 @@ impl Builder {
         self.steps[value.index()].shape
     }
 
+    /// The columns of a weight.
+    pub fn cols(&self, weight: WeightId) -> usize {
+        self.weights[weight.index()].cols
+    }
+
     /// The program, with its two outputs.
     pub fn finish(self, sentences: Value, tokens: Value) -> Program {
         Program {
@@ -217,6 +233,11 @@ impl Builder {
             trim: self.trim,
             wide: self.wide,
         }
+    }
+
+    fn check_norm(&self, norm: &RowNorm, cols: usize) {
+        let fits = |weight: WeightId| self.weights[weight.index()].rows == cols;
+        assert!(norm.weights().all(fits), "{}: columns of x and of the norm", self.label);
     }
 
     fn push(&mut self, op: Op, shape: Shape) -> Value {

@@ -12,6 +12,10 @@ pub struct Cost {
     pub numbers: f64,
 }
 
+/// Operations on each number of a row that is normalised by its moments, and by its length.
+const NORM: f64 = 8.0;
+const NORMALIZE: f64 = 3.0;
+
 impl Program {
     /// The cost of each step on a batch.
     pub fn costs(&self, batch: &Batch) -> Vec<Cost> {
@@ -26,12 +30,18 @@ impl Program {
             Op::Linear(op) => 2.0 * out * self.weight(op.weight).cols as f64,
             // Scores, and the weighted sum of values.
             Op::Attention(op) => 4.0 * seen_pairs(op, batch) * (op.heads * op.head_dim) as f64,
-            Op::Embed(op) => out * (op.lookups.len() - 1) as f64,
-            Op::Norm(_) | Op::HeadNorm(_) => 8.0 * out,
+            Op::Embed(op) => {
+                let normed = if op.norm.is_some() { NORM } else { 0.0 };
+                out * ((op.lookups.len() - 1) as f64 + normed)
+            }
+            Op::Norm(_) | Op::HeadNorm(_) => NORM * out,
             Op::Rotary(_) => 3.0 * out,
             Op::Glu(_) | Op::Experts(_) | Op::Sum(_) => 2.0 * out,
-            Op::Normalize(_) => 3.0 * out,
-            Op::Pool(op) => op.modes.len() as f64 * size(self.shape(op.x)),
+            Op::Normalize(_) => NORMALIZE * out,
+            Op::Pool(op) => {
+                let normalized = if op.normalize { NORMALIZE * out } else { 0.0 };
+                op.modes.len() as f64 * size(self.shape(op.x)) + normalized
+            }
         };
         let values: f64 = step.op.inputs().iter().map(|&input| size(self.shape(input))).sum();
         let weights: f64 = match &step.op {

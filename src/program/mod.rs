@@ -22,7 +22,7 @@ pub use cost::Cost;
 pub use folded::{Difference, Mapped, Projected};
 pub use op::{
     Embed, Experts, Glu, Half, HeadNorm, Index, Linear, Lookup, Norm, NormKind, Normalize, Op, Pool, PoolMode, Rotary,
-    Sum,
+    RowNorm, Sum,
 };
 pub use plan::Plan;
 pub use rotary::RotaryTable;
@@ -234,7 +234,10 @@ impl Program {
                     }
                     write!(f, "]")?;
                 }
-                Ok(())
+                op.norm.map_or(Ok(()), |norm| {
+                    write!(f, ", {}", if norm.kind == NormKind::Rms { "rms" } else { "norm" })?;
+                    self.fmt_norm(&norm, f)
+                })
             }
             Op::Linear(op) => {
                 write!(f, " {} * {}", op.x, weight(op.weight))?;
@@ -247,8 +250,9 @@ impl Program {
                 op.residual.map_or(Ok(()), |residual| write!(f, ", + {residual}"))
             }
             Op::Norm(op) => {
-                let kind = if op.kind == NormKind::Rms { "rms of " } else { "" };
-                write!(f, " {kind}{} by {}, eps {:e}", op.x, weight(op.weight), op.eps)?;
+                let kind = if op.norm.kind == NormKind::Rms { "rms of " } else { "" };
+                write!(f, " {kind}{}", op.x)?;
+                self.fmt_norm(&op.norm, f)?;
                 op.residual.map_or(Ok(()), |residual| write!(f, ", + {residual}"))
             }
             Op::Glu(op) => write!(f, " {}, {} of the {:?} half", op.x, op.activation.name(), op.activated),
@@ -280,9 +284,13 @@ impl Program {
             Op::Sum(op) => write!(f, " {} * {} + {} * {}", op.x_factor, op.x, op.factor, op.other),
             Op::Pool(op) => {
                 let modes: Vec<_> = op.modes.iter().map(|mode| mode.name()).collect();
-                write!(f, " {}, {}", op.x, modes.join(" | "))
+                write!(f, " {}, {}{}", op.x, modes.join(" | "), if op.normalize { ", normalised" } else { "" })
             }
             Op::Normalize(op) => write!(f, " {}", op.x),
         }
+    }
+
+    fn fmt_norm(&self, norm: &RowNorm, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " by {}, eps {:e}", self.weight(norm.weight).name(), norm.eps)
     }
 }

@@ -1,5 +1,5 @@
 //! The operations of a program. Each is a plain description: what it reads, which weights it uses, its constants. Fusion is
-//! a field (`Linear::activation`, `Linear::residual`), chosen where the model is written.
+//! a field (`Linear::activation`, `Embed::norm`, `Pool::normalize`), chosen where the model is written.
 //!
 //! To add an operation: a variant here, a method in `builder.rs`, a line in `Op::inputs`, `Op::weights` and `Display`; then
 //! the compiler asks for `cpu/x.rs` and `gpu/kernels/x.rs` + `shaders/x.wgsl` (every match is exhaustive); then rows in
@@ -10,7 +10,7 @@ use super::{Activation, Attention, Value, WeightId};
 /// One operation. `tokens` and `sequences` are the batch's row counts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
-    /// Rows of tables, summed.
+    /// Rows of tables, summed and normalised.
     Embed(Embed),
     /// A matrix product with bias, activation and residual.
     Linear(Linear),
@@ -34,11 +34,13 @@ pub enum Op {
     Normalize(Normalize),
 }
 
-/// `y[t] = sum over lookups of table[index[t] + offset]`: `[tokens, cols]`.
+/// `y[t] = norm(sum over lookups of table[index[t] + offset])`: `[tokens, cols]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embed {
     /// The tables, all of `cols` columns. At least one.
     pub lookups: Vec<Lookup>,
+    /// Of the sum; `None`: the sum as it is.
+    pub norm: Option<RowNorm>,
 }
 
 /// One table of an [`Embed`].
@@ -78,12 +80,21 @@ pub struct Linear {
     pub residual: Option<Value>,
 }
 
-/// Each row normalised: `y = normalised(x) * weight + bias + residual`.
+/// Each row normalised: `y = norm(x) + residual`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Norm {
     /// `[rows, cols]`
     pub x: Value,
     /// How.
+    pub norm: RowNorm,
+    /// `[rows, cols]`
+    pub residual: Option<Value>,
+}
+
+/// A norm of rows: `normalised(row) * weight + bias`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RowNorm {
+    /// How a row is normalised.
     pub kind: NormKind,
     /// `[cols]`
     pub weight: WeightId,
@@ -91,8 +102,6 @@ pub struct Norm {
     pub bias: Option<WeightId>,
     /// Added to the variance.
     pub eps: f32,
-    /// `[rows, cols]`
-    pub residual: Option<Value>,
 }
 
 /// How rows are normalised.
@@ -173,12 +182,15 @@ pub struct Rotary {
 
 /// One row for each sequence from the rows of its tokens, one block of columns a mode: `[sequences, modes * cols]`.
 /// The first `skip[sequence]` tokens of the batch (an excluded prompt) do not take part.
+/// With `normalize`, of one mode only, the row is then divided by its norm, as by [`Normalize`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
     /// `[tokens, cols]`
     pub x: Value,
     /// Concatenated in this order. At least one.
     pub modes: Vec<PoolMode>,
+    /// Whether the row gets length 1.
+    pub normalize: bool,
 }
 
 /// How [`Pool`] makes one row of many. Names as in sentence-transformers' `pooling_mode`.
@@ -218,6 +230,20 @@ pub struct Sum {
 pub struct Normalize {
     /// `[rows, cols]`
     pub x: Value,
+}
+
+impl Pool {
+    /// A pooling of one mode, as it is.
+    pub fn new(x: Value, mode: PoolMode) -> Pool {
+        Pool { x, modes: vec![mode], normalize: false }
+    }
+}
+
+impl RowNorm {
+    /// The weights it uses.
+    pub fn weights(&self) -> impl Iterator<Item = WeightId> {
+        [Some(self.weight), self.bias].into_iter().flatten()
+    }
 }
 
 impl PoolMode {
@@ -310,9 +336,12 @@ impl Op {
     /// The weights it uses.
     pub fn weights(&self) -> Vec<WeightId> {
         match self {
-            Op::Embed(op) => op.lookups.iter().map(|lookup| lookup.table).collect(),
+            Op::Embed(op) => {
+                let tables = op.lookups.iter().map(|lookup| lookup.table);
+                tables.chain(op.norm.iter().flat_map(RowNorm::weights)).collect()
+            }
             Op::Linear(op) => [Some(op.weight), op.bias].into_iter().flatten().collect(),
-            Op::Norm(op) => [Some(op.weight), op.bias].into_iter().flatten().collect(),
+            Op::Norm(op) => op.norm.weights().collect(),
             Op::HeadNorm(op) => [Some(op.weight), op.bias].into_iter().flatten().collect(),
             Op::Rotary(op) => vec![op.table],
             Op::Attention(op) => op.table().into_iter().collect(),

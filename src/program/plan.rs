@@ -82,7 +82,8 @@ pub(super) mod tests {
         let mut b = Builder::new();
         let table = b.matrix("word", 100, 8);
         let norm = b.vector("norm", 8);
-        let mut x = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
+        let layer_norm = RowNorm { kind: NormKind::Layer, weight: norm, bias: None, eps: 1e-5 };
+        let mut x = b.embed_normed(vec![Lookup { table, index: Index::Ids, offset: 0 }], layer_norm);
         for layer in 0..layers {
             let mut linear = |x, rows, cols, residual| {
                 let weight = b.matrix(format!("{layer}.{rows}x{cols}"), rows, cols);
@@ -95,17 +96,16 @@ pub(super) mod tests {
                 b.linear(Linear { x, weight, bias: None, activation: Activation::Identity, residual })
             };
             let h = linear(a, 8, 8, Some(x));
-            let h = b.norm(Norm { x: h, kind: NormKind::Layer, weight: norm, bias: None, eps: 1e-5, residual: None });
+            let h = b.norm(Norm { x: h, norm: layer_norm, residual: None });
             let mut linear = |x, rows, cols, residual| {
                 let weight = b.matrix(format!("{layer}.{rows}x{cols}"), rows, cols);
                 b.linear(Linear { x, weight, bias: None, activation: Activation::Identity, residual })
             };
             let m = linear(h, 32, 8, None);
             let y = linear(m, 8, 32, Some(h));
-            x = b.norm(Norm { x: y, kind: NormKind::Layer, weight: norm, bias: None, eps: 1e-5, residual: None });
+            x = b.norm(Norm { x: y, norm: layer_norm, residual: None });
         }
-        let pooled = b.pool(Pool { x, modes: vec![mode] });
-        let out = b.normalize(pooled);
+        let out = b.pool(Pool { normalize: true, ..Pool::new(x, mode) });
         b.finish(out, x)
     }
 

@@ -1,7 +1,7 @@
 //! Pooling that takes one token of each sequence (cls, last token) reads one row of the last layer. What lies between the
 //! last attention and such a pooling works row by row, so the token can be taken before it: `pool(f(x)) = f(pool(x))`.
 
-use super::{Op, Output, Pool, PoolMode, Program, Rows, Shape, Step, Value};
+use super::{Normalize, Op, Output, Pool, PoolMode, Program, Rows, Shape, Step, Value};
 use std::collections::HashMap;
 
 impl Program {
@@ -20,8 +20,13 @@ impl Program {
 
         let mut moved = Moved { program: &self, pool, full: &full, steps: Vec::new(), moved: HashMap::new() };
         moved.steps.extend_from_slice(&self.steps[..pool_at]);
-        let pooled = moved.value(pool.x);
+        let mut pooled = moved.value(pool.x);
         let mut steps = moved.steps;
+        if pool.normalize {
+            let normalize = Op::Normalize(Normalize { x: pooled });
+            steps.push(Step { op: normalize, ..self.steps[pool_at].clone() });
+            pooled = Value(steps.len() as u32 - 1);
+        }
         // Behind the pooling, values have moved by the steps that were added.
         let renumber = |value: Value| match value.index().cmp(&pool_at) {
             std::cmp::Ordering::Less => value,
@@ -80,7 +85,7 @@ impl Moved<'_> {
         let step = &self.program.steps[value.index()];
         let mut op = step.op.clone();
         if self.full[value.index()] {
-            op = Op::Pool(Pool { x: value, modes: self.pool.modes.clone() });
+            op = Op::Pool(Pool { x: value, modes: self.pool.modes.clone(), normalize: false });
         } else {
             op.map_inputs(|input| self.value(input));
         }

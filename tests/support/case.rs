@@ -30,7 +30,7 @@ impl Case {
     /// A case whose program ends in `tokens`, over [`odd_batches`] with the default tolerances.
     pub fn new(name: impl Into<String>, mut b: Builder, tokens: Value) -> Case {
         b.label("pool");
-        let sentences = b.pool(Pool { x: tokens, modes: vec![PoolMode::Mean] });
+        let sentences = b.pool(Pool::new(tokens, PoolMode::Mean));
         Case::of(name, b.finish(sentences, tokens))
     }
 

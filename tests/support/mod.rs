@@ -12,4 +12,5 @@ pub mod minilm;
 pub mod naive;
 pub mod programs;
 pub mod scoring;
+pub mod sentences;
 pub mod table;

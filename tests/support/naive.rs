@@ -6,7 +6,7 @@ use lexel::matrix::Matrix;
 use lexel::program::{
     Activation, Attention, Embed, Experts, Glu, Half, HeadNorm, Index, Linear, Norm, NormKind, Op, Pool,
 };
-use lexel::program::{PoolMode, PositionBias, Program, Rotary, Rows, Sum, Value, WeightId, WeightSource};
+use lexel::program::{PoolMode, PositionBias, Program, Rotary, RowNorm, Rows, Sum, Value, WeightId, WeightSource};
 use lexel::program::{alibi_slope, relative_bucket};
 
 /// A matrix of f64, row by row.
@@ -98,7 +98,10 @@ fn embed(op: &Embed, batch: &Batch, weight: impl Fn(WeightId) -> Wide) -> Wide {
             }
         }
     }
-    y
+    match &op.norm {
+        Some(by) => row_norm(by, &y, weight),
+        None => y,
+    }
 }
 
 fn linear(op: &Linear, x: &Wide, residual: Option<Wide>, weight: impl Fn(WeightId) -> Wide) -> Wide {
@@ -116,14 +119,19 @@ fn linear(op: &Linear, x: &Wide, residual: Option<Wide>, weight: impl Fn(WeightI
 }
 
 fn norm(op: &Norm, x: &Wide, residual: Option<Wide>, weight: impl Fn(WeightId) -> Wide) -> Wide {
-    let (w, bias) = (weight(op.weight), op.bias.map(&weight));
+    let mut y = row_norm(&op.norm, x, weight);
+    if let Some(residual) = &residual {
+        y.data.iter_mut().zip(&residual.data).for_each(|(y, residual)| *y += residual);
+    }
+    y
+}
+
+fn row_norm(by: &RowNorm, x: &Wide, weight: impl Fn(WeightId) -> Wide) -> Wide {
+    let (w, bias) = (weight(by.weight), by.bias.map(&weight));
+    let bias = bias.as_ref().map(|bias| &bias.data[..]);
     let mut y = Wide::zeros(x.rows, x.cols);
     for r in 0..x.rows {
-        let bias = bias.as_ref().map(|bias| &bias.data[..]);
-        y.row_mut(r).copy_from_slice(&normalised(op.kind, x.row(r), &w.data, bias, op.eps));
-        if let Some(residual) = &residual {
-            y.row_mut(r).iter_mut().zip(residual.row(r)).for_each(|(y, residual)| *y += residual);
-        }
+        y.row_mut(r).copy_from_slice(&normalised(by.kind, x.row(r), &w.data, bias, by.eps));
     }
     y
 }
@@ -287,7 +295,7 @@ fn pool(op: &Pool, batch: &Batch, x: &Wide) -> Wide {
             }
         }
     }
-    y
+    if op.normalize { normalize(&y) } else { y }
 }
 
 fn normalize(x: &Wide) -> Wide {

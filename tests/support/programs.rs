@@ -33,8 +33,8 @@ pub fn bert(shape: BertShape) -> Program {
         lookup("embeddings.position", shape.positions, Index::Positions),
         lookup("embeddings.type", 2, Index::Types),
     ];
-    let x = b.embed(lookups);
-    let mut x = norm(&mut b, "embeddings.norm", x);
+    let norm_of_sum = row_norm(&mut b, "embeddings.norm", hidden);
+    let mut x = b.embed_normed(lookups, norm_of_sum);
     for layer in 0..layers {
         let name = |part: &str| format!("layer.{layer}.{part}");
         let qkv = linear(&mut b, &name("qkv"), x, 3 * hidden, Activation::Identity, None);
@@ -48,9 +48,7 @@ pub fn bert(shape: BertShape) -> Program {
         x = norm(&mut b, &name("down.norm"), y);
     }
     b.label("pool");
-    let pooled = b.pool(Pool { x, modes: vec![PoolMode::Mean] });
-    b.label("normalize");
-    let sentences = b.normalize(pooled);
+    let sentences = b.pool(Pool { normalize: true, ..Pool::new(x, PoolMode::Mean) });
     b.finish(sentences, x)
 }
 
@@ -72,8 +70,13 @@ pub fn linear(
 /// A norm with a bias, under a label that also names its weights.
 pub fn norm(b: &mut Builder, label: &str, x: Value) -> Value {
     b.label(label);
-    let cols = b.shape(x).cols;
-    let weight = b.vector(format!("{label}.weight"), cols);
-    let bias = Some(b.vector(format!("{label}.bias"), cols));
-    b.norm(Norm { x, kind: NormKind::Layer, weight, bias, eps: 1e-12, residual: None })
+    let norm = row_norm(b, label, b.shape(x).cols);
+    b.norm(Norm { x, norm, residual: None })
+}
+
+/// The weights of a norm with a bias, whose names begin with `name`.
+pub fn row_norm(b: &mut Builder, name: &str, cols: usize) -> RowNorm {
+    let weight = b.vector(format!("{name}.weight"), cols);
+    let bias = Some(b.vector(format!("{name}.bias"), cols));
+    RowNorm { kind: NormKind::Layer, weight, bias, eps: 1e-12 }
 }

@@ -2,21 +2,30 @@
 //!
 //! To add an op: a function here that returns its cases, a line in `table`.
 
-use super::case::{Case, F16_STORAGE, input};
+use super::case::{Case, input};
 use super::compare::Tolerance;
 use super::data::{
     EDGES, Fill, POSITIONS, TestWeights, VOCABULARY, batch, batch_skipping, long_among_short, odd_batches, single,
 };
+use super::sentences;
 use lexel::batch::Batch;
 use lexel::program::*;
 
 /// Columns that are no multiples of a vector or of a tile.
-const COLS: [usize; 8] = [1, 2, 3, 5, 30, 36, 37, 384];
+pub(super) const COLS: [usize; 8] = [1, 2, 3, 5, 30, 36, 37, 384];
 
 /// For a kernel that differs from one in `table`'s full run by how it loads or by its subgroup size only: a case of each op,
 /// at sizes that no tile divides. Pipelines are what a run costs.
 pub fn short_table() -> Vec<Case> {
-    let names = ["embed 37", "linear 65 -> 129", "linear behind pool", "norm 37", "norm 384 around 1000"];
+    let names = [
+        "embed 37",
+        "embed and norm 37",
+        "pool and normalize 37",
+        "linear 65 -> 129",
+        "linear behind pool",
+        "norm 37",
+        "norm 384 around 1000",
+    ];
     let more = ["attention 3 heads of 5", "attention 1 heads of 80", "pool 37", "normalize 37", "glu 37"];
     let cases: Vec<Case> =
         table().into_iter().filter(|case| [&names[..], &more].concat().contains(&case.name.as_str())).collect();
@@ -28,6 +37,7 @@ pub fn short_table() -> Vec<Case> {
 pub fn table() -> Vec<Case> {
     let ops = [
         embed(),
+        embed_norm(),
         linear(),
         activations(),
         norm(),
@@ -37,8 +47,9 @@ pub fn table() -> Vec<Case> {
         head_norm(),
         rotary(),
         attention(),
-        pool(),
-        normalize(),
+        sentences::pool(),
+        sentences::pool_normalize(),
+        sentences::normalize(),
     ];
     ops.into_iter().flatten().chain(attention_variants()).chain(disentangled()).collect()
 }
@@ -61,6 +72,25 @@ fn embed() -> Vec<Case> {
         cases.push(Case::new(format!("embed {cols}"), b, x));
     }
     cases
+}
+
+/// Embeddings whose sum is normalised, of one table and of three.
+fn embed_norm() -> Vec<Case> {
+    let build = |cols: usize| {
+        let mut b = Builder::new();
+        let (weight, bias) = (b.vector("norm.weight", cols), Some(b.vector("norm.bias", cols)));
+        let mut lookup = |name: &str, rows, index, offset| Lookup { table: b.matrix(name, rows, cols), index, offset };
+        let ids = lookup("x.ids", VOCABULARY, Index::Ids, 0);
+        let more = [lookup("x.positions", POSITIONS + 2, Index::Positions, 2), lookup("x.types", 2, Index::Types, 0)];
+        b.label("one table, root mean square");
+        b.embed_normed(vec![ids.clone()], RowNorm { kind: NormKind::Rms, weight, bias: None, eps: 1e-6 });
+        b.label("three tables, with bias");
+        let norm = RowNorm { kind: NormKind::Layer, weight, bias, eps: 1e-12 };
+        let x = b.embed_normed([vec![ids], more.to_vec()].concat(), norm);
+        let twice = Tolerance::new("the sum is rounded to f16 before its norm, and the result again", 6e-4, 1.1e-3);
+        Case::new(format!("embed and norm {cols}"), b, x).f16(twice)
+    };
+    [5, 30, 36, 37, 384, 1030].into_iter().map(build).collect()
 }
 
 /// Inner and outer sizes of a linear.
@@ -95,7 +125,7 @@ fn linear() -> Vec<Case> {
 
     let mut b = Builder::new();
     let x = input(&mut b, "x", 37);
-    let pooled = b.pool(Pool { x, modes: vec![PoolMode::Mean, PoolMode::Max] });
+    let pooled = b.pool(Pool { x, modes: vec![PoolMode::Mean, PoolMode::Max], normalize: false });
     b.label("rows are sequences");
     let weight = b.matrix("dense.weight", 30, 74);
     let bias = Some(b.vector("dense.bias", 30));
@@ -114,7 +144,7 @@ fn activations() -> Vec<Case> {
     let table = b.matrix("ramp", VOCABULARY, 64);
     b.label("ramp");
     let tokens = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
-    let x = b.pool(Pool { x: tokens, modes: vec![PoolMode::Cls] });
+    let x = b.pool(Pool::new(tokens, PoolMode::Cls));
     let weight = b.matrix("identity", 64, 64);
     let mut y = x;
     for activation in Activation::ALL {
@@ -133,13 +163,21 @@ fn norm() -> Vec<Case> {
         let x = input(&mut b, "x", cols);
         let (weight, offset) = (b.vector("norm.weight", cols), b.vector("norm.bias", cols));
         b.label("without bias");
-        b.norm(Norm { x, kind: NormKind::Layer, weight, bias: None, eps: 1e-5, residual: None });
+        b.norm(Norm { x, norm: RowNorm { kind: NormKind::Layer, weight, bias: None, eps: 1e-5 }, residual: None });
         b.label("root mean square");
-        b.norm(Norm { x, kind: NormKind::Rms, weight, bias: None, eps: 1e-6, residual: None });
+        b.norm(Norm { x, norm: RowNorm { kind: NormKind::Rms, weight, bias: None, eps: 1e-6 }, residual: None });
         b.label("with residual");
-        b.norm(Norm { x, kind: NormKind::Rms, weight, bias: Some(offset), eps: 1e-6, residual: Some(x) });
+        b.norm(Norm {
+            x,
+            norm: RowNorm { kind: NormKind::Rms, weight, bias: Some(offset), eps: 1e-6 },
+            residual: Some(x),
+        });
         b.label("with bias");
-        let y = b.norm(Norm { x, kind: NormKind::Layer, weight, bias: Some(offset), eps: 1e-12, residual: None });
+        let y = b.norm(Norm {
+            x,
+            norm: RowNorm { kind: NormKind::Layer, weight, bias: Some(offset), eps: 1e-12 },
+            residual: None,
+        });
         (b, y)
     };
     let mut cases = Vec::new();
@@ -172,7 +210,7 @@ fn norm() -> Vec<Case> {
     let (mut b, cols) = (Builder::new(), 36);
     let x = input(&mut b, "x", cols);
     let (weight, bias) = (b.vector("norm.weight", cols), Some(b.vector("norm.bias", cols)));
-    let y = b.norm(Norm { x, kind: NormKind::Layer, weight, bias, eps: 1e-5, residual: None });
+    let y = b.norm(Norm { x, norm: RowNorm { kind: NormKind::Layer, weight, bias, eps: 1e-5 }, residual: None });
     cases
         .push(Case::new("norm of equal elements", b, y).weights(TestWeights::default().with("x", Fill::Constant(0.5))));
     cases
@@ -184,7 +222,7 @@ fn glu() -> Vec<Case> {
         let x = input(&mut b, "x", 2 * cols);
         b.label("first");
         b.glu(Glu { x, activation: Activation::Gelu, activated: Half::First });
-        let pooled = b.pool(Pool { x, modes: vec![PoolMode::Cls] });
+        let pooled = b.pool(Pool::new(x, PoolMode::Cls));
         b.label("rows are sequences");
         b.glu(Glu { x: pooled, activation: Activation::Silu, activated: Half::First });
         b.label("second");
@@ -209,7 +247,7 @@ fn experts() -> Vec<Case> {
     let build = |(experts, width, top): (usize, usize, usize)| {
         let mut b = Builder::new();
         let (x, logits) = (input(&mut b, "x", experts * width), input(&mut b, "x.logits", experts));
-        let [x_pooled, logits_pooled] = [x, logits].map(|x| b.pool(Pool { x, modes: vec![PoolMode::Cls] }));
+        let [x_pooled, logits_pooled] = [x, logits].map(|x| b.pool(Pool::new(x, PoolMode::Cls)));
         b.label("rows are sequences");
         b.experts(Experts { x: x_pooled, logits: logits_pooled, top });
         b.label("experts");
@@ -326,62 +364,6 @@ fn attention() -> Vec<Case> {
                 .batches(vec![batch(&[1, 17, 64, 129])])
                 .f32(large)
                 .f16(large_f16),
-        );
-    }
-    cases
-}
-
-fn pool() -> Vec<Case> {
-    use PoolMode::*;
-    let all = [Cls, Max, Mean, MeanSqrtLenTokens, WeightedMean, LastToken];
-    let mut cases = Vec::new();
-    for cols in COLS {
-        let mut b = Builder::new();
-        let x = input(&mut b, "x", cols);
-        for mode in all.into_iter().filter(|_| cols == 36) {
-            b.label(mode.name());
-            b.pool(Pool { x, modes: vec![mode] });
-        }
-        b.label("all modes");
-        let y = b.pool(Pool { x, modes: all.into_iter().rev().collect() });
-        let mut batches = odd_batches();
-        batches.push(long_among_short());
-        // Some tokens skipped, all of them, more than there are.
-        batches.push(batch_skipping(&[5, 5, 5, 5, 0, 0, 70, 600], &[0, 1, 5, 9, 0, 3, 65, 200]));
-        let sums = Tolerance::new("sqrt(600) times the rounding of a mean, in f32 sums of 600 terms", 1e-5, 1e-5);
-        // Below zero everywhere: a maximum that begins at zero would show.
-        let weights = TestWeights::default().with("x", Fill::Random { mean: -1.5, deviation: 0.5 });
-        cases.push(
-            Case::of(format!("pool {cols}"), b.finish(y, x))
-                .weights(weights)
-                .batches(batches)
-                .f32(sums)
-                .f16(F16_STORAGE),
-        );
-    }
-    cases
-}
-
-fn normalize() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for cols in COLS {
-        let mut b = Builder::new();
-        let x = input(&mut b, "x", cols);
-        b.label("tokens");
-        let y = b.normalize(x);
-        let pooled = b.pool(Pool { x, modes: vec![PoolMode::Mean] });
-        b.label("sequences");
-        let sentences = b.normalize(pooled);
-        cases.push(Case::of(format!("normalize {cols}"), b.finish(sentences, y)));
-    }
-    // Rows of zeros stay zeros; rows shorter than 1e-12 are divided by that and no further.
-    for (name, value) in [("zero rows", 0.0), ("tiny rows", 1e-20)] {
-        let mut b = Builder::new();
-        let x = input(&mut b, "x", 5);
-        let y = b.normalize(x);
-        cases.push(
-            Case::new(format!("normalize {name}"), b, y)
-                .weights(TestWeights::default().with("x", Fill::Constant(value))),
         );
     }
     cases

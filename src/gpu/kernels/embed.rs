@@ -1,17 +1,27 @@
-//! Rows of tables, summed. A table that is larger than one binding is cut into pieces of rows, each with a launch that
+//! Rows of tables, summed, and normalised if there is a norm. A table that is larger than one binding is cut into pieces of rows, each with a launch that
 //! writes only the tokens whose row lies in its piece.
 
+use super::{norm, team};
 use crate::error::{Error, Result};
 use crate::gpu::compile::{Context, Count, Grid, Launch, Slot};
 use crate::gpu::kernel::{Binding, Kernel, stride4};
 use crate::gpu::weights::{ROWS, WeightUse};
 use crate::program::{Embed, Index, Lookup};
 
+const EMBED_PART: &str = include_str!("../../../shaders/common/embed.wgsl");
+
 static EMBED: Kernel = Kernel {
     name: "embed",
     source: include_str!("../../../shaders/embed.wgsl"),
-    parts: &[],
+    parts: &[EMBED_PART],
     bindings: &[Binding::Params, Binding::Read, Binding::Read, Binding::Read, Binding::Write],
+};
+
+static EMBED_NORM: Kernel = Kernel {
+    name: "embed_norm",
+    source: include_str!("../../../shaders/embed_norm.wgsl"),
+    parts: &[EMBED_PART, norm::NORM_PART],
+    bindings: &[Binding::Params, Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Write],
 };
 
 /// Tables that the kernel can bind.
@@ -52,30 +62,37 @@ pub fn launches(op: &Embed, context: &Context) -> Result<Vec<Launch>> {
     };
     let prelude = context
         .prelude()
-        .constant("STRIDE4", stride4(cols))
         .constant("TABLES", lookups.len())
         .constant("INDEX_A", component(lookups.first()))
         .constant("INDEX_B", component(lookups.get(1)))
         .constant("INDEX_C", component(lookups.get(2)));
+    let (kernel, prelude, affine, per_group) = match &op.norm {
+        None => (&EMBED, prelude.constant("STRIDE4", stride4(cols)), None, 1),
+        Some(by) => {
+            let (prelude, per_group) = team(prelude, context.target);
+            let (prelude, affine) = norm::affine(by, cols, prelude, context);
+            (&EMBED_NORM, prelude, Some(affine), per_group)
+        }
+    };
     let offset = |i: usize| lookups.get(i).map_or(0, |lookup: &Lookup| lookup.offset);
 
     let largest = &lookups[0];
     let pieces = (0..rows(largest)).step_by(rows_that_fit).map(|first| {
         let range = first..(first + rows_that_fit).min(rows(largest));
-        // As `Params` in embed.wgsl.
+        // As `Params` in common/embed.wgsl.
         let params = [offset(0), offset(1), offset(2), range.start as u32, range.end as u32, 0, 0, 0];
+        let tables = [
+            Slot::Weight(WeightUse { weight: largest.table, rows: range, packing: &ROWS }),
+            table(lookups.get(1)),
+            table(lookups.get(2)),
+        ];
         Launch {
-            kernel: &EMBED,
+            kernel,
             prelude: prelude.clone(),
             items: Launch::ALWAYS,
             params: bytemuck::cast_slice(&params).to_vec(),
-            slots: vec![
-                Slot::Weight(WeightUse { weight: largest.table, rows: range, packing: &ROWS }),
-                table(lookups.get(1)),
-                table(lookups.get(2)),
-                Slot::Value(context.out),
-            ],
-            grid: Grid { count: Count::Tokens, per_group: 1, columns: 1 },
+            slots: tables.into_iter().chain(affine.clone()).chain([Slot::Value(context.out)]).collect(),
+            grid: Grid { count: Count::Tokens, per_group, columns: 1 },
         }
     });
     Ok(pieces.collect())

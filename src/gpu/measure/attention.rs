@@ -73,7 +73,7 @@ impl Heads {
             let other = b.attention(op.clone());
             y = b.sum(Sum { x: y, x_factor: 1.0, other, factor: 1.0 });
         }
-        let pooled = b.pool(Pool { x: y, modes: vec![PoolMode::Cls] });
+        let pooled = b.pool(Pool::new(y, PoolMode::Cls));
         Heads { program: Arc::new(b.finish(pooled, y)), head_dim, scale: f64::from(scale), qkv: table }
     }
 

@@ -81,7 +81,7 @@ impl Product {
             let activation = Activation::Identity;
             y = b.linear(Linear { x, weight, bias: Some(bias), activation, residual: Some(y) });
         }
-        let pooled = b.pool(Pool { x: y, modes: vec![PoolMode::Cls] });
+        let pooled = b.pool(Pool::new(y, PoolMode::Cls));
         let program = Arc::new(b.finish(pooled, y));
         Product { program, outer, weights: [tables[0], tables[1], weight, bias] }
     }
