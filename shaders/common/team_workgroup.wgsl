@@ -1,4 +1,4 @@
-// A team is the whole workgroup, with TEAM_ROWS of 1: for devices without subgroup operations.
+// A team is the whole workgroup, which takes its TEAM_ROWS rows one by one: for devices without subgroup operations.
 const TEAM_THREADS: u32 = 64u;
 
 struct TeamInput {

@@ -1,5 +1,6 @@
 //! Normalisation of the heads of q and k.
 
+use super::team_of;
 use crate::error::Result;
 use crate::gpu::compile::{Context, Count, Grid, Launch, Slot};
 use crate::gpu::kernel::{Binding, Kernel, stride4};
@@ -16,13 +17,13 @@ static HEAD_NORM: Kernel = Kernel {
 /// The launches of a normalisation of heads.
 pub fn launches(op: &HeadNorm, context: &Context) -> Result<Vec<Launch>> {
     let vector = |id| Slot::Weight(WeightUse::whole(id, context.weight(id), &VECTOR));
+    // The groups and v.
+    let parts = op.groups[0] + op.groups[1] + 1;
     Ok(vec![Launch {
         kernel: &HEAD_NORM,
-        prelude: context
-            .prelude()
+        prelude: team_of(parts as u32, context.prelude(), context.target)
             .constant("STRIDE", 4 * stride4(context.out_shape().cols))
             .constant("GROUPS_OF_Q", op.groups[0])
-            .constant("GROUPS", op.groups[0] + op.groups[1])
             .constant("GROUP", op.group)
             .constant("CENTRED", op.kind == NormKind::Layer)
             .constant("BIAS", op.bias.is_some())

@@ -22,6 +22,11 @@ const TEAM_WORKGROUP: &str = include_str!("../../../shaders/common/team_workgrou
 /// (whatever its size), or a workgroup a row where there are no subgroups.
 fn team(prelude: Prelude, target: &Target) -> (Prelude, u32) {
     let rows = if target.features.subgroups { 8 } else { 1 };
+    (team_of(rows, prelude, target), rows)
+}
+
+/// The same for a workgroup that takes so many rows.
+fn team_of(rows: u32, prelude: Prelude, target: &Target) -> Prelude {
     let part = if target.features.subgroups { TEAM_SUBGROUP } else { TEAM_WORKGROUP };
-    (prelude.constant("TEAM_ROWS", rows).part(part), rows)
+    prelude.constant("TEAM_ROWS", rows).part(part)
 }
