@@ -162,6 +162,17 @@ mod tests {
     }
 
     #[test]
+    fn the_norm_of_the_embeddings_and_the_last_normalisation_take_no_step() {
+        let steps = |name, op| {
+            let program = Preset::named(name).unwrap().program(512);
+            program.steps.iter().filter(|step| step.op.name() == op).count()
+        };
+        assert_eq!(["embed", "norm", "pool", "normalize"].map(|op| steps("all-MiniLM-L6-v2", op)), [1, 12, 1, 0]);
+        // Pre-norm: the residual begins with the sum itself. The last token is taken before the last layer's rest.
+        assert_eq!(["embed", "norm", "normalize"].map(|op| steps("Qwen3-Embedding-0.6B", op) > 0), [true; 3]);
+    }
+
+    #[test]
     fn every_preset_is_built() {
         for preset in Preset::all() {
             let program = preset.build(preset.max_seq_length).unwrap();

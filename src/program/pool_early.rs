@@ -113,6 +113,8 @@ mod tests {
         assert_eq!(computed.count(), 1 + 7 + 2);
         assert!(moved.needed(Output::Tokens).iter().zip(&moved.steps).all(|(needed, step)| *needed == of_tokens(step)));
         assert_eq!(moved.shape(moved.sentences), program.shape(program.sentences));
+        // What was part of the pooling comes behind all that was moved over it.
+        assert!(matches!(moved.steps[moved.sentences.index()].op, Op::Normalize(_)));
         for (i, step) in moved.steps.iter().enumerate() {
             assert!(step.op.inputs().iter().all(|input| input.index() < i));
         }
