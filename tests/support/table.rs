@@ -4,9 +4,7 @@
 
 use super::case::{Case, input};
 use super::compare::Tolerance;
-use super::data::{
-    EDGES, Fill, POSITIONS, TestWeights, VOCABULARY, batch, batch_skipping, long_among_short, odd_batches, single,
-};
+use super::data::{EDGES, Fill, POSITIONS, TestWeights, VOCABULARY, batch, long_among_short, odd_batches, single};
 use super::sentences;
 use lexel::batch::Batch;
 use lexel::program::*;

@@ -10,7 +10,7 @@ fn program(head_dim: usize) -> Program {
     let table = b.matrix("qkv", 8, 3 * head_dim);
     let qkv = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
     let y = b.attention(Attention::new(qkv, 1, head_dim));
-    let pooled = b.pool(Pool { x: y, modes: vec![PoolMode::Cls] });
+    let pooled = b.pool(Pool::new(y, PoolMode::Cls));
     b.finish(pooled, y)
 }
 
