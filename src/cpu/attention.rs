@@ -5,11 +5,11 @@
 use super::disentangled::Disentangled;
 use super::instruction_set::dispatch;
 use super::matmul::{Panels, Strided, StridedMut, matmul, panel_width};
-use super::softmax::softmax;
 use super::weights::Weights;
 use crate::batch::Batch;
 use crate::program::{Attention, PositionBias, alibi_slope, relative_bucket};
 use rten_simd::{Isa, SimdOp};
+use rten_vecmath::Softmax;
 
 /// Queries that are scored at a time: a multiple of the six rows that the product's inner loop takes.
 const QUERY_BLOCK: usize = 48;
@@ -152,7 +152,7 @@ impl SimdOp for Attend<'_> {
                             scores[..seen.start - start].fill(0.0);
                             scores[seen.end - start..].fill(0.0);
                         }
-                        softmax(isa, &mut scores[seen.start - start..seen.end - start]);
+                        Softmax::new_mut(&mut scores[seen.start - start..seen.end - start]).eval(isa);
                     }
                     let p = Strided { data: scores, stride: width };
                     let v = Panels { data: &v.data[start * v.row_stride..], ..v };

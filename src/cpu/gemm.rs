@@ -10,7 +10,7 @@ use std::ops::Range;
 pub const VECTORS: usize = 2;
 
 /// Bytes of a cache line, and of the widest vector.
-pub const LINE: usize = 64;
+const LINE: usize = 64;
 
 /// Bytes of the left side that a block of rows holds: they stay in the second cache while all panels pass by.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -164,7 +164,11 @@ unsafe fn sums<P: Product, const ROWS: usize>(
     start: impl Fn(usize) -> [P::Sum; VECTORS],
 ) -> [[P::Sum; VECTORS]; ROWS] {
     let lanes = p.lanes();
-    let mut sums: [[P::Sum; VECTORS]; ROWS] = std::array::from_fn(start);
+    // A loop, not `from_fn`: where that is not inlined, its vectors pass through memory.
+    let mut sums = [start(0); ROWS];
+    for (row, sums) in sums.iter_mut().enumerate().skip(1) {
+        *sums = start(row);
+    }
     for k in 0..depth {
         // SAFETY: as the caller promises.
         unsafe {

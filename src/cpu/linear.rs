@@ -2,7 +2,7 @@
 //! still in registers, and an activation follows while its tile of the output is in the first cache.
 
 use super::activation::{self, WithActivation};
-use super::gemm::{Aligned, Floats, LINE, Shared, VECTORS, block_rows, tile, tile_rows};
+use super::gemm::{Aligned, Floats, Shared, VECTORS, block_rows, tile, tile_rows};
 use super::instruction_set::{dispatch, lanes};
 use super::simd::update;
 use super::team::Team;
@@ -98,7 +98,6 @@ impl SimdOp for Linear<'_> {
                 for row in (first..first + rows).step_by(tile_rows(Floats(isa))) {
                     let rows = tile_rows(Floats(isa)).min(first + rows - row);
                     let strip = Strip { out, residual, first: row * cols + col, rows, width, stride: cols };
-                    strip.prefetch(isa);
                     for from in (0..inner).step_by(RUN) {
                         let (run, is_first, is_last) = (RUN.min(inner - from), from == 0, from + RUN >= inner);
                         let start = if is_first { start } else { [ops.zero(); VECTORS] };
@@ -192,23 +191,6 @@ pub struct Strip<'a> {
     pub width: usize,
     /// From row to row.
     pub stride: usize,
-}
-
-impl Strip<'_> {
-    /// Asks for the cache lines of the output and the residual, so that they are there when the sums are.
-    #[inline(always)]
-    pub fn prefetch<I: Isa>(&self, isa: I) {
-        let ops = isa.f32();
-        for row in 0..self.rows {
-            let at = self.first + row * self.stride;
-            for line in (0..self.width).step_by(LINE / size_of::<f32>()) {
-                ops.prefetch_write(self.out.pointer(at + line));
-                if let Some(residual) = self.residual {
-                    ops.prefetch(residual.as_ptr().wrapping_add(at + line));
-                }
-            }
-        }
-    }
 }
 
 impl WithActivation for Strip<'_> {

@@ -130,7 +130,6 @@ impl Product<'_> {
                 for row in (first..first + count).step_by(tile_rows(dot)) {
                     let count = tile_rows(dot).min(first + count - row);
                     let strip = Strip { out, residual, first: row * cols + col, rows: count, width, stride: cols };
-                    strip.prefetch(isa);
                     // SAFETY: the rows are `count` from `row` and the columns `width` from `col`, and `linear_int8` has
                     // checked the lengths. No other thread has these columns.
                     unsafe {

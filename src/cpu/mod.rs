@@ -26,7 +26,6 @@ mod pool;
 mod quantize;
 mod rotary;
 mod simd;
-mod softmax;
 mod sum;
 mod team;
 #[cfg(target_arch = "x86_64")]
