@@ -119,23 +119,10 @@ impl SimdUnaryOp<f32> for Gelu {
         for coefficient in &ERF_Q[1..] {
             q = ops.mul_add(q, z2, ops.splat(*coefficient));
         }
-        let erf = ops.mul(ops.mul(z, p), reciprocal(isa, q));
+        let erf = ops.div(ops.mul(z, p), q);
         let half = ops.mul(x, ops.splat(0.5));
         ops.mul_add(half, erf, half)
     }
-}
-
-/// `1 / x` for positive numbers of ordinary size, to the last bit but one: a division takes as long as all the rest of gelu.
-/// The difference of the bit patterns is off by 12 % at most, and each of Newton's steps squares that.
-#[inline(always)]
-fn reciprocal<I: Isa>(isa: I, x: I::F32) -> I::F32 {
-    let (ops, integers) = (isa.f32(), isa.i32());
-    let bits = integers.sub(integers.splat(0x7ef3_11c3), x.reinterpret_cast::<I::I32>());
-    let mut y = bits.reinterpret_cast::<I::F32>();
-    for _ in 0..3 {
-        y = ops.mul_add(y, ops.mul_sub_from(x, y, ops.one()), y);
-    }
-    y
 }
 
 #[cfg(test)]
