@@ -1,6 +1,7 @@
 //! The element-wise functions. Those that encoders run on every token are vectorised; the others are scalar code in the
 //! lanes of a vector, since they only ever run on pooled rows.
 
+use super::simd::{at_least, at_most};
 use crate::program::Activation;
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, Simd, SimdUnaryOp};
@@ -72,9 +73,7 @@ struct Clamp {
 impl SimdUnaryOp<f32> for Clamp {
     #[inline(always)]
     fn eval<I: Isa>(&self, isa: I, x: I::F32) -> I::F32 {
-        let ops = isa.f32();
-        // The bound first: x86 then passes a NaN on, which a clamp must not hide.
-        ops.min(ops.splat(self.high), ops.max(ops.splat(self.low), x))
+        at_most(isa, at_least(isa, x, self.low), self.high)
     }
 }
 
@@ -108,8 +107,8 @@ impl SimdUnaryOp<f32> for Gelu {
     fn eval<I: Isa>(&self, isa: I, x: I::F32) -> I::F32 {
         let ops = isa.f32();
         // Below -5.42, gelu is 0 to 2e-7: there x is held too, else it would multiply what is left of 1 + erf.
-        let x = ops.max(ops.splat(-ERF_LIMIT * std::f32::consts::SQRT_2), x);
-        let z = ops.min(ops.splat(ERF_LIMIT), ops.mul(x, ops.splat(std::f32::consts::FRAC_1_SQRT_2)));
+        let x = at_least(isa, x, -ERF_LIMIT * std::f32::consts::SQRT_2);
+        let z = at_most(isa, ops.mul(x, ops.splat(std::f32::consts::FRAC_1_SQRT_2)), ERF_LIMIT);
         let z2 = ops.mul(z, z);
         let mut p = ops.splat(ERF_P[0]);
         for coefficient in &ERF_P[1..] {
@@ -128,14 +127,7 @@ impl SimdUnaryOp<f32> for Gelu {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct OnSlice<'a>(&'a mut [f32]);
-
-    impl WithActivation for OnSlice<'_> {
-        fn run<A: SimdUnaryOp<f32>>(self, activation: A) {
-            activation.map_mut(self.0);
-        }
-    }
+    use crate::cpu::activate;
 
     /// By its series of positive terms, which loses no digits: `2 / sqrt(pi) e^(-x^2) sum of 2^n x^(2n+1) / (2n+1)!!`.
     fn erf(x: f64) -> f64 {
@@ -196,7 +188,7 @@ mod tests {
         xs.extend([0.5, -0.5, 1e-4, 1e-10, -1e-10, 1e-38, 0.0, -0.0]);
         for activation in Activation::ALL {
             let mut ys = xs.clone();
-            with(activation, OnSlice(&mut ys));
+            activate(activation, &mut ys);
             let (mut worst, mut at) = (0.0, 0.0);
             for (&x, &y) in xs.iter().zip(&ys) {
                 let expected = reference(activation, f64::from(x));
@@ -218,7 +210,7 @@ mod tests {
                 continue; // PyTorch's gives 0 too
             }
             let mut ys = [f32::NAN; 9];
-            with(activation, OnSlice(&mut ys));
+            activate(activation, &mut ys);
             assert!(ys.iter().all(|y| y.is_nan()), "{}: {ys:?}", activation.name());
         }
     }

@@ -39,8 +39,9 @@ use crate::executor::{Ceilings, Dtype, Executor, Pending};
 use crate::matrix::Matrix;
 use crate::program::{Activation, Output, Program, WeightSource};
 use futures::channel::oneshot;
+use gemm::Shared;
 use instruction_set::InstructionSet;
-use rten_simd::{Isa, SimdOp, SimdUnaryOp};
+use linear::Strip;
 use std::sync::Arc;
 use std::time::Duration;
 use weights::Weights;
@@ -156,30 +157,9 @@ impl Executor for CpuExecutor {
 
 /// Applies an activation to each number, on the calling thread.
 pub fn activate(activation: Activation, values: &mut [f32]) {
-    struct OnValues<'a>(&'a mut [f32]);
-    impl activation::WithActivation for OnValues<'_> {
-        fn run<A: SimdUnaryOp<f32>>(self, activation: A) {
-            instruction_set::dispatch(Values { values: self.0, activation });
-        }
-    }
-    struct Values<'a, A> {
-        values: &'a mut [f32],
-        activation: A,
-    }
-    impl<A: SimdUnaryOp<f32>> SimdOp for Values<'_, A> {
-        type Output = ();
-        #[inline(always)]
-        fn eval<I: Isa>(self, isa: I) {
-            simd::update(
-                isa,
-                self.values,
-                [],
-                #[inline(always)]
-                |x, []| self.activation.eval(isa, x),
-            );
-        }
-    }
-    activation::with(activation, OnValues(values));
+    let width = values.len();
+    let out = &Shared::new(values);
+    activation::with(activation, Strip { out, residual: None, first: 0, rows: 1, width, stride: width });
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The one vectorised loop that the element-wise ops share. The instruction set is chosen at run time by rten-simd.
 
-use rten_simd::ops::BitOps;
+use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, Simd};
 
 /// `out[i] = f(out[i], [inputs[0][i], inputs[1][i], ...])`, a vector at a time; lanes beyond the end hold zeros.
@@ -45,6 +45,20 @@ pub fn update<I: Isa, const N: usize>(
             ops.store_ptr_mask(y, out.as_mut_ptr().add(i), mask);
         }
     }
+}
+
+/// `max(x, low)`; a NaN stays one, which the `max` of not every instruction set promises.
+#[inline(always)]
+pub fn at_least<I: Isa>(isa: I, x: I::F32, low: f32) -> I::F32 {
+    let (ops, low) = (isa.f32(), isa.f32().splat(low));
+    ops.select(low, x, ops.lt(x, low))
+}
+
+/// `min(x, high)`; a NaN stays one.
+#[inline(always)]
+pub fn at_most<I: Isa>(isa: I, x: I::F32, high: f32) -> I::F32 {
+    let (ops, high) = (isa.f32(), isa.f32().splat(high));
+    ops.select(high, x, ops.gt(x, high))
 }
 
 /// All lanes of a vector, combined pairwise: half as many each time, so that they do not wait for each other one by one.
