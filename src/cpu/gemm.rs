@@ -111,21 +111,13 @@ pub fn block_rows(depth: usize) -> usize {
     (BLOCK_BYTES / (4 * depth.max(1))).next_multiple_of(12).clamp(12, 384)
 }
 
-/// Most rows of a tile: 12 x 2 sums, two vectors of weights and a broadcast fit into the 32 registers of AVX-512 and NEON;
-/// 6 x 2 into 16.
-#[inline(always)]
-pub fn tile_rows<P: Product>(p: P) -> usize {
-    if p.lanes() == 16 || cfg!(target_arch = "aarch64") { 12 } else { 6 }
-}
-
-/// The product of up to [`tile_rows`] rows and one panel: `start(row)` gives the sums to begin with, `finish(row, sums)` takes
-/// them.
+/// The product of `rows` rows and one panel: `start(row)` gives the sums to begin with, `finish(row, sums)` takes them.
 ///
 /// # Safety
 /// Row `r` of the left side is `depth` units at `a + r * stride`; `panel` is `[depth, VECTORS * lanes]`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub unsafe fn tile<P: Product>(
+pub unsafe fn strip<P: Product>(
     p: P,
     a: *const Unit,
     stride: usize,
@@ -135,27 +127,36 @@ pub unsafe fn tile<P: Product>(
     start: impl Fn(usize) -> [P::Sum; VECTORS],
     mut finish: impl FnMut(usize, [P::Sum; VECTORS]),
 ) {
-    macro_rules! by_rows {
-        ($($rows:literal)*) => {
-            match rows {
-                $($rows => {
-                    // SAFETY: as the caller promises.
-                    let sums = unsafe { sums::<P, $rows>(p, a, stride, panel, depth, start) };
-                    for (row, sums) in sums.into_iter().enumerate() {
-                        finish(row, sums);
-                    }
-                })*
-                _ => unreachable!("a tile has 1 to 12 rows"),
-            }
-        };
+    // 12 x 2 sums, two vectors of weights and a broadcast fit into the 32 registers of AVX-512 and NEON; 6 x 2 into 16.
+    let most = if p.lanes() == 16 || cfg!(target_arch = "aarch64") { 12 } else { 6 };
+    let mut row = 0;
+    while row < rows {
+        let count = most.min(rows - row);
+        macro_rules! tile {
+            ($($count:literal)*) => {
+                match count {
+                    $($count => {
+                        // SAFETY: as the caller promises; the tile's rows are `row..row + count`.
+                        let sums = unsafe {
+                            tile::<P, $count>(p, a.add(row * stride), stride, panel, depth, |r| start(row + r))
+                        };
+                        for (r, sums) in sums.into_iter().enumerate() {
+                            finish(row + r, sums);
+                        }
+                    })*
+                    _ => unreachable!("a tile has at most 12 rows"),
+                }
+            };
+        }
+        tile!(1 2 3 4 5 6 7 8 9 10 11 12);
+        row += count;
     }
-    by_rows!(1 2 3 4 5 6 7 8 9 10 11 12);
 }
 
 /// # Safety
-/// As [`tile`].
+/// As [`strip`].
 #[inline(always)]
-unsafe fn sums<P: Product, const ROWS: usize>(
+unsafe fn tile<P: Product, const ROWS: usize>(
     p: P,
     a: *const Unit,
     stride: usize,
@@ -164,11 +165,7 @@ unsafe fn sums<P: Product, const ROWS: usize>(
     start: impl Fn(usize) -> [P::Sum; VECTORS],
 ) -> [[P::Sum; VECTORS]; ROWS] {
     let lanes = p.lanes();
-    // A loop, not `from_fn`: where that is not inlined, its vectors pass through memory.
-    let mut sums = [start(0); ROWS];
-    for (row, sums) in sums.iter_mut().enumerate().skip(1) {
-        *sums = start(row);
-    }
+    let mut sums: [[P::Sum; VECTORS]; ROWS] = std::array::from_fn(start);
     for k in 0..depth {
         // SAFETY: as the caller promises.
         unsafe {

@@ -1,8 +1,8 @@
 //! `activation(x * weight^T + bias) + residual` in f32: the bias is where the sums begin, the residual is added while they are
-//! still in registers, and an activation follows while its tile of the output is in the first cache.
+//! still in registers, and an activation follows while its strip of the output is in the first cache.
 
 use super::activation::{self, WithActivation};
-use super::gemm::{Aligned, Floats, Shared, VECTORS, block_rows, tile, tile_rows};
+use super::gemm::{Aligned, Floats, Shared, VECTORS, block_rows, strip};
 use super::instruction_set::{dispatch, lanes};
 use super::simd::update;
 use super::team::Team;
@@ -95,45 +95,43 @@ impl SimdOp for Linear<'_> {
                     Some(bias) => unsafe { load(isa, bias[col..].as_ptr(), whole, masks) },
                     None => [ops.zero(); VECTORS],
                 };
-                for row in (first..first + rows).step_by(tile_rows(Floats(isa))) {
-                    let rows = tile_rows(Floats(isa)).min(first + rows - row);
-                    let strip = Strip { out, residual, first: row * cols + col, rows, width, stride: cols };
-                    for from in (0..inner).step_by(RUN) {
-                        let (run, is_first, is_last) = (RUN.min(inner - from), from == 0, from + RUN >= inner);
-                        let start = if is_first { start } else { [ops.zero(); VECTORS] };
-                        let early = early.filter(|_| is_last);
-                        // SAFETY: the rows are `rows` from `row` and the columns `width` from `col`, and `linear` has
-                        // checked the lengths. No other thread has these columns, and the first run has written them.
-                        unsafe {
-                            tile(
-                                Floats(isa),
-                                x[row * inner + from..].as_ptr().cast(),
-                                inner,
-                                rows,
-                                weight.panels.as_slice()[(panel * inner + from) * weight.panel..].as_ptr().cast(),
-                                run,
-                                #[inline(always)]
-                                |_| start,
-                                #[inline(always)]
-                                |row, mut sums| {
-                                    let at = strip.first + row * cols;
-                                    let to = out.pointer(at);
-                                    if !is_first {
-                                        let before = load(isa, to, whole, masks);
-                                        sums = [ops.add(before[0], sums[0]), ops.add(before[1], sums[1])];
-                                    }
-                                    if let Some(residual) = early {
-                                        let residual = load(isa, residual.as_ptr().add(at), whole, masks);
-                                        sums = [ops.add(sums[0], residual[0]), ops.add(sums[1], residual[1])];
-                                    }
-                                    store(isa, sums, to, whole, masks);
-                                },
-                            );
-                        }
+                let strided = first * cols + col;
+                for from in (0..inner).step_by(RUN) {
+                    let (run, is_first, is_last) = (RUN.min(inner - from), from == 0, from + RUN >= inner);
+                    let start = if is_first { start } else { [ops.zero(); VECTORS] };
+                    let early = early.filter(|_| is_last);
+                    // SAFETY: the rows are `rows` from `first` and the columns `width` from `col`, and `linear` has checked
+                    // the lengths. No other thread has these columns, and the first run has written them.
+                    unsafe {
+                        strip(
+                            Floats(isa),
+                            x[first * inner + from..].as_ptr().cast(),
+                            inner,
+                            rows,
+                            weight.panels.as_slice()[(panel * inner + from) * weight.panel..].as_ptr().cast(),
+                            run,
+                            #[inline(always)]
+                            |_| start,
+                            #[inline(always)]
+                            |row, mut sums| {
+                                let at = strided + row * cols;
+                                let to = out.pointer(at);
+                                if !is_first {
+                                    let before = load(isa, to, whole, masks);
+                                    sums = [ops.add(before[0], sums[0]), ops.add(before[1], sums[1])];
+                                }
+                                if let Some(residual) = early {
+                                    let residual = load(isa, residual.as_ptr().add(at), whole, masks);
+                                    sums = [ops.add(sums[0], residual[0]), ops.add(sums[1], residual[1])];
+                                }
+                                store(isa, sums, to, whole, masks);
+                            },
+                        );
                     }
-                    if activation != Activation::Identity {
-                        activation::with(activation, strip);
-                    }
+                }
+                if activation != Activation::Identity {
+                    let strip = Strip { out, residual, first: strided, rows, width, stride: cols };
+                    activation::with(activation, strip);
                 }
             }
         }

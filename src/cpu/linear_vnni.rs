@@ -1,7 +1,7 @@
 //! Int8 products by x86's VNNI instructions, in [`gemm`](super::gemm)'s inner loop.
 
 use super::activation;
-use super::gemm::{Aligned, Shared, VECTORS, block_rows, tile, tile_rows};
+use super::gemm::{Aligned, Shared, VECTORS, block_rows, strip};
 use super::instruction_set::InstructionSet;
 use super::linear::{Mask, Strip, load, store};
 use super::linear_int8::Channels;
@@ -127,45 +127,42 @@ impl Product<'_> {
                     Some(bias) => unsafe { load(isa, bias[col..].as_ptr(), whole, masks) },
                     None => [ops.zero(); VECTORS],
                 };
-                for row in (first..first + count).step_by(tile_rows(dot)) {
-                    let count = tile_rows(dot).min(first + count - row);
-                    let strip = Strip { out, residual, first: row * cols + col, rows: count, width, stride: cols };
-                    // SAFETY: the rows are `count` from `row` and the columns `width` from `col`, and `linear_int8` has
-                    // checked the lengths. No other thread has these columns.
-                    unsafe {
-                        tile(
-                            dot,
-                            rows.units[row * units..].as_ptr(),
-                            units,
-                            count,
-                            panels.values.as_slice()[p * panel * units * BYTES..].as_ptr().cast(),
-                            units,
-                            #[inline(always)]
-                            |r| {
-                                let zero = integers.splat(-i32::from(rows.zeros[row + r]));
-                                [integers.mul(zero, sums[0]), integers.mul(zero, sums[1])]
-                            },
-                            #[inline(always)]
-                            |r, sums| {
-                                let at = strip.first + r * cols;
-                                let scale = ops.splat(rows.scales[row + r]);
-                                let [a, b] = sums.map(
-                                    #[inline(always)]
-                                    |sum| ops.mul(integers.to_float(sum), scale),
-                                );
-                                let mut values =
-                                    [ops.mul_add(a, scales[0], bias[0]), ops.mul_add(b, scales[1], bias[1])];
-                                if let Some(residual) = early {
-                                    let residual = load(isa, residual.as_ptr().add(at), whole, masks);
-                                    values = [ops.add(values[0], residual[0]), ops.add(values[1], residual[1])];
-                                }
-                                store(isa, values, out.pointer(at), whole, masks);
-                            },
-                        );
-                    }
-                    if activation != Activation::Identity {
-                        activation::with(activation, strip);
-                    }
+                let strided = first * cols + col;
+                // SAFETY: the rows are `count` from `first` and the columns `width` from `col`, and `linear_int8` has
+                // checked the lengths. No other thread has these columns.
+                unsafe {
+                    strip(
+                        dot,
+                        rows.units[first * units..].as_ptr(),
+                        units,
+                        count,
+                        panels.values.as_slice()[p * panel * units * BYTES..].as_ptr().cast(),
+                        units,
+                        #[inline(always)]
+                        |row| {
+                            let zero = integers.splat(-i32::from(rows.zeros[first + row]));
+                            [integers.mul(zero, sums[0]), integers.mul(zero, sums[1])]
+                        },
+                        #[inline(always)]
+                        |row, sums| {
+                            let at = strided + row * cols;
+                            let scale = ops.splat(rows.scales[first + row]);
+                            let [a, b] = sums.map(
+                                #[inline(always)]
+                                |sum| ops.mul(integers.to_float(sum), scale),
+                            );
+                            let mut values = [ops.mul_add(a, scales[0], bias[0]), ops.mul_add(b, scales[1], bias[1])];
+                            if let Some(residual) = early {
+                                let residual = load(isa, residual.as_ptr().add(at), whole, masks);
+                                values = [ops.add(values[0], residual[0]), ops.add(values[1], residual[1])];
+                            }
+                            store(isa, values, out.pointer(at), whole, masks);
+                        },
+                    );
+                }
+                if activation != Activation::Identity {
+                    let strip = Strip { out, residual, first: strided, rows: count, width, stride: cols };
+                    activation::with(activation, strip);
                 }
             }
         }
