@@ -5,10 +5,11 @@
 
 use lexel::gpu::compile::compile;
 use lexel::gpu::kernel::Target;
-use lexel::gpu::kernels::linear::candidates;
-use lexel::gpu::tuning::RowClass;
+use lexel::gpu::kernels::{attention, linear};
+use lexel::gpu::tuning::{AttentionClass, LengthClass, RowClass};
 use lexel::gpu::{Cooperative, Dtype, Features, Tuning};
 use lexel::models::Preset;
+use lexel::program::Program;
 use std::collections::HashSet;
 use std::error::Error;
 use std::path::PathBuf;
@@ -48,11 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     std::fs::create_dir_all(&folder)?;
     let mut seen = HashSet::new();
-    // The kernels that it gets unmeasured, then with each variant that a measurement may choose.
-    let variants = RowClass::ALL.into_iter().flat_map(|rows| candidates(&target, rows));
-    let tunings = std::iter::once(("default".to_string(), Tuning::default()))
-        .chain(variants.map(|variant| (variant.to_string(), Tuning::only(variant))));
-    for (tuning, value) in tunings {
+    for (tuning, value) in tunings(&target, &program) {
         let compiled = compile(&program, &Target { tuning: value, ..target.clone() })?;
         for (step, launches) in program.steps.iter().zip(&compiled.steps) {
             for launch in launches {
@@ -66,4 +63,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// The kernels that the program gets unmeasured, then with each variant that a measurement may choose.
+fn tunings(target: &Target, program: &Program) -> Vec<(String, Tuning)> {
+    let mut tunings = vec![("default".to_string(), Tuning::default())];
+    let linear = RowClass::ALL.into_iter().flat_map(|rows| linear::candidates(target, rows));
+    tunings.extend(linear.map(|variant| (variant.to_string(), Tuning::only(variant))));
+    if let Some(head_dim) = attention::widest_head(program) {
+        for length in LengthClass::ALL {
+            tunings.extend(attention::candidates(target, head_dim, length).into_iter().map(|variant| {
+                let mut tuning = Tuning::default();
+                tuning.set_attention(AttentionClass::new(length, head_dim), variant);
+                (variant.to_string(), tuning)
+            }));
+        }
+    }
+    tunings
 }

@@ -215,13 +215,18 @@ fn default_variant(target: &Target, head_dim: usize, length: LengthClass) -> Var
     }
 }
 
-/// What a program's attention gets: a variant for each range of longest sequences, so for heads of one width, the widest.
-pub fn choose(program: &Program, target: &Target) -> Vec<(Range<u32>, Variant)> {
+/// The columns of a program's widest head; `None` if it has no attention.
+pub fn widest_head(program: &Program) -> Option<usize> {
     let widths = program.steps.iter().filter_map(|step| match &step.op {
         Op::Attention(op) => Some(op.head_dim),
         _ => None,
     });
-    let Some(head_dim) = widths.max() else { return vec![(Launch::ALWAYS, Variant::SAFE)] };
+    widths.max()
+}
+
+/// What a program's attention gets: a variant for each range of longest sequences, so for heads of one width, the widest.
+pub fn choose(program: &Program, target: &Target) -> Vec<(Range<u32>, Variant)> {
+    let Some(head_dim) = widest_head(program) else { return vec![(Launch::ALWAYS, Variant::SAFE)] };
     let mut chosen: Vec<(Range<u32>, Variant)> = Vec::new();
     for length in LengthClass::ALL {
         let tuned = target.tuning.attention(AttentionClass::new(length, head_dim));
