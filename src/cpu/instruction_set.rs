@@ -1,5 +1,6 @@
 //! Which of this CPU's vector instructions the ops use: the widest, or those that `LEXEL_INSTRUCTIONS` names, so that the
-//! paths of lesser CPUs can be tested and measured on a better one.
+//! paths of lesser CPUs can be tested and measured on a better one. (rten-gemm, which int8 falls to without VNNI, chooses its
+//! own.)
 
 use crate::error::{Error, Result};
 use rten_simd::isa::GenericIsa;
@@ -72,7 +73,7 @@ impl InstructionSet {
 
 /// What the variable says.
 fn asked_for() -> Result<Option<InstructionSet>> {
-    std::env::var(VARIABLE).ok().map(|name| parse(&name)).transpose()
+    std::env::var_os(VARIABLE).map(|name| parse(&name.to_string_lossy())).transpose()
 }
 
 fn parse(name: &str) -> Result<InstructionSet> {

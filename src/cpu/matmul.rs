@@ -1,5 +1,5 @@
 //! Small matrix products on strided views, for attention: too small for a library's packing and dispatch to pay off.
-//! (Linear ops, which are large, use rten-gemm.)
+//! (Linear ops have weights that are packed once: `gemm.rs`.)
 
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
