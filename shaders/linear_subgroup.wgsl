@@ -2,7 +2,7 @@
 // A workgroup is one subgroup of SUBGROUP_SIZE lanes and computes ROWS rows by 64 columns, without barriers: for every two
 // columns of x, a lane loads a pair of ROWS / SUBGROUP_SIZE rows and broadcasts it, and multiplies it with the
 // 64 / SUBGROUP_SIZE columns of the weight that are its own. Sums, multiply() and scatter() are generated
-// (kernels/linear.rs): one line for each row, as WGSL broadcasts only from constant lanes.
+// (kernels/linear/subgroup.rs): one line for each row, as WGSL broadcasts only from constant lanes.
 @group(1) @binding(0) var<storage, read> x: array<Pair>;          // [rows, 2 * IN4]
 @group(1) @binding(1) var<storage, read> weight: array<Quad>;     // [ceil(out / 64), 4 * IN4, 16]
 @group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;  // [OUT4]; if BIAS

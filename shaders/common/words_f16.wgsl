@@ -1,4 +1,4 @@
-// Two and four neighbouring numbers of a matrix in 32-bit words: lavapipe's loads cost by the word (see kernels/linear.rs).
+// Two and four neighbouring numbers of a matrix in 32-bit words: lavapipe's loads cost by the word (see kernels/linear/subgroup.rs).
 alias Pair = u32;
 alias Quad = vec2<u32>;
 fn pair(x: Pair) -> vec2<f32> { return unpack2x16float(x); }

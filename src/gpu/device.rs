@@ -273,7 +273,7 @@ fn request(adapter: &wgpu::Adapter, description: &AdapterDescription) -> Result<
     let (matrices, experimental_features) = match description.features.cooperative == Cooperative::default() {
         true => (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled()),
         // SAFETY: wgpu asks for this where a feature may be unsound. Kernels that use it are our own, keep to the bounds of
-        // their buffers, and are taken only after their results have been compared (`measure.rs`).
+        // their buffers, and are taken only after their results have been compared (`measure/`).
         false => (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, unsafe { wgpu::ExperimentalFeatures::enabled() }),
     };
     let mut limits = adapter.limits();

@@ -1,4 +1,4 @@
-//! Which kernel each class of shapes gets on a device, as plain data: measured (`measure.rs`), or given.
+//! Which kernel each class of shapes gets on a device, as plain data: measured (`measure/`), or given.
 
 use super::kernels::attention::Variant as AttentionVariant;
 use super::kernels::linear::Variant;
