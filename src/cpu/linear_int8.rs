@@ -1,5 +1,5 @@
 //! Linear ops in int8. Weights are i8 with a scale for each output channel, made once; activations become u8 with a scale and
-//! a zero point for each row, on the fly. Products are summed exactly in i32; everything else is f32.
+//! a zero point for each row, on the fly; both are [rotated](super::rotate) before. Products are summed exactly in i32; everything else is f32.
 //!
 //! With VNNI (x86) the inner loop is our own: [`linear_vnni`](super::linear_vnni). Elsewhere rten-gemm computes the sums.
 
@@ -9,6 +9,7 @@ use super::linear::Strip;
 #[cfg(target_arch = "x86_64")]
 use super::linear_vnni::{Panels, Product, Vnni};
 use super::quantize::{BYTES, Rows};
+use super::rotate::rotated;
 use super::team::Team;
 use crate::program::Activation;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
@@ -92,19 +93,20 @@ pub struct Channels {
 }
 
 impl Weight {
-    /// Quantises and packs `[cols, inner]`.
+    /// Rotates, quantises and packs `[cols, inner]`.
     pub fn pack(values: &[f32], cols: usize, inner: usize, kernel: Kernel) -> Weight {
         let limit = kernel.limit();
         let padded = cols.next_multiple_of(kernel.panel());
         let (mut scales, mut sums) = (vec![0.0; padded], vec![0; padded]);
         let mut quantized = vec![0i8; cols * inner];
         for (c, (values, to)) in values.chunks_exact(inner).zip(quantized.chunks_exact_mut(inner)).enumerate() {
+            let values = rotated(values);
             let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
             // A weight that is no number must show in the result.
             let is_finite = values.iter().all(|value| value.is_finite());
             scales[c] = if is_finite { largest / limit } else { f32::NAN };
             let inverse = if largest > 0.0 { limit / largest } else { 0.0 };
-            for (to, value) in to.iter_mut().zip(values) {
+            for (to, value) in to.iter_mut().zip(&values) {
                 *to = (value * inverse).round_ties_even() as i8;
                 sums[c] += i32::from(*to);
             }
@@ -168,7 +170,7 @@ fn by_gemm(
     out: &mut [f32],
 ) {
     let (gemm, cols, units) = (Gemm::new(), channels.cols, channels.inner.div_ceil(BYTES));
-    let Scratch { rows: Rows { units: bytes, scales, zeros }, sums } = scratch;
+    let Scratch { rows: Rows { units: bytes, scales, zeros, .. }, sums } = scratch;
     // SAFETY: a unit is four bytes.
     let bytes: &[u8] = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() * BYTES) };
     sums.resize(GEMM_ROWS * cols, 0);
@@ -216,6 +218,7 @@ mod tests {
 
     /// A scale, a zero point and integers for each row, by the plainest code; the scale as the executor rounds it.
     fn quantized(x: &[f32]) -> (f64, Vec<i64>) {
+        let x = rotated(x);
         let (low, high) = x.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
         let scale = (high - low) / 255.0;
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
@@ -225,6 +228,7 @@ mod tests {
     }
 
     fn quantized_weight(values: &[f32], limit: f32) -> (f64, Vec<i64>) {
+        let values = rotated(values);
         let largest = values.iter().fold(0f32, |largest, x| largest.max(x.abs()));
         let inverse = if largest > 0.0 { limit / largest } else { 0.0 };
         ((largest / limit).into(), values.iter().map(|x| (x * inverse).round_ties_even() as i64).collect())

@@ -25,6 +25,7 @@ mod normalize;
 mod pool;
 mod quantize;
 mod rotary;
+mod rotate;
 mod simd;
 mod sum;
 mod team;
