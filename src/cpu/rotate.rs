@@ -126,7 +126,7 @@ mod tests {
                 let rest = &x[expected.len()..];
                 let size = [128, 64, 32, 16].into_iter().find(|size| *size <= rest.len()).unwrap_or(1);
                 expected.extend((0..size).map(|row: usize| {
-                    let sign = |col: usize| if (row & col).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+                    let sign = |col: usize| if (row & col).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
                     (0..size).map(|col| sign(col) * f64::from(rest[col])).sum::<f64>() / (size as f64).sqrt()
                 }));
             }
