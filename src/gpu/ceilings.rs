@@ -30,7 +30,10 @@ impl GpuExecutor {
         // A software adapter is slow, and a CPU's caches are small.
         let size = if device.description().is_software() { BUFFER / 4 } else { BUFFER }.min(most) / 4096 * 4096;
         let built = device.scoped(|| Bench::new(device, size));
-        let bench = built.map_err(|error| device.health.fail(error.to_string()))?;
+        let bench = built.map_err(|error| match error {
+            wgpu::Error::OutOfMemory { .. } => RunError::OutOfMemory { tokens: 0, needed: 2 * size, granted: 0 },
+            error => device.health.fail(error.to_string()),
+        })?;
 
         let groups = if device.description().is_software() { 64 } else { 4096 };
         let flops = bench.best("multiply_add", [groups, 1, 1], f64::from(groups) * FLOPS_A_GROUP)?;

@@ -1,17 +1,13 @@
 //! A GPU: the adapter that was chosen, wgpu's device and queue, and what is known about its health.
 
 use super::flight::{self, Flight};
-use super::measure::{BUDGET, Measurement, measure};
 use super::options::{Cooperative, Dtype, Features};
 use super::pipeline::PipelineCache;
 use super::tuning::Tuning;
-use super::tuning_file::TuningFile;
 use crate::error::{Error, Result, RunError};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
-use std::time::Duration;
 
 /// Which adapter to open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,9 +46,10 @@ impl AdapterDescription {
     fn of(adapter: &wgpu::Adapter, features: wgpu::Features, limits: wgpu::Limits) -> AdapterDescription {
         let info = adapter.get_info();
         let subgroups = features.contains(wgpu::Features::SUBGROUP);
-        let fixed = subgroups && info.subgroup_min_size == info.subgroup_max_size;
+        let (least, most) = subgroup_sizes(&info);
+        let fixed = subgroups && least == most;
         // A workgroup of the kernels that use them has four subgroups of the smallest size, or fewer of a larger one.
-        let four = fixed || (subgroups && info.subgroup_min_size >= 32);
+        let four = fixed || (subgroups && least >= 32);
         let cooperative = match four && features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
             true => cooperative(&adapter.cooperative_matrix_properties()),
             false => Cooperative::default(),
@@ -65,7 +62,7 @@ impl AdapterDescription {
             features: Features {
                 f16: features.contains(wgpu::Features::SHADER_F16),
                 subgroups,
-                subgroup_size: fixed.then_some(info.subgroup_min_size),
+                subgroup_size: fixed.then_some(least),
                 int64: features.contains(wgpu::Features::SHADER_INT64),
                 cooperative,
             },
@@ -94,8 +91,9 @@ pub struct GpuDevice {
     pub(super) pipelines: PipelineCache,
     pub(super) health: Arc<Health>,
     description: AdapterDescription,
+    adapter: wgpu::Adapter,
     /// What has been measured, for each dtype and set of features.
-    tunings: Mutex<HashMap<(Dtype, Features), Tuning>>,
+    pub(super) tunings: Mutex<HashMap<(Dtype, Features), Tuning>>,
     flights: Mutex<mpsc::Sender<Flight>>,
 }
 
@@ -145,6 +143,17 @@ impl GpuDevice {
         });
         let (device, queue) = opened.map_err(|reason| Error::Device(format!("{description}: {reason}")))?;
 
+        log::info!("GPU: {description}, driver {}, {}", description.driver, description.features);
+        Ok(GpuDevice::watched(device, queue, &adapter, description))
+    }
+
+    /// A device of our own, whose handlers for what goes wrong are ours.
+    fn watched(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        adapter: &wgpu::Adapter,
+        description: AdapterDescription,
+    ) -> Arc<GpuDevice> {
         let health = Arc::new(Health::default());
         let lost = health.clone();
         device.set_device_lost_callback(move |reason, message| {
@@ -155,32 +164,32 @@ impl GpuDevice {
         device.on_uncaptured_error(Arc::new(move |error| {
             failed.fail(error.to_string());
         }));
-        log::info!("GPU: {description}, driver {}, {}", description.driver, description.features);
-        Ok(GpuDevice::start(device, queue, &adapter.get_info(), description, health))
+        GpuDevice::start(device, queue, adapter, description, health)
     }
 
     /// A device that an application has already opened and goes on using. Its handlers for lost devices and uncaptured
     /// errors stay as they are; the features and limits that it was requested with are used.
     pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Arc<GpuDevice>> {
         let description = AdapterDescription::of(adapter, device.features(), device.limits());
-        Ok(GpuDevice::start(device, queue, &adapter.get_info(), description, Arc::new(Health::default())))
+        Ok(GpuDevice::start(device, queue, adapter, description, Arc::new(Health::default())))
     }
 
     fn start(
         device: wgpu::Device,
         queue: wgpu::Queue,
-        info: &wgpu::AdapterInfo,
+        adapter: &wgpu::Adapter,
         description: AdapterDescription,
         health: Arc<Health>,
     ) -> Arc<GpuDevice> {
         let flights = flight::start_thread(device.clone(), health.clone());
-        let pipelines = PipelineCache::new(&device, info);
+        let pipelines = PipelineCache::new(&device, &adapter.get_info());
         Arc::new(GpuDevice {
             device,
             queue,
             pipelines,
             health,
             description,
+            adapter: adapter.clone(),
             tunings: Mutex::default(),
             flights: Mutex::new(flights),
         })
@@ -191,40 +200,10 @@ impl GpuDevice {
         &self.description
     }
 
-    /// The kernels that suit the device best: measured at its first use, and kept for the next start.
-    pub(super) fn tuning(self: &Arc<Self>, dtype: Dtype, features: Features) -> Tuning {
-        if self.description.is_software() {
-            return Tuning::default();
-        }
-        let mut tunings = self.tunings.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let file = TuningFile::new(&self.description, dtype, features);
-        let tuning = tunings.entry((dtype, features)).or_insert_with(|| {
-            file.as_ref().and_then(TuningFile::read).unwrap_or_else(|| {
-                let tuning = measure(self, dtype, features, BUDGET).tuning;
-                if let Some(file) = &file {
-                    file.write(&tuning);
-                }
-                tuning
-            })
-        });
-        tuning.clone()
-    }
-
-    /// Measures the kernels anew, all of them, for what is loaded from now on, and keeps what was found for the next start: in
-    /// the file whose path comes back too. A software adapter is measured and goes on with the defaults.
-    pub fn tune(self: &Arc<Self>, dtype: Dtype) -> (Measurement, Option<PathBuf>) {
-        let features = self.description.features;
-        let measurement = measure(self, dtype, features, Duration::MAX);
-        if self.description.is_software() || measurement.tuning.is_empty() {
-            return (measurement, None);
-        }
-        let mut tunings = self.tunings.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        tunings.insert((dtype, features), measurement.tuning.clone());
-        let kept = TuningFile::new(&self.description, dtype, features).map(|file| {
-            file.write(&measurement.tuning);
-            file.path().to_path_buf()
-        });
-        (measurement, kept)
+    /// Another device of the same adapter, for what may cost it its life.
+    pub(super) fn second(&self) -> Result<Arc<GpuDevice>, String> {
+        let (device, queue) = request(&self.adapter, &self.description)?;
+        Ok(GpuDevice::watched(device, queue, &self.adapter, self.description.clone()))
     }
 
     /// wgpu's device.
@@ -291,6 +270,14 @@ fn request(adapter: &wgpu::Adapter, description: &AdapterDescription) -> Result<
     match catch_unwind(AssertUnwindSafe(|| pollster::block_on(adapter.request_device(&descriptor)))) {
         Ok(opened) => opened.map_err(|error| error.to_string()),
         Err(_) => Err("the driver denies a feature that it lists".into()),
+    }
+}
+
+/// The smallest and the largest subgroup. Of Metal, wgpu 30 says 4 to 64 whatever the GPU is; every GPU of Apple's has 32.
+fn subgroup_sizes(info: &wgpu::AdapterInfo) -> (u32, u32) {
+    match info.backend {
+        wgpu::Backend::Metal if info.name.starts_with("Apple") => (32, 32),
+        _ => (info.subgroup_min_size, info.subgroup_max_size),
     }
 }
 

@@ -9,6 +9,7 @@
 //! [`compile::compile`].
 
 mod ceilings;
+mod choice;
 pub mod compile;
 mod device;
 mod flight;

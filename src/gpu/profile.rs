@@ -74,7 +74,13 @@ impl GpuExecutor {
             });
             (self.device.queue.submit([encoder.finish()]), buffer)
         });
-        let (submission, buffer) = submitted.map_err(|error| self.device.health.fail(error.to_string()))?;
+        let (submission, buffer) = match submitted {
+            Ok(submitted) => submitted,
+            Err(wgpu::Error::OutOfMemory { .. }) => {
+                return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: bytes, granted: 0 });
+            }
+            Err(error) => return Err(self.device.health.fail(error.to_string())),
+        };
         drop(workspace);
 
         let period = f64::from(self.device.queue.get_timestamp_period());

@@ -8,6 +8,7 @@ use super::tuning::Tuning;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// A file's contents.
@@ -62,12 +63,57 @@ impl TuningFile {
         }
     }
 
+    /// Begins to try what may crash the driver, and the process with it.
+    pub fn attempt(&self) -> Attempt {
+        Attempt::begin(self.path.with_extension("trying"))
+    }
+
     /// Writes it. What goes wrong costs the next start a measurement, and nothing else.
     pub fn write(&self, tuning: &Tuning) {
         let contents = Contents { device: self.device.clone(), tuning: tuning.clone() };
         let written = serde_json::to_vec_pretty(&contents).map_err(std::io::Error::from);
         if let Err(error) = written.and_then(|text| replace(&self.path, &text)) {
             log::debug!("{}: the measured kernels are not kept: {error}", self.path.display());
+        }
+    }
+}
+
+/// A try that may not end: until it is dropped, a file says so that another process cannot lock. What that file cannot say,
+/// because there is no place for it, is not said.
+pub(super) struct Attempt {
+    path: PathBuf,
+    /// Not empty as long as the try goes on. `None` also while another process tries.
+    file: Option<fs::File>,
+    crashed: bool,
+}
+
+impl Attempt {
+    fn begin(path: PathBuf) -> Attempt {
+        let open = || {
+            fs::create_dir_all(path.parent()?).ok()?;
+            let file = fs::OpenOptions::new().create(true).append(true).open(&path).ok()?;
+            file.try_lock().ok()?;
+            Some(file)
+        };
+        let mut file = open();
+        let crashed = file.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|data| data.len() > 0);
+        if let Some(file) = &mut file {
+            let _ = file.write_all(b"kernels are being tried\n").and_then(|()| file.sync_all());
+        }
+        Attempt { path, file, crashed }
+    }
+
+    /// Whether an earlier one never ended.
+    pub fn has_crashed(&self) -> bool {
+        self.crashed
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            // Emptied first: another process may have opened it already.
+            let _ = file.set_len(0).and_then(|()| fs::remove_file(&self.path));
         }
     }
 }
@@ -101,5 +147,22 @@ mod tests {
         assert_eq!(file("1.0").read(), None, "of a lexel that did not measure attention");
         fs::write(file("1.0").path(), "{").unwrap();
         assert_eq!(file("1.0").read(), None, "half a file");
+    }
+
+    #[test]
+    fn a_try_that_never_ended_is_known_at_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new").join("a.trying");
+        let first = Attempt::begin(path.clone());
+        assert!(!first.has_crashed() && path.exists());
+        assert!(!Attempt::begin(path.clone()).has_crashed(), "another process that tries has not crashed");
+        assert!(path.exists(), "and its file is not another's to remove");
+        drop(first);
+        assert!(!path.exists());
+        fs::write(&path, "as a crash leaves it").unwrap();
+        let second = Attempt::begin(path.clone());
+        assert!(second.has_crashed());
+        drop(second);
+        assert!(!Attempt::begin(path).has_crashed());
     }
 }

@@ -19,6 +19,9 @@ const HEADS: usize = 12;
 pub(super) fn measure(bench: &mut Bench, measurement: &mut Measurement) {
     let target = target(bench.device, bench.dtype, bench.features, false, Tuning::default());
     for wide in [false, true] {
+        if bench.is_over() {
+            return;
+        }
         let heads = Heads::new(if wide { 2 * WIDE_HEAD } else { WIDE_HEAD });
         // The longest sequences first: theirs is the most work, if not all can be measured.
         let variants: Vec<(AttentionClass, Variant)> = LengthClass::ALL
@@ -32,22 +35,25 @@ pub(super) fn measure(bench: &mut Bench, measurement: &mut Measurement) {
             .into_par_iter()
             .map(|(class, variant)| (class, variant, heads.load(bench, class, variant)))
             .collect();
-        let mut best: Option<(f64, AttentionClass)> = None;
         for (class, variant, executor) in loaded {
             if bench.is_over() {
                 return;
             }
-            let most = best.filter(|(_, of)| *of == class).map(|(most, _)| most);
             let flops = executor.and_then(|executor| heads.flops(bench, &executor, class.length));
-            match &flops {
-                Ok(flops) if most.is_none_or(|most| *flops > most) => {
-                    best = Some((*flops, class));
-                    measurement.tuning.set_attention(class, variant);
-                }
-                Ok(_) => {}
-                Err(reason) => bench.warn(variant, reason),
+            if let Err(reason) = &flops {
+                bench.warn(variant, reason);
             }
             measurement.attention.push(Measured { class, variant, flops });
+            let tried = || measurement.attention.iter().filter(|trial| trial.class == class);
+            let rated: Vec<(f64, Variant)> =
+                tried().filter_map(|trial| Some((*trial.flops.as_ref().ok()?, trial.variant))).collect();
+            // One of several is no choice.
+            let all = candidates(&target, heads.head_dim, class.length).len();
+            let is_choice = rated.len() > 1 || tried().count() == all;
+            let best = rated.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).filter(|_| is_choice);
+            if let Some((_, variant)) = best {
+                measurement.tuning.set_attention(class, variant);
+            }
         }
     }
 }

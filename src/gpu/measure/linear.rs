@@ -1,6 +1,7 @@
 //! The kernels of the matrix product.
 
 use super::{Bench, Measured, Measurement, VOCABULARY, batch, run, stored};
+use crate::batch::Batch;
 use crate::gpu::GpuExecutor;
 use crate::gpu::kernels::linear::{Variant, candidates};
 use crate::gpu::options::Dtype;
@@ -11,19 +12,27 @@ use crate::program::{Activation, Builder, Index, Linear, Lookup, Op, Pool, PoolM
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Products of a measured program; the fastest counts.
 const REPEATS: usize = 3;
 /// Inner columns: a multiple of every cooperative matrix's size.
 const INNER: usize = 512;
-/// Rows whose results are compared: no multiple of a tile.
-const CHECKED_ROWS: usize = 37;
-/// Of the columns, one in so many is compared: a prime, so that every place in a tile has its turn.
-const CHECKED_COLUMNS: usize = 7;
+/// Rows of the product that is compared: several workgroups, and no multiple of a tile.
+const CHECKED_ROWS: usize = 293;
+/// Of its rows and columns, one in so many is compared: primes, so that every place in a tile has its turn.
+const CHECKED_ROW: usize = 3;
+const CHECKED_COLUMN: usize = 7;
+/// What one product of many rows is to take: long beside a dispatch, and so short that a slow GPU can measure more than one.
+const PRODUCT: Duration = Duration::from_millis(2);
 
 pub(super) fn measure(bench: &mut Bench, measurement: &mut Measurement) {
     let target = target(bench.device, bench.dtype, bench.features, false, Tuning::default());
+    let mut many = None;
     for wide in [true, false] {
+        if bench.is_over() {
+            break;
+        }
         let product = Product::new(if wide { 2 * WIDE } else { WIDE / 2 });
         let mut variants: Vec<Variant> = RowClass::ALL.into_iter().flat_map(|rows| candidates(&target, rows)).collect();
         let mut seen = HashSet::new();
@@ -31,33 +40,46 @@ pub(super) fn measure(bench: &mut Bench, measurement: &mut Measurement) {
         // Compiling takes longest, and can be done side by side.
         let loaded: Vec<(Variant, Result<GpuExecutor, String>)> =
             variants.into_par_iter().map(|variant| (variant, product.load(bench, variant))).collect();
+        let many = *many.get_or_insert_with(|| product.many(bench, loaded.iter().find_map(|(_, it)| it.as_ref().ok())));
         // All classes share a weight, so the class of the most work decides how it lies.
         let mut packing = None;
-        for rows in RowClass::ALL.into_iter().rev() {
-            let class = Class { rows, wide };
-            if bench.is_over() && packing.is_some() {
-                continue;
-            }
-            let candidates = candidates(&target, rows);
-            let candidates = loaded.iter().filter(|(variant, _)| candidates.contains(variant));
-            let mut best: Option<(f64, Variant)> = None;
-            for (variant, executor) in candidates {
-                let spent = bench.is_over() && best.is_some();
-                if spent || packing.is_some_and(|packing| packing != variant.packing().name) {
-                    continue;
+        for class in RowClass::ALL.into_iter().rev().map(|rows| Class { rows, wide }) {
+            // In the candidates' order: the default first.
+            let mut candidates = candidates(&target, class.rows);
+            candidates.retain(|variant| packing.is_none_or(|packing| packing == variant.packing().name));
+            let (mut tried, mut rated, mut best) = (0, 0, None);
+            for variant in &candidates {
+                if bench.is_over() {
+                    break;
                 }
-                let flops =
-                    executor.as_ref().map_err(String::clone).and_then(|executor| product.flops(bench, executor, rows));
+                let executor = loaded.iter().find(|(of, _)| of == variant).map(|(_, executor)| executor);
+                let executor = executor.expect("every candidate was loaded").as_ref().map_err(String::clone);
+                let flops = executor.and_then(|executor| product.flops(bench, executor, class.rows, many));
+                tried += 1;
                 match &flops {
-                    Ok(flops) if best.is_none_or(|(most, _)| *flops > most) => best = Some((*flops, *variant)),
-                    Ok(_) => {}
+                    Ok(flops) => {
+                        rated += 1;
+                        if best.is_none_or(|(most, _)| *flops > most) {
+                            best = Some((*flops, *variant));
+                        }
+                    }
                     Err(reason) => bench.warn(variant, reason),
                 }
                 measurement.linear.push(Measured { class, variant: *variant, flops });
             }
-            if let Some((_, variant)) = best {
+            // One of several is no choice.
+            if let Some((_, variant)) = best.filter(|_| rated > 1 || tried == candidates.len()) {
                 packing = Some(variant.packing().name);
                 measurement.tuning.set_linear(class, variant);
+            }
+        }
+    }
+    let tuning = &mut measurement.tuning;
+    if tuning.linear(Class { rows: RowClass::Many, wide: false }).is_none() {
+        // No time for it: what is best for more columns is a better guess than the default.
+        for rows in RowClass::ALL {
+            if let Some(variant) = tuning.linear(Class { rows, wide: true }) {
+                tuning.set_linear(Class { rows, wide: false }, variant);
             }
         }
     }
@@ -103,10 +125,10 @@ impl Product {
             Dtype::F16 => 1e-3,
             Dtype::Int8 => 6e-3,
         };
-        for row in 0..CHECKED_ROWS {
+        for row in (0..CHECKED_ROWS).step_by(CHECKED_ROW) {
             let id = row % VOCABULARY;
             let x = &x[id * INNER..][..INNER];
-            for column in (row % CHECKED_COLUMNS..self.outer).step_by(CHECKED_COLUMNS) {
+            for column in (row % CHECKED_COLUMN..self.outer).step_by(CHECKED_COLUMN) {
                 let weight = &weight[column * INNER..][..INNER];
                 let sum: f64 = x.iter().zip(weight).map(|(a, b)| a * b).sum();
                 let want = residual[id * self.outer + column] + REPEATS as f64 * (sum + bias[column]);
@@ -119,17 +141,34 @@ impl Product {
         Ok(())
     }
 
+    /// The rows of many that take a GPU some milliseconds; and its clock is up.
+    fn many(&self, bench: &mut Bench, executor: Option<&GpuExecutor>) -> usize {
+        const ROWS: usize = 256;
+        if bench.device.description().is_software() {
+            return 64; // enough to compare, and not to wait for
+        }
+        let time = executor.and_then(|executor| bench.warm_up(executor, &self.batch(ROWS), is_product).ok());
+        let rows = time.map_or(0.0, |time| ROWS as f64 * PRODUCT.as_secs_f64() / time.as_secs_f64().max(1e-6));
+        (rows as usize / 128 * 128).clamp(384, 4096)
+    }
+
     /// Operations a second, of the fastest product.
-    fn flops(&self, bench: &mut Bench, executor: &GpuExecutor, rows: RowClass) -> Result<f64, String> {
+    fn flops(&self, bench: &mut Bench, executor: &GpuExecutor, rows: RowClass, many: usize) -> Result<f64, String> {
         let rows = match rows {
             RowClass::Few => 16,
-            // Enough to compare, and not to wait for.
-            _ if bench.device.description().is_software() => 64,
-            RowClass::Medium => 256,
-            RowClass::Many => 4096,
+            RowClass::Medium => many.min(256),
+            RowClass::Many => many,
         };
-        let sequences: Vec<usize> = (0..rows).step_by(VOCABULARY).map(|first| VOCABULARY.min(rows - first)).collect();
         let flop = 2.0 * (rows * INNER * self.outer) as f64;
-        bench.flops(executor, &batch(&sequences), |op| matches!(op, Op::Linear(_)), flop)
+        bench.flops(executor, &self.batch(rows), is_product, flop)
     }
+
+    fn batch(&self, rows: usize) -> Batch {
+        let sequences: Vec<usize> = (0..rows).step_by(VOCABULARY).map(|first| VOCABULARY.min(rows - first)).collect();
+        batch(&sequences)
+    }
+}
+
+fn is_product(op: &Op) -> bool {
+    matches!(op, Op::Linear(_))
 }

@@ -47,6 +47,23 @@ pub struct Measurement {
     pub attention: Vec<Measured<AttentionClass, kernels::attention::Variant>>,
 }
 
+impl Measurement {
+    /// Whether it is worth keeping: something was measured, and nothing failed but matrices that the driver cannot do. What
+    /// fails otherwise, for want of memory say, may not fail the next time.
+    pub fn is_sound(&self) -> bool {
+        let is_matrix =
+            |variant: &kernels::linear::Variant| matches!(variant, kernels::linear::Variant::Cooperative { .. });
+        let linear = self.linear.iter().all(|trial| trial.flops.is_ok() || is_matrix(&trial.variant));
+        let is_matrix =
+            |variant: &kernels::attention::Variant| matches!(variant, kernels::attention::Variant::Cooperative { .. });
+        let attention = self.attention.iter().all(|trial| trial.flops.is_ok() || is_matrix(&trial.variant));
+        !self.tuning.is_empty() && linear && attention
+    }
+}
+
+/// How long a GPU runs before its clock is up; or as good as up.
+const WARM_UP: Duration = Duration::from_millis(30);
+
 /// Measures a device. Nothing, where it has no clock. The budget is for running kernels, which are compiled before; once it is
 /// spent, what has not been measured keeps the defaults.
 pub fn measure(device: &Arc<GpuDevice>, dtype: Dtype, features: Features, budget: Duration) -> Measurement {
@@ -95,9 +112,28 @@ impl Bench<'_> {
         flop: f64,
     ) -> Result<f64, String> {
         let start = Instant::now();
-        let flops = fastest(executor, batch, is_step).map(|time| flop / time.as_secs_f64().max(1e-9));
+        let time = fastest(executor, batch, is_step).map_err(|error| error.to_string());
         self.spent += start.elapsed();
-        flops.map_err(|error| error.to_string())
+        match time? {
+            Duration::ZERO => Err("the device's clock stood still".into()),
+            time => Ok(flop / time.as_secs_f64()),
+        }
+    }
+
+    /// Keeps the device busy until its clock is up; the least time of such a step.
+    fn warm_up(
+        &mut self,
+        executor: &GpuExecutor,
+        batch: &Batch,
+        is_step: fn(&Op) -> bool,
+    ) -> Result<Duration, RunError> {
+        let start = Instant::now();
+        let mut least = fastest(executor, batch, is_step)?;
+        while start.elapsed() < WARM_UP && !self.device.description().is_software() {
+            least = least.min(fastest(executor, batch, is_step)?);
+        }
+        self.spent += start.elapsed();
+        Ok(least)
     }
 
     /// Why a variant is not used.

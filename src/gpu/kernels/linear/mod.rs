@@ -128,8 +128,19 @@ impl Variant {
     }
 }
 
-/// The variants worth measuring on a device for a class of shapes.
+/// The variants worth measuring on a device for a class of shapes; first the default, then those that may gain the most.
 pub fn candidates(target: &Target, rows: RowClass) -> Vec<Variant> {
+    let mut variants = every_candidate(target, rows);
+    let default = default_variant(target, Rows::Tokens, rows);
+    variants.sort_by_key(|variant| match variant {
+        variant if *variant == default => 0,
+        Variant::Cooperative { .. } => 1,
+        _ => 2,
+    });
+    variants
+}
+
+fn every_candidate(target: &Target, rows: RowClass) -> Vec<Variant> {
     if target.int8 {
         return [16, 32, 64, 128].map(|rows| Variant::Int8 { rows }).to_vec();
     }

@@ -1,0 +1,85 @@
+//! The choice of a device's kernels: read from an earlier start's file, or measured at the first use.
+//!
+//! They are measured on a second device of the same adapter: a driver that refuses a kernel may lose the device that it was to
+//! be compiled on (<https://github.com/gfx-rs/wgpu/issues/10027>). Should a driver crash over cooperative matrices, which are
+//! experimental in wgpu, the next start goes without them.
+
+use super::device::GpuDevice;
+use super::measure::{BUDGET, Measurement, measure};
+use super::options::{Cooperative, Dtype, Features};
+use super::tuning::Tuning;
+use super::tuning_file::TuningFile;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+impl GpuDevice {
+    /// The kernels that suit the device best: measured at its first use, and kept for the next start.
+    pub(super) fn tuning(self: &Arc<Self>, dtype: Dtype, features: Features) -> Tuning {
+        if self.description().is_software() {
+            return Tuning::default();
+        }
+        let mut tunings = self.tunings.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = TuningFile::new(self.description(), dtype, features);
+        let tuning = tunings.entry((dtype, features)).or_insert_with(|| {
+            file.as_ref().and_then(TuningFile::read).unwrap_or_else(|| {
+                let measurement = self.measured(dtype, features, BUDGET, file.as_ref());
+                match &file {
+                    Some(file) if measurement.is_sound() => file.write(&measurement.tuning),
+                    _ => {}
+                }
+                measurement.tuning
+            })
+        });
+        tuning.clone()
+    }
+
+    /// Measures the kernels anew, all of them, for what is loaded from now on, and keeps what was found for the next start: in
+    /// the file whose path comes back too. A software adapter is measured and goes on with the defaults.
+    pub fn tune(self: &Arc<Self>, dtype: Dtype) -> (Measurement, Option<PathBuf>) {
+        let features = self.description().features;
+        let file = TuningFile::new(self.description(), dtype, features);
+        let measurement = self.measured(dtype, features, Duration::MAX, file.as_ref());
+        if self.description().is_software() || !measurement.is_sound() {
+            return (measurement, None);
+        }
+        let mut tunings = self.tunings.lock().unwrap_or_else(PoisonError::into_inner);
+        tunings.insert((dtype, features), measurement.tuning.clone());
+        let kept = file.map(|file| {
+            file.write(&measurement.tuning);
+            file.path().to_path_buf()
+        });
+        (measurement, kept)
+    }
+
+    /// With cooperative matrices, unless they cost a device its life: this second one, or the process at an earlier start.
+    fn measured(&self, dtype: Dtype, features: Features, budget: Duration, file: Option<&TuningFile>) -> Measurement {
+        let without = Features { cooperative: Cooperative::default(), ..features };
+        if features == without {
+            return self.measured_apart(dtype, features, budget).unwrap_or_default();
+        }
+        let attempt = file.map(TuningFile::attempt);
+        if attempt.as_ref().is_some_and(|attempt| attempt.has_crashed()) {
+            log::warn!("{}: cooperative matrices are not tried: the last try did not end", self.description());
+            return self.measured_apart(dtype, without, budget).unwrap_or_default();
+        }
+        self.measured_apart(dtype, features, budget).unwrap_or_else(|reason| {
+            log::warn!("{}: cooperative matrices are not used: {reason}", self.description());
+            self.measured_apart(dtype, without, budget).unwrap_or_default()
+        })
+    }
+
+    /// On a second device; or why that did not survive.
+    fn measured_apart(&self, dtype: Dtype, features: Features, budget: Duration) -> Result<Measurement, String> {
+        let device = self.second()?;
+        // With threads of its own. The caller may be one of rayon's, which while it waits for others of its pool may begin
+        // another load, and that one would wait for this one.
+        let pool = rayon::ThreadPoolBuilder::new().build().map_err(|error| error.to_string())?;
+        let measured = std::thread::scope(|scope| {
+            let measuring = scope.spawn(|| pool.install(|| measure(&device, dtype, features, budget)));
+            measuring.join().map_err(|_| "measuring panicked".to_string())
+        })?;
+        device.health.check().map_err(|error| error.to_string())?;
+        Ok(measured)
+    }
+}
