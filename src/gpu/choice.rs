@@ -8,7 +8,7 @@ use super::device::GpuDevice;
 use super::measure::{BUDGET, Measurement, measure};
 use super::options::{Cooperative, Dtype, Features};
 use super::tuning::Tuning;
-use super::tuning_file::TuningFile;
+use super::tuning_file::{Attempt, TuningFile};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -54,18 +54,27 @@ impl GpuDevice {
 
     /// With cooperative matrices, unless they cost a device its life: this second one, or the process at an earlier start.
     fn measured(&self, dtype: Dtype, features: Features, budget: Duration, file: Option<&TuningFile>) -> Measurement {
-        let without = Features { cooperative: Cooperative::default(), ..features };
-        if features == without {
-            return self.measured_apart(dtype, features, budget).unwrap_or_default();
+        let without = || {
+            let features = Features { cooperative: Cooperative::default(), ..features };
+            self.measured_apart(dtype, features, budget).unwrap_or_else(|reason| {
+                log::warn!(
+                    "{}: its kernels are the defaults, because none could be measured: {reason}",
+                    self.description()
+                );
+                Measurement::default()
+            })
+        };
+        if features.cooperative == Cooperative::default() {
+            return without();
         }
         let attempt = file.map(TuningFile::attempt);
-        if attempt.as_ref().is_some_and(|attempt| attempt.has_crashed()) {
+        if attempt.as_ref().is_some_and(Attempt::has_crashed) {
             log::warn!("{}: cooperative matrices are not tried: the last try did not end", self.description());
-            return self.measured_apart(dtype, without, budget).unwrap_or_default();
+            return without();
         }
         self.measured_apart(dtype, features, budget).unwrap_or_else(|reason| {
             log::warn!("{}: cooperative matrices are not used: {reason}", self.description());
-            self.measured_apart(dtype, without, budget).unwrap_or_default()
+            without()
         })
     }
 

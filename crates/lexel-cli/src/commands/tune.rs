@@ -20,7 +20,9 @@ pub fn run(device: &str, json: bool) -> Result<(), Failure> {
     for dtype in dtypes.into_iter().filter(|&dtype| dtype != Dtype::F16 || device.description().features.f16) {
         let (measurement, path) = device.tune(dtype);
         if measurement.linear.is_empty() {
-            let message = format!("{} has no timestamp queries to measure with", device.description());
+            let device = device.description();
+            let message =
+                format!("{device}: nothing measured: it has no timestamp queries, or a warning above says why");
             return Err(Failure::new(crate::failure::DEVICE, message));
         }
         let name = dtype.name();
@@ -47,9 +49,16 @@ pub fn run(device: &str, json: bool) -> Result<(), Failure> {
                 "gflop_per_s": rate.as_ref().ok(), "not_used": rate.as_ref().err(),
             }));
         }
-        if let Some(path) = &path {
-            let _ = writeln!(text, "  kept in {}", path.display());
-        }
+        let _ = match &path {
+            Some(path) => writeln!(text, "  kept in {}", path.display()),
+            None if device.description().is_software() => {
+                writeln!(text, "  not kept: software adapters use the defaults")
+            }
+            None => writeln!(
+                text,
+                "  not kept: something failed that may not fail the next time, or LEXEL_CACHE_DIR is off"
+            ),
+        };
         all.push(serde_json::json!({"dtype": name, "file": path, "trials": trials}));
     }
     if json {
