@@ -73,12 +73,15 @@ impl InstructionSet {
 
 /// What the variable says.
 fn asked_for() -> Result<Option<InstructionSet>> {
-    std::env::var_os(VARIABLE).map(|name| parse(&name.to_string_lossy())).transpose()
+    let named = std::env::var_os(VARIABLE).filter(|name| !name.is_empty());
+    named.map(|name| parse(&name.to_string_lossy())).transpose()
 }
 
 fn parse(name: &str) -> Result<InstructionSet> {
     let available = InstructionSet::available();
-    available.iter().copied().find(|set| set.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
+    // `avx512` is AVX-512.
+    let plain = |name: &str| name.replace('-', "").to_ascii_lowercase();
+    available.iter().copied().find(|set| plain(set.name()) == plain(name)).ok_or_else(|| {
         let names: Vec<_> = available.iter().map(|set| set.name()).collect();
         Error::Device(format!("{VARIABLE}={name}: this CPU has {}", names.join(", ")))
     })
@@ -129,6 +132,7 @@ mod tests {
         assert_eq!(parse("PORTABLE").unwrap(), InstructionSet::Portable);
         for set in InstructionSet::available() {
             assert_eq!(parse(set.name()).unwrap(), set);
+            assert_eq!(parse(&set.name().replace('-', "")).unwrap(), set);
         }
         let error = parse("mmx").unwrap_err().to_string();
         assert!(error.contains("LEXEL_INSTRUCTIONS=mmx") && error.contains("portable"), "{error}");
