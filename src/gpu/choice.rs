@@ -68,8 +68,12 @@ impl GpuDevice {
             return without();
         }
         let attempt = file.map(TuningFile::attempt);
-        if attempt.as_ref().is_some_and(Attempt::has_crashed) {
-            log::warn!("{}: cooperative matrices are not tried: the last try did not end", self.description());
+        if let Some(path) = attempt.as_ref().and_then(Attempt::crashed) {
+            let path = path.display();
+            log::warn!(
+                "{}: the last try of cooperative matrices did not end: remove {path} to try again",
+                self.description()
+            );
             return without();
         }
         self.measured_apart(dtype, features, budget).unwrap_or_else(|reason| {

@@ -24,6 +24,8 @@ struct Contents {
 pub(super) struct TuningFile {
     device: String,
     path: PathBuf,
+    /// Of an [`Attempt`]: of any dtype, on the same device and driver.
+    attempt: PathBuf,
 }
 
 impl TuningFile {
@@ -36,10 +38,13 @@ impl TuningFile {
         let AdapterDescription { name, backend, driver, .. } = description;
         let version = env!("CARGO_PKG_VERSION");
         let device = format!("{name}, {backend:?}, {driver}, {}, {features}; lexel {version}", dtype.name());
-        let mut hasher = DefaultHasher::new();
-        device.hash(&mut hasher);
-        let path = folder.join(format!("tuning-{:016x}.json", hasher.finish()));
-        TuningFile { device, path }
+        let of = |what: &str, ending: &str| {
+            let mut hasher = DefaultHasher::new();
+            what.hash(&mut hasher);
+            folder.join(format!("tuning-{:016x}.{ending}", hasher.finish()))
+        };
+        let attempt = of(&format!("{name}, {backend:?}, {driver}; lexel {version}"), "trying");
+        TuningFile { path: of(&device, "json"), attempt, device }
     }
 
     /// Where it is.
@@ -65,7 +70,7 @@ impl TuningFile {
 
     /// Begins to try what may crash the driver, and the process with it.
     pub fn attempt(&self) -> Attempt {
-        Attempt::begin(self.path.with_extension("trying"))
+        Attempt::begin(self.attempt.clone())
     }
 
     /// Writes it. What goes wrong costs the next start a measurement, and nothing else.
@@ -78,11 +83,11 @@ impl TuningFile {
     }
 }
 
-/// A try that may not end: until it is dropped, a file says so that another process cannot lock. What that file cannot say,
-/// because there is no place for it, is not said.
+/// A try that may not end: until it is dropped, a file says so, which this process has locked. Without a place for the file,
+/// nothing is said.
 pub(super) struct Attempt {
     path: PathBuf,
-    /// Not empty as long as the try goes on. `None` also while another process tries.
+    /// `None` also while another process tries, and after a crash.
     file: Option<fs::File>,
     crashed: bool,
 }
@@ -96,16 +101,19 @@ impl Attempt {
             Some(file)
         };
         let mut file = open();
+        // Nobody holds the lock, and yet it is not empty.
         let crashed = file.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|data| data.len() > 0);
-        if let Some(file) = &mut file {
-            let _ = file.write_all(b"kernels are being tried\n").and_then(|()| file.sync_all());
+        match &mut file {
+            _ if crashed => file = None,
+            Some(file) => _ = file.write_all(b"kernels are being tried\n").and_then(|()| file.sync_all()),
+            None => {}
         }
         Attempt { path, file, crashed }
     }
 
-    /// Whether an earlier one never ended.
-    pub fn has_crashed(&self) -> bool {
-        self.crashed
+    /// The file of an earlier one that never ended. It stays.
+    pub fn crashed(&self) -> Option<&Path> {
+        self.crashed.then_some(&self.path)
     }
 }
 
@@ -154,15 +162,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new").join("a.trying");
         let first = Attempt::begin(path.clone());
-        assert!(!first.has_crashed() && path.exists());
-        assert!(!Attempt::begin(path.clone()).has_crashed(), "another process that tries has not crashed");
+        assert!(first.crashed().is_none() && path.exists());
+        assert!(Attempt::begin(path.clone()).crashed().is_none(), "another process that tries has not crashed");
         assert!(path.exists(), "and its file is not another's to remove");
         drop(first);
         assert!(!path.exists());
         fs::write(&path, "as a crash leaves it").unwrap();
-        let second = Attempt::begin(path.clone());
-        assert!(second.has_crashed());
-        drop(second);
-        assert!(!Attempt::begin(path).has_crashed());
+        for _ in 0..2 {
+            assert_eq!(Attempt::begin(path.clone()).crashed(), Some(&*path));
+        }
     }
 }
