@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// One of the golden models: tiny, with random weights.
@@ -158,6 +159,15 @@ pub fn fail(status: i32, expected: &str, args: &[&str]) -> Run {
     let message = run.stderr.lines().skip_while(|line| line.starts_with("device: ")).collect::<Vec<_>>().join("\n");
     assert!(message.starts_with("lexel: ") && message.contains(expected), "{args:?}: {run:?}");
     run
+}
+
+/// Waits until something that another process does is done.
+pub fn wait_until(done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it did not happen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Runs it with this on standard input.
