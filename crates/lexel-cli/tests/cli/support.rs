@@ -1,6 +1,7 @@
 //! Runs of the program, tiny models, and a reader for its output.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -107,6 +108,14 @@ pub fn command() -> Command {
     }
     // Mesa's Vulkan layer complains on stderr where there is no desktop session.
     command.env("NODEVICE_SELECT", "1");
+    // Tests may run where Ctrl-C is ignored (in the background of a shell), which a process inherits.
+    // SAFETY: signal may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        })
+    };
     // No test needs the hub, and none may find the user's models.
     command.env("HF_HUB_OFFLINE", "1").env("HF_HUB_CACHE", PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("hub"));
     command
