@@ -38,7 +38,7 @@ pub struct Cli {
     /// One line of JSON instead of text: results on standard output, a report on standard error where that holds data
     #[arg(long, global = true)]
     pub json: bool,
-    /// No messages but errors, and no progress bar
+    /// No messages but errors and the number of rows without a result, and no progress bar
     #[arg(long, short, global = true)]
     pub quiet: bool,
 }
