@@ -147,7 +147,11 @@ fn ranges(path: Option<&Path>, precision: OutputPrecision) -> Result<Option<Rang
 fn read_ranges(path: &Path) -> Result<Ranges, Failure> {
     let matrix = npy::read(path)?;
     match matrix.rows {
-        2 => Ok(Ranges(matrix)),
+        2 => {
+            let ranges = Ranges(matrix);
+            let wrong = |error| Failure::new(DATA, format!("{}: {error}", path.display()));
+            ranges.check().map_err(wrong).map(|()| ranges)
+        }
         rows => Err(Failure::new(
             DATA,
             format!(
