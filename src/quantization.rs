@@ -92,6 +92,36 @@ impl Ranges {
         }
         Ok(Ranges(ranges))
     }
+
+    /// Whether they can be of embeddings: in each dimension a smallest value that is not above the largest. They may be
+    /// equal in a dimension that is constant, as in the reference, but not in all.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] with the dimension and its values, or if there are not two rows.
+    pub fn check(&self) -> Result<()> {
+        if self.0.rows != 2 {
+            let rows = self.0.rows;
+            return Err(Error::InvalidInput(format!(
+                "ranges have two rows, the smallest and the largest values, not {rows}"
+            )));
+        }
+        let (low, high) = (self.0.row(0), self.0.row(1));
+        let mut both = low.iter().zip(high);
+        // A difference that is no number has an end that is none, or ends too far apart to divide by.
+        if let Some(j) = both.position(|(lo, hi)| !(hi - lo).is_finite() || lo > hi) {
+            return Err(Error::InvalidInput(format!(
+                "the range of dimension {j} is from {} to {}: expected finite numbers, the smallest value in row 0 and the \
+                 largest in row 1",
+                low[j], high[j]
+            )));
+        }
+        match low.first() {
+            Some(first) if low == high => Err(Error::InvalidInput(format!(
+                "the ranges are empty in every dimension (dimension 0 is from {first} to {first}): take them of many texts"
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Quantises embeddings. `ranges` matter for int8 and uint8 only; without them, those of the embeddings themselves serve,
@@ -175,6 +205,24 @@ mod tests {
         let m = Matrix::new(4, 2, vec![-1.0, 5.0, 254.0, 5.0, -9.0, 4.0, 900.0, 6.5]);
         let codes = quantize_embeddings(&m, Precision::Uint8, Some(&ranges)).unwrap();
         assert_eq!(codes.data, QuantizedData::U8(vec![0, 0, 255, 0, 0, 0, 255, 1]));
+    }
+
+    #[test]
+    fn ranges_that_none_can_have_are_told() {
+        let ranges = |low: [f32; 2], high: [f32; 2]| Ranges(Matrix::new(2, 2, [low, high].concat()));
+        assert!(ranges([-1.0, 0.5], [1.0, 0.5]).check().is_ok());
+        assert!(Ranges(Matrix::zeros(1, 2)).check().is_err());
+        let infinity = f32::INFINITY;
+        for (low, high, told) in [
+            ([0.0, 1.0], [1.0, -1.0], "dimension 1 is from 1 to -1"),
+            ([0.0, f32::NAN], [1.0, 1.0], "dimension 1 is from NaN to 1"),
+            ([0.0, 0.0], [infinity, 1.0], "dimension 0 is from 0 to inf"),
+            ([-infinity, 0.0], [-infinity, 1.0], "dimension 0 is from -inf to -inf"),
+            ([0.0, 0.0], [0.0, 0.0], "empty in every dimension"),
+        ] {
+            let error = ranges(low, high).check().unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[test]

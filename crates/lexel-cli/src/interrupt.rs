@@ -2,7 +2,7 @@
 //! else ends at once, and so does an encode at the second time.
 
 use crate::failure::INTERRUPTED;
-use crate::messages;
+use crate::{messages, process};
 use lexel::Cancel;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,9 +17,9 @@ struct State {
 
 static STATE: Mutex<State> = Mutex::new(State { cancel: None, temporary: None });
 
-/// Begins to listen. Where that is refused, Ctrl-C simply ends the program.
+/// Begins to listen to those signals that the parent has not made this process ignore. Where that is refused, Ctrl-C simply ends the program.
 pub fn listen() {
-    if let Err(error) = ctrlc::set_handler(interrupted) {
+    if let Err(error) = process::keep_ignored_signals(|| ctrlc::set_handler(interrupted)) {
         log::warn!("Ctrl-C will not be handled: {error}");
     }
 }

@@ -15,7 +15,7 @@ static QUIET: AtomicBool = AtomicBool::new(false);
 /// The bar that is shown.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Starts the log. `quiet` leaves only errors, and no bars.
+/// Starts the log. `quiet` leaves only errors and warnings of lost rows, and no bars.
 pub fn start(quiet: bool) {
     QUIET.store(quiet, Ordering::Relaxed);
     // Which device `auto` took, and why, is always told.
@@ -41,6 +41,11 @@ pub fn start(quiet: bool) {
 /// An error: shown whatever the options say.
 pub fn error(message: &str) {
     print(&format!("lexel: {message}"));
+}
+
+/// Something that the user must know to trust the result: shown whatever the options say.
+pub fn warning(message: &str) {
+    print(&format!("lexel: warning: {message}"));
 }
 
 /// A line for people.

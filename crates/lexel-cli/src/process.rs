@@ -9,6 +9,33 @@ pub fn survive_file_size_limit() {
     }
 }
 
+/// Signals that this process was started to ignore (`nohup`, a shell's `&`) are ignored after `install` as before.
+#[cfg(unix)]
+pub fn keep_ignored_signals<T>(install: impl FnOnce() -> T) -> T {
+    let is_ignored = |signal: &libc::c_int| {
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: with no new action, sigaction fills the struct when it returns 0, and only then is it read.
+        unsafe {
+            libc::sigaction(*signal, std::ptr::null(), action.as_mut_ptr()) == 0
+                && action.assume_init().sa_sigaction == libc::SIG_IGN
+        }
+    };
+    let mut signals = vec![libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+    signals.retain(is_ignored);
+    let installed = install();
+    for signal in signals {
+        // SAFETY: ignoring a signal installs no handler.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    installed
+}
+
+/// Elsewhere no process is started to ignore signals.
+#[cfg(not(unix))]
+pub fn keep_ignored_signals<T>(install: impl FnOnce() -> T) -> T {
+    install()
+}
+
 /// Outside a desktop session, Mesa's layer that sorts Vulkan devices by the session's preference prints an error at every
 /// enumeration. There is no preference then: this leaves the layer out.
 pub fn leave_out_mesas_device_selection() {

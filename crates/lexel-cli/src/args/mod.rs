@@ -38,7 +38,7 @@ pub struct Cli {
     /// One line of JSON instead of text: results on standard output, a report on standard error where that holds data
     #[arg(long, global = true)]
     pub json: bool,
-    /// No messages but errors, and no progress bar
+    /// No messages but errors and the number of rows without a result, and no progress bar
     #[arg(long, short, global = true)]
     pub quiet: bool,
 }
@@ -51,7 +51,7 @@ pub enum Command {
     /// Reads texts window by window, encodes them and writes the embeddings in the order of the texts, with memory that
     /// does not grow with the file. The output is written aside, as .NAME.lexel-tmp in the same folder, and renamed when it
     /// is complete: an existing file of that name is replaced then, and only then. On an error or Ctrl-C nothing is left
-    /// behind.
+    /// behind. A second process that would write the same file at the same time is refused.
     #[command(after_long_help = EXIT_STATUSES)]
     Encode(Box<EncodeCommand>),
     /// Score a file of pairs of texts with a cross-encoder

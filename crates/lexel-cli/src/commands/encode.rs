@@ -116,6 +116,10 @@ fn resolve(args: EncodeCommand) -> Result<Config, Failure> {
     job::refuse_options(&args.job)?;
     let input = config::texts(&args.input.input, &args.input.column)?;
     let output = OutputConfig::resolve(&args.output, args.output_format)?;
+    config::refuse_overwriting(&args.output, &input.files)?;
+    if let Some(ranges) = &args.ranges {
+        config::refuse_overwriting(&args.output, std::slice::from_ref(ranges))?;
+    }
     let encode = EncodeConfig::resolve(&args.embedding, args.on.device.batch_tokens);
     let precision = precision(&args.precision)?;
     let ranges = ranges(args.ranges.as_deref(), precision)?;
@@ -143,7 +147,11 @@ fn ranges(path: Option<&Path>, precision: OutputPrecision) -> Result<Option<Rang
 fn read_ranges(path: &Path) -> Result<Ranges, Failure> {
     let matrix = npy::read(path)?;
     match matrix.rows {
-        2 => Ok(Ranges(matrix)),
+        2 => {
+            let ranges = Ranges(matrix);
+            let wrong = |error| Failure::new(DATA, format!("{}: {error}", path.display()));
+            ranges.check().map_err(wrong).map(|()| ranges)
+        }
         rows => Err(Failure::new(
             DATA,
             format!(

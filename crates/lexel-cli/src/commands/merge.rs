@@ -9,6 +9,9 @@ use serde_json::Value;
 pub fn run(args: &MergeCommand, json: bool) -> Result<(), Failure> {
     let summary = job::merge(&args.folders, &args.output)?;
     let path = args.output.display();
+    if !summary.rejects.is_empty() {
+        messages::warning(&format!("{} rows without a result: see {path}.rejects.jsonl", summary.rejects.len()));
+    }
     let text = format!("{} rows, {} rejects, {} parts in {path}", summary.rows, summary.rejects.len(), summary.parts);
     let fields = [
         ("rows", Value::from(summary.rows)),

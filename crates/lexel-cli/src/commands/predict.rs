@@ -17,6 +17,7 @@ pub fn run(args: PredictCommand, json: bool) -> Result<(), Failure> {
     job::refuse_options(&args.job)?;
     let input = config::pairs(&args.input)?;
     let destination = OutputConfig::resolve(&args.output, args.output_format)?;
+    config::refuse_overwriting(&args.output, &input.files)?;
     let options = config::score(&args.score, args.softmax, args.on.device.batch_tokens);
     let config = ModelConfig::resolve(args.model, &args.on)?;
     // Everything that can be refused without the model comes first: a model takes seconds.

@@ -11,6 +11,7 @@ use crate::model::Model;
 use lexel::checkpoint::SourceOptions;
 use lexel::executor::ExecutorOptions;
 use lexel::{Activation, Device, Dtype, EncodeOptions, Matrix, OnProgress, PredictOptions, SentenceTransformer};
+use std::path::{Path, PathBuf};
 
 /// A model, where it comes from and what it runs on.
 pub struct ModelConfig {
@@ -129,6 +130,23 @@ impl EncodeConfig {
             Task::Query => model.encode_query(texts, &options),
             Task::Document => model.encode_document(texts, &options),
         }
+    }
+}
+
+/// An output that replaces what it is made of is refused. Without `inputs`, it is made of standard input.
+pub fn refuse_overwriting(output: &Path, inputs: &[PathBuf]) -> Result<(), Failure> {
+    // Pipes and devices can be read and written at once.
+    let file = |path: &Path| path.canonicalize().ok().filter(|path| path.is_file());
+    let Some(replaced) = (!is_pipe(output)).then(|| file(output)).flatten() else { return Ok(()) };
+    let stdin = [PathBuf::from("/dev/stdin")];
+    let inputs = if inputs.is_empty() { &stdin[..] } else { inputs };
+    match inputs.iter().find(|input| file(input).as_ref() == Some(&replaced)) {
+        Some(input) => Err(Failure::usage(format!(
+            "--output {} is the file that is read as {}, and would replace it: give another --output",
+            output.display(),
+            input.display()
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -25,6 +25,7 @@ pub fn merge(folders: &[PathBuf], output: &Path) -> Result<Summary, Failure> {
     let (mut all, mut paths): (Option<(JobFile, Summary)>, Vec<Option<PathBuf>>) = (None, Vec::new());
     let ending = crate::config::ending(output).unwrap_or_default();
     let mut rejects = Vec::new();
+    check_folders(folders, output)?;
     for folder in folders {
         let Some(job) = JobFile::read(folder)? else {
             return Err(Failure::new(NO_INPUT, format!("{} holds no job", folder.display())));
@@ -47,11 +48,14 @@ pub fn merge(folders: &[PathBuf], output: &Path) -> Result<Summary, Failure> {
         let there = JobFolder::existing(folder, &job, &ending);
         let (done, summary) = (there.done()?, there.check_done()?);
         paths.resize(done.len(), None);
-        for (i, path) in paths.iter_mut().enumerate() {
-            // The same part in several folders is the same part.
-            if done[i] && path.is_none() {
-                *path = Some(there.part_path(i));
+        for (i, path) in paths.iter_mut().enumerate().filter(|(i, _)| done[*i]) {
+            // Its rows and rejects would count twice.
+            if let Some(other) = path {
+                let (a, b) = (other.display(), there.part_path(i));
+                let how = "give folders that have no part in common";
+                return Err(Failure::usage(format!("part {i} comes twice, as {a} and as {}: {how}", b.display())));
             }
+            *path = Some(there.part_path(i));
         }
         rejects.extend(summary.rejects.iter().cloned());
         match &mut all {
@@ -67,7 +71,6 @@ pub fn merge(folders: &[PathBuf], output: &Path) -> Result<Summary, Failure> {
         return Err(Failure::new(INCOMPLETE, format!("{count} of {} parts are missing: {some} ...", paths.len())));
     }
     rejects.sort_by_key(|reject| reject.row);
-    rejects.dedup_by_key(|reject| reject.row);
     summary.rejects = rejects;
     let paths: Vec<PathBuf> = paths.into_iter().flatten().collect();
     publish(output, |file, path| join(&ending, &paths, file, path))?;
@@ -77,6 +80,29 @@ pub fn merge(folders: &[PathBuf], output: &Path) -> Result<Summary, Failure> {
         summary.write_rejects(Path::new(&name))?;
     }
     Ok(summary)
+}
+
+/// Each folder comes once, and none of them holds the output: it could be one of the parts.
+fn check_folders(folders: &[PathBuf], output: &Path) -> Result<(), Failure> {
+    let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Through a link; a file that is not there yet is where its folder is.
+    let place = output.canonicalize().or_else(|_| parent.canonicalize()).ok();
+    let mut seen: Vec<(PathBuf, &Path)> = Vec::new();
+    for folder in folders {
+        // A folder that is not there is told of where it is read.
+        let Ok(real) = folder.canonicalize() else { continue };
+        if let Some((_, other)) = seen.iter().find(|(path, _)| *path == real) {
+            let (a, b) = (other.display(), folder.display());
+            return Err(Failure::usage(format!("{a} and {b} are the same folder: give it once")));
+        }
+        if place.as_ref().is_some_and(|place| place.starts_with(&real)) {
+            let (output, folder) = (output.display(), folder.display());
+            let how = "give a file outside of it";
+            return Err(Failure::usage(format!("--output {output} is in {folder}, a job that is merged: {how}")));
+        }
+        seen.push((real, folder));
+    }
+    Ok(())
 }
 
 fn join(ending: &str, parts: &[PathBuf], file: &File, path: &Path) -> Result<(), Failure> {

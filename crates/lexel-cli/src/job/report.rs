@@ -33,8 +33,14 @@ pub fn report<const N: usize>(
 ) -> Result<(), Failure> {
     let noun = noun::<N>();
     let (path, rate) = (folder.path().display().to_string(), ran.rows as f64 / ran.seconds.max(1e-9));
-    if summary.rejected > 0 && shard.is_none() {
-        messages::note(&format!("{} rows without a result: see {path}/rejects.jsonl", summary.rejected));
+    if summary.rejected > 0 {
+        // A shard cannot list them before the others are there.
+        let list = folder.path().join("rejects.jsonl");
+        let listed = match list.exists() {
+            true => format!("see {}", list.display()),
+            false => "the complete job, or `lexel merge`, lists them".to_string(),
+        };
+        messages::warning(&format!("{} rows without a result: {listed}", summary.rejected));
     }
     let resumed = if before > 0 { format!(" ({before} of them before)") } else { String::new() };
     let part = shard.map_or(String::new(), |shard| format!("shard {} of {}: ", shard.index + 1, shard.count));

@@ -14,6 +14,7 @@ pub fn stdin(folder: &Path, ending: &str) -> Result<PathBuf, Failure> {
     let path = folder.join("_input").join(format!("stdin.{ending}"));
     let temporary = path.with_extension(format!("{ending}.tmp"));
     let failed = |error| Failure::writing(&path, &error);
+    let begun_before = folder.join("_input").is_dir();
     fs::create_dir_all(folder.join("_input")).map_err(failed)?;
     let file = File::options().read(true).write(true).create(true).truncate(false).open(&temporary).map_err(failed)?;
     // Another process of the job may be reading its own standard input.
@@ -25,21 +26,35 @@ pub fn stdin(folder: &Path, ending: &str) -> Result<PathBuf, Failure> {
     }
     interrupt::set_temporary(Some(temporary.clone()));
     let written = fill(&file, stdin, &path)
+        .and_then(|bytes| match bytes {
+            0 if begun_before => Err(incomplete(folder)),
+            _ => Ok(()),
+        })
         .and_then(|()| fs::rename(&temporary, &path).map_err(failed))
         .inspect_err(|_| drop(fs::remove_file(&temporary)));
     interrupt::set_temporary(None);
     written.map(|()| path)
 }
 
-fn fill(mut file: &File, mut stdin: impl Read, path: &Path) -> Result<(), Failure> {
+/// A run that ended while its input still arrived kept nothing of it, and no input at all is how a job is continued.
+fn incomplete(folder: &Path) -> Failure {
+    let what = "standard input is empty, and an earlier run ended before it had read its own to the end";
+    let how = "give the whole input again (or another folder, if it really has no rows)";
+    Failure::new(DATA, format!("{}: {what}: {how}", folder.display()))
+}
+
+/// Copies standard input; returns its bytes.
+fn fill(mut file: &File, mut stdin: impl Read, path: &Path) -> Result<u64, Failure> {
     let failed = |error| Failure::writing(path, &error);
     file.set_len(0).map_err(failed)?;
-    let mut chunk = vec![0; CHUNK];
+    let (mut chunk, mut bytes) = (vec![0; CHUNK], 0);
     loop {
-        match stdin.read(&mut chunk).map_err(reading)? {
-            0 => return file.sync_all().map_err(failed),
-            read => file.write_all(&chunk[..read]).map_err(failed)?,
+        let read = stdin.read(&mut chunk).map_err(reading)?;
+        if read == 0 {
+            return file.sync_all().map_err(failed).map(|()| bytes);
         }
+        file.write_all(&chunk[..read]).map_err(failed)?;
+        bytes += read as u64;
     }
 }
 

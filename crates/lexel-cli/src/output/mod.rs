@@ -2,10 +2,11 @@
 //! whole.
 //!
 //! ```text
-//!   rows   what is written   npy, safetensors, arrow   how
+//!   rows   what is written   npy, safetensors, arrow   how   aside   where, until it is complete
 //! ```
 
 pub mod arrow;
+mod aside;
 pub mod npy;
 mod rows;
 pub mod safetensors;
@@ -169,11 +170,7 @@ fn open(path: &Path) -> Result<(Place, Target), Failure> {
     let Some(name) = path.file_name() else {
         return Err(Failure::usage(format!("--output {} names no file", path.display())));
     };
-    let mut aside = std::ffi::OsString::from(".");
-    aside.push(name);
-    aside.push(".lexel-tmp");
-    let temporary = path.with_file_name(aside);
-    let file = File::create(&temporary).map_err(failed)?;
+    let (temporary, file) = aside::create(&path, name)?;
     interrupt::set_temporary(Some(temporary.clone()));
     Ok((Place::File { temporary, path }, Target::File(file)))
 }

@@ -192,11 +192,15 @@ fn precisions_and_ranges() {
     let lexel::Ranges(ranges) = lexel::Ranges::of(&embeddings).unwrap();
     let header =
         "{'descr': '<f4', 'fortran_order': False, 'shape': (2, COLS), }".replace("COLS", &ranges.cols.to_string());
-    let mut file = b"\x93NUMPY\x01\x00".to_vec();
-    file.extend((header.len() as u16).to_le_bytes());
-    file.extend(header.bytes());
-    file.extend(ranges.data.iter().flat_map(|x| x.to_le_bytes()));
-    let ranges = folder.write("ranges.npy", file);
+    let write = |name: &str, data: &[f32]| {
+        let mut file = b"\x93NUMPY\x01\x00".to_vec();
+        file.extend((header.len() as u16).to_le_bytes());
+        file.extend(header.bytes());
+        file.extend(data.iter().flat_map(|x| x.to_le_bytes()));
+        folder.write(name, file)
+    };
+    let (data, cols) = (ranges.data, ranges.cols);
+    let ranges = write("ranges.npy", &data);
     let ranged = run(&["--precision", "uint8", "--ranges", &ranges]);
     assert!(ranged.2.iter().zip(&uint8.2).all(|(a, b)| a.abs_diff(*b) <= 1));
     let common = ["encode", "--device", "cpu", "--model", &model, "-i", &input, "-o", &output, "--ranges"];
@@ -204,6 +208,28 @@ fn precisions_and_ranges() {
     fail(65, "dimensions", &[&common[..], &[&ranges, "--precision", "int8", "--truncate-dim", "3"]].concat());
     fail(65, "is not a .npy file", &[&common[..], &[&input, "--precision", "int8"]].concat());
     fail(66, "nowhere.npy", &[&common[..], &["nowhere.npy", "--precision", "int8"]].concat());
+
+    // Ranges that none can have: with the file, the dimension and its values.
+    let swapped = write("swapped.npy", &[&data[cols..], &data[..cols]].concat());
+    let refused = fail(65, "dimension 0 is from", &[&common[..], &[&swapped, "--precision", "int8"]].concat());
+    assert!(
+        refused.stderr.contains("swapped.npy: ") && refused.stderr.contains(&data[cols].to_string()),
+        "{refused:?}"
+    );
+    let zeros = write("zeros.npy", &vec![0.0; 2 * cols]);
+    fail(65, "zeros.npy: ", &[&common[..], &[&zeros, "--precision", "uint8"]].concat());
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for at in [1, cols + 1] {
+            let mut data = data.clone();
+            data[at] = bad;
+            let bad = write("bad.npy", &data);
+            fail(65, "bad.npy: ", &[&common[..], &[&bad, "--precision", "int8"]].concat());
+        }
+    }
+    // A dimension may be constant.
+    let mut constant = data;
+    constant[cols] = constant[0];
+    run(&["--precision", "int8", "--ranges", &write("constant.npy", &constant)]);
 }
 
 #[test]

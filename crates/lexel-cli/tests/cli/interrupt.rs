@@ -4,7 +4,7 @@ use crate::jobs::{check_rows, job, parts, texts};
 use crate::support::*;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn interrupt(child: &Child) {
     // SAFETY: a signal to a child that was not waited for yet.
@@ -17,11 +17,7 @@ fn start(args: &[&str]) -> Child {
 
 /// Waits until there is a file.
 fn wait_for(path: &str) {
-    let begun = Instant::now();
-    while !std::path::Path::new(path).exists() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{path} did not come");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    wait_until(|| std::path::Path::new(path).exists());
 }
 
 /// The number before this word.
@@ -133,6 +129,35 @@ fn a_single_file_starts_over_and_leaves_nothing() {
     let how = "a single file keeps none of them and starts over; --output FOLDER/ would continue";
     assert!(run.stderr.contains(how), "{run:?}");
     assert_eq!(folder.names(), ["in.txt"]);
+}
+
+#[test]
+fn signals_that_were_ignored_stay_ignored() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let output = folder.path("out.npy");
+    let program = command().get_program().to_str().unwrap().to_string();
+    let args = ["encode", "--device", "cpu", "-m", &model, "-i", "-", "--input-format", "txt", "-o", &output];
+    // As `nohup lexel ... &` does.
+    let mut child = Command::new("sh")
+        .args(["-c", &format!("trap '' INT HUP; exec {program} {}", args.join(" "))])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut messages = String::new();
+    stderr.read_line(&mut messages).unwrap();
+    assert!(messages.starts_with("device: "), "{messages}");
+    for signal in [libc::SIGINT, libc::SIGHUP, libc::SIGINT, libc::SIGHUP] {
+        // SAFETY: a signal to a child that was not waited for yet.
+        unsafe { libc::kill(child.id() as i32, signal) };
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.stdin.take().unwrap().write_all(b"one\ntwo").unwrap();
+    stderr.read_to_string(&mut messages).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{messages}");
+    assert!(!messages.contains("interrupted"), "{messages}");
+    assert_eq!(floats(&output).0[0], 2);
 }
 
 /// Ctrl-C while the program waits for more of its input.

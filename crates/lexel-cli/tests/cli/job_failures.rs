@@ -4,6 +4,7 @@
 use crate::jobs::{Random, check_rows, job, parts, rows, texts};
 use crate::support::*;
 use std::fs::File;
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// The program and its arguments for a shell.
@@ -202,4 +203,30 @@ fn standard_input_is_kept_and_must_stay_the_same() {
     check_rows(&output, &texts, &model);
     let both = [&args[..], &["-i", "in.txt"]].concat();
     fail(2, "standard input goes alone", &both);
+}
+
+#[test]
+fn standard_input_that_never_came_to_its_end_is_not_continued_with_nothing() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let texts = texts(100);
+    let (whole, output) = (texts.join("\n"), folder.path("job/"));
+    let args = job(&model, "-", &output, &["--input-format", "txt", "--json"]);
+    let mut child = command().args(&args).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&whole.as_bytes()[..500]).unwrap();
+    let arriving = folder.path("job/_input/stdin.txt.tmp");
+    wait_until(|| std::fs::metadata(&arriving).is_ok_and(|file| file.len() == 500));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for _ in 0..2 {
+        fail(65, "standard input is empty", &args);
+        assert_eq!((parts(&output), std::fs::exists(&arriving).unwrap()), (vec![], false));
+    }
+    assert_eq!(pipe(whole.as_bytes(), &args).json()["texts"], 100);
+    check_rows(&output, &texts, &model);
+    // From now on, nothing continues it.
+    assert_eq!(succeed(&args).json()["parts_before"], 1);
+    // An input that is empty from the beginning is complete.
+    let empty = folder.path("empty/");
+    assert_eq!(succeed(&job(&model, "-", &empty, &["--input-format", "txt", "--json"])).json()["texts"], 0);
 }

@@ -100,8 +100,16 @@ fn rows_that_cannot_be_read_are_rejects() {
     let input = folder.write("in.txt", b"one\ntw\xffo\n\nthree\n".repeat(10));
     let output = folder.path("job/");
     let options = ["--part-rows", "7", "--json"];
-    let json = succeed(&job(&model, &input, &output, &options)).json();
+    let run = succeed(&job(&model, &input, &output, &options));
+    let json = run.json();
     assert_eq!((&json["rows_in"], &json["texts"], &json["rejects"]), (&40.into(), &30.into(), &10.into()));
+    // Whatever is quiet.
+    assert_eq!(run.stderr, format!("lexel: warning: 10 rows without a result: see {output}rejects.jsonl\n"));
+    let run = succeed(&["merge", "-q", &output, "-o", &folder.path("all.npy")]);
+    let list = folder.path("all.npy.rejects.jsonl");
+    assert_eq!(run.stderr, format!("lexel: warning: 10 rows without a result: see {list}\n"));
+    let run = succeed(&job(&model, &input, &folder.path("shard/"), &["--part-rows", "7", "--shard", "1/2"]));
+    assert!(run.stderr.contains(" rows without a result: the complete job, or `lexel merge`, lists them"), "{run:?}");
     let rejects = std::fs::read_to_string(folder.path("job/rejects.jsonl")).unwrap();
     assert!(rejects.lines().nth(1).unwrap().starts_with("{\"row\":5,"), "{rejects}");
     assert!(rejects.contains("in.txt, line 6: not valid UTF-8: byte 0xff at column 3"), "{rejects}");

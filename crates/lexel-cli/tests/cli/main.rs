@@ -7,6 +7,8 @@ mod formats;
 mod interrupt;
 mod job_failures;
 mod jobs;
+mod merge;
+mod outputs;
 mod predict;
 mod rank;
 mod support;

@@ -1,8 +1,10 @@
 //! Runs of the program, tiny models, and a reader for its output.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// One of the golden models: tiny, with random weights.
@@ -106,6 +108,14 @@ pub fn command() -> Command {
     }
     // Mesa's Vulkan layer complains on stderr where there is no desktop session.
     command.env("NODEVICE_SELECT", "1");
+    // Tests may run where Ctrl-C is ignored (in the background of a shell), which a process inherits.
+    // SAFETY: signal may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        })
+    };
     // No test needs the hub, and none may find the user's models.
     command.env("HF_HUB_OFFLINE", "1").env("HF_HUB_CACHE", PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("hub"));
     command
@@ -158,6 +168,15 @@ pub fn fail(status: i32, expected: &str, args: &[&str]) -> Run {
     let message = run.stderr.lines().skip_while(|line| line.starts_with("device: ")).collect::<Vec<_>>().join("\n");
     assert!(message.starts_with("lexel: ") && message.contains(expected), "{args:?}: {run:?}");
     run
+}
+
+/// Waits until something that another process does is done.
+pub fn wait_until(done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it did not happen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Runs it with this on standard input.
