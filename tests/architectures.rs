@@ -188,17 +188,21 @@ fn what_leaves_the_range_of_f16_is_refused_in_it() {
     }
 }
 
+/// Runs a section's cases on an adapter that computes in f16, but for those that leave its range.
+#[cfg(feature = "gpu")]
+fn check_all_in_f16(section: &str, check: impl Fn(&Value, &Device) -> f32) {
+    let Some(device) = support::executors::device() else { return };
+    if device.description().features.f16 {
+        let device = Device::Shared(device);
+        check_all_of(section, |case| !WIDE.contains(&family(case)), |case| check(case, &device));
+    }
+}
+
 /// f16 storage: cosine to the reference at least 0.9999 (design goal).
 #[cfg(feature = "gpu")]
 #[test]
 fn every_encoding_in_f16_on_a_gpu_adapter() {
-    let Some(device) = support::executors::device() else { return };
-    if !device.description().features.f16 {
-        return;
-    }
-    let device = Device::Shared(device);
-    let is_narrow = |case: &Value| !WIDE.contains(&family(case));
-    check_all_of("encode", is_narrow, |case| encoding::check_encode_in_f16(golden(), case, &device));
+    check_all_in_f16("encode", |case, device| encoding::check_encode_in_f16(golden(), case, device));
 }
 
 /// f16 storage: logits of a few units to 2 %. The worst measured is 1.2 % (modernbert-reranker: 1.3828 for 1.3658), of a random
@@ -209,12 +213,6 @@ const F16_SCORES: f32 = 2e-2;
 #[cfg(feature = "gpu")]
 #[test]
 fn every_prediction_in_f16_on_a_gpu_adapter() {
-    let Some(device) = support::executors::device() else { return };
-    if !device.description().features.f16 {
-        return;
-    }
-    let device = Device::Shared(device);
-    let is_narrow = |case: &Value| !WIDE.contains(&family(case));
-    let check = |case: &Value| scoring::check_predict(golden(), case, &device, Dtype::F16, F16_SCORES);
-    check_all_of("predict", is_narrow, check);
+    let check = |case: &Value, device: &Device| scoring::check_predict(golden(), case, device, Dtype::F16, F16_SCORES);
+    check_all_in_f16("predict", check);
 }

@@ -14,13 +14,12 @@ const F32: f32 = 5e-5;
 /// What the Python library prints.
 const QUICKSTART: &str = "[[1.0000, 0.6660, 0.1046],\n [0.6660, 1.0000, 0.1411],\n [0.1046, 0.1411, 1.0000]]";
 
-/// int8 against f32: the cosine of each text's two embeddings. Measured: 0.9979.
-const INT8_COSINE: f32 = 0.997;
+/// int8 against f32: the least cosine of a text's two embeddings, and the share of a text's ten nearest that stay the same, on
+/// average. Measured: 0.9979 and 0.9865.
+const INT8: (f32, f64) = (0.997, 0.98);
 
-/// int8 against f32: the share of each text's ten nearest that stay the same, on average. Measured: 0.9865 with VNNI; without
-/// it, on x86, weights have seven bits.
-const INT8_RECALL: f64 = 0.98;
-const INT8_RECALL_WITHOUT_VNNI: f64 = 0.97;
+/// The same on x86 without VNNI, where weights have seven bits. Measured, with as many elsewhere: 0.9942 and 0.9775.
+const INT8_WITHOUT_VNNI: (f32, f64) = (0.99, 0.97);
 
 fn load(device: Device, dtype: Dtype) -> Option<SentenceTransformer> {
     let cache = support::minilm::cache()?;
@@ -85,9 +84,9 @@ fn in_int8_on_the_cpu() {
     let recall = kept as f64 / (10 * of_found.len()) as f64;
     let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;
     println!("{}: cosine {mean} on average, {worst} at worst; recall@10 {recall}", model.device());
-    assert!(worst >= INT8_COSINE, "worst cosine {worst}");
-    let least = if model.device().contains("no VNNI") { INT8_RECALL_WITHOUT_VNNI } else { INT8_RECALL };
-    assert!(recall >= least, "recall@10 {recall}");
+    let (cosine, share) = if model.device().contains("no VNNI") { INT8_WITHOUT_VNNI } else { INT8 };
+    assert!(worst >= cosine, "worst cosine {worst}");
+    assert!(recall >= share, "recall@10 {recall}");
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //!
 //! A block of 128 elements, seen as `[8, 16]`, is multiplied by the Hadamard matrices of 8 and of 16, scaled to length 1:
 //! together the Hadamard matrix of 128, which is its own inverse. What remains of a row is a block of 64, of 32 and of 16
-//! elements, and up to 15 elements that stay as they are.
-//! Without signs of its own, which make no difference here (1e6 times 1 - cosine: 298, with them 292).
+//! elements, and up to 15 elements that stay as they are. Random signs before it, as others take, make no difference here
+//! (1e6 times 1 - cosine of all-MiniLM-L6-v2: 292 with them, 298 without).
 
 use super::instruction_set::dispatch;
 use rten_simd::ops::{BitOps, NumOps};
@@ -13,9 +13,6 @@ use rten_simd::{Isa, Simd, SimdOp};
 
 /// Elements of the second factor: those of the widest vector.
 const WIDTH: usize = 16;
-
-/// Vectors of the first factor.
-const HEIGHT: usize = 8;
 
 /// Rotates a row.
 pub fn rotated(x: &[f32]) -> Vec<f32> {
@@ -39,27 +36,16 @@ pub fn rotated(x: &[f32]) -> Vec<f32> {
 #[inline(always)]
 pub fn rotate<I: Isa>(isa: I, x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len());
-    let whole = x.len() / (HEIGHT * WIDTH) * (HEIGHT * WIDTH);
-    blocks::<I, HEIGHT>(isa, &x[..whole], &mut out[..whole]);
-    let (mut x, mut out) = (&x[whole..], &mut out[whole..]);
-    macro_rules! block {
-        ($height:literal) => {
-            if x.len() >= $height * WIDTH {
-                let (first, rest) = std::mem::take(&mut out).split_at_mut($height * WIDTH);
-                blocks::<I, $height>(isa, &x[..$height * WIDTH], first);
-                (x, out) = (&x[$height * WIDTH..], rest);
-            }
-        };
-    }
-    block!(4);
-    block!(2);
-    block!(1);
-    out.copy_from_slice(x);
+    let mut done = blocks::<I, 8>(isa, x, out);
+    done += blocks::<I, 4>(isa, &x[done..], &mut out[done..]);
+    done += blocks::<I, 2>(isa, &x[done..], &mut out[done..]);
+    done += blocks::<I, 1>(isa, &x[done..], &mut out[done..]);
+    out[done..].copy_from_slice(&x[done..]);
 }
 
-/// Rotates blocks of `HEIGHT` times 16 elements.
+/// Rotates as many blocks of `HEIGHT` times 16 elements as there are; returns their elements.
 #[inline(always)]
-fn blocks<I: Isa, const HEIGHT: usize>(isa: I, x: &[f32], out: &mut [f32]) {
+fn blocks<I: Isa, const HEIGHT: usize>(isa: I, x: &[f32], out: &mut [f32]) -> usize {
     let ops = isa.f32();
     let (size, lanes) = (HEIGHT * WIDTH, ops.len());
     let scale = ops.splat(1.0 / (size as f32).sqrt());
@@ -90,6 +76,7 @@ fn blocks<I: Isa, const HEIGHT: usize>(isa: I, x: &[f32], out: &mut [f32]) {
             }
         }
     }
+    x.len() / size * size
 }
 
 /// Multiplies the lanes of a vector by their Hadamard matrix.

@@ -1,8 +1,8 @@
 //! The choice of a device's kernels: read from an earlier start's file, or measured at the first use.
 //!
 //! They are measured on a second device of the same adapter: a driver that refuses a kernel may lose the device that it was to
-//! be compiled on (<https://github.com/gfx-rs/wgpu/issues/10027>). Should a driver crash over cooperative matrices, which are
-//! experimental in wgpu, the next start goes without them.
+//! be compiled on (<https://github.com/gfx-rs/wgpu/issues/10027>). A driver that crashes twice over cooperative matrices,
+//! which are experimental in wgpu, is not asked for them again.
 
 use super::device::GpuDevice;
 use super::measure::{BUDGET, Measurement, measure};
@@ -71,7 +71,8 @@ impl GpuDevice {
         if let Some(path) = attempt.as_ref().and_then(Attempt::crashed) {
             let path = path.display();
             log::warn!(
-                "{}: the last try of cooperative matrices did not end: remove {path} to try again",
+                "{}: without cooperative matrices, because the last tries did not end: to try again, remove {path} and run \
+                 `lexel devices --tune`",
                 self.description()
             );
             return without();

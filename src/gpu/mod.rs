@@ -1,6 +1,6 @@
 //! The GPU executor. A program is compiled once for a device ([`compile`]: kernels, constants, grids as plain data; then
-//! pipelines and packed weights); a batch is then a few small uploads, a compute pass or a few (`submit.rs`) and one read-back. Which kernels suit the device
-//! is measured at its first use ([`measure`]).
+//! pipelines and packed weights); a batch is then a few small uploads, a compute pass or a few (`submit.rs`) and one
+//! read-back. Which kernels suit the device is measured at its first use ([`measure`]; `choice.rs` keeps it).
 //!
 //! A GPU computes while `submit` has long returned. Mesa's lavapipe 22.3 seems to compute inside `vkQueueSubmit`, on
 //! the caller's time.

@@ -8,7 +8,7 @@ use super::tuning::Tuning;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// A file's contents.
@@ -83,8 +83,11 @@ impl TuningFile {
     }
 }
 
-/// A try that may not end: until it is dropped, a file says so, which this process has locked. Without a place for the file,
-/// nothing is said.
+/// Tries that have not ended before it is believed that they crash: one may have been killed for any reason.
+const TRIES: usize = 2;
+
+/// A try that may not end: until it is dropped, a file says so, a line for each, which this process has locked. Without a
+/// place for the file, nothing is said.
 pub(super) struct Attempt {
     path: PathBuf,
     /// `None` also while another process tries, and after a crash.
@@ -96,13 +99,14 @@ impl Attempt {
     fn begin(path: PathBuf) -> Attempt {
         let open = || {
             fs::create_dir_all(path.parent()?).ok()?;
-            let file = fs::OpenOptions::new().create(true).append(true).open(&path).ok()?;
+            let file = fs::OpenOptions::new().create(true).read(true).append(true).open(&path).ok()?;
             file.try_lock().ok()?;
             Some(file)
         };
         let mut file = open();
-        // Nobody holds the lock, and yet it is not empty.
-        let crashed = file.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|data| data.len() > 0);
+        // Nobody holds the lock, and yet it has lines.
+        let unended = file.as_ref().map_or(0, |file| BufReader::new(file).lines().count());
+        let crashed = unended >= TRIES;
         match &mut file {
             _ if crashed => file = None,
             Some(file) => _ = file.write_all(b"kernels are being tried\n").and_then(|()| file.sync_all()),
@@ -111,7 +115,7 @@ impl Attempt {
         Attempt { path, file, crashed }
     }
 
-    /// The file of an earlier one that never ended. It stays.
+    /// The file of earlier ones that never ended. It stays.
     pub fn crashed(&self) -> Option<&Path> {
         self.crashed.then_some(&self.path)
     }
@@ -158,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_try_that_never_ended_is_known_at_the_next() {
+    fn tries_that_never_ended_are_known_at_the_next() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new").join("a.trying");
         let first = Attempt::begin(path.clone());
@@ -167,7 +171,14 @@ mod tests {
         assert!(path.exists(), "and its file is not another's to remove");
         drop(first);
         assert!(!path.exists());
-        fs::write(&path, "as a crash leaves it").unwrap();
+        fs::write(&path, "as a crash leaves it\n").unwrap();
+        let second = Attempt::begin(path.clone());
+        assert!(second.crashed().is_none(), "it may have been killed");
+        // As a second crash leaves it: the lock goes, and the file stays.
+        let left = fs::read(&path).unwrap();
+        drop(second);
+        assert!(!path.exists());
+        fs::write(&path, left).unwrap();
         for _ in 0..2 {
             assert_eq!(Attempt::begin(path.clone()).crashed(), Some(&*path));
         }

@@ -17,7 +17,8 @@ struct State {
 
 static STATE: Mutex<State> = Mutex::new(State { cancel: None, temporary: None });
 
-/// Begins to listen to those signals that the parent has not made this process ignore. Where that is refused, Ctrl-C simply ends the program.
+/// Begins to listen to those signals that the parent has not made this process ignore. Where that is refused, Ctrl-C simply
+/// ends the program.
 pub fn listen() {
     if let Err(error) = process::keep_ignored_signals(|| ctrlc::set_handler(interrupted)) {
         log::warn!("Ctrl-C will not be handled: {error}");

@@ -48,16 +48,14 @@ pub struct Measurement {
 }
 
 impl Measurement {
-    /// Whether it is worth keeping: something was measured, and nothing failed but matrices that the driver cannot do. What
-    /// fails otherwise, for want of memory say, may not fail the next time.
+    /// Whether it is worth keeping, even if the defaults stay: something was measured, and nothing failed but matrices that
+    /// the driver cannot do. What fails otherwise, for want of memory say, may not fail the next time.
     pub fn is_sound(&self) -> bool {
-        let is_matrix =
-            |variant: &kernels::linear::Variant| matches!(variant, kernels::linear::Variant::Cooperative { .. });
-        let linear = self.linear.iter().all(|trial| trial.flops.is_ok() || is_matrix(&trial.variant));
-        let is_matrix =
-            |variant: &kernels::attention::Variant| matches!(variant, kernels::attention::Variant::Cooperative { .. });
-        let attention = self.attention.iter().all(|trial| trial.flops.is_ok() || is_matrix(&trial.variant));
-        !self.tuning.is_empty() && linear && attention
+        use kernels::{attention, linear};
+        let mut linear = self.linear.iter().filter(|it| !matches!(it.variant, linear::Variant::Cooperative { .. }));
+        let mut attention =
+            self.attention.iter().filter(|it| !matches!(it.variant, attention::Variant::Cooperative { .. }));
+        !self.linear.is_empty() && linear.all(|it| it.flops.is_ok()) && attention.all(|it| it.flops.is_ok())
     }
 }
 
