@@ -62,7 +62,7 @@ impl std::str::FromStr for Dtype {
 pub struct ExecutorOptions {
     /// What is computed in.
     pub dtype: Dtype,
-    /// Someone works at this machine: on a GPU, keep each submission short enough that no frame is late.
+    /// Someone works at this machine: on a GPU, keep what is queued short enough that no frame is late.
     pub interactive: bool,
 }
 
@@ -78,7 +78,8 @@ pub struct Ceilings {
 
 /// A program compiled for a device, with its weights there.
 pub trait Executor: Send + Sync {
-    /// Starts a batch and returns at once; several may be in flight. The result is the requested value's rows: one for
+    /// Starts a batch, and returns when it is queued: at once, or where the device has much to do, when there is room. Several
+    /// may be in flight. The result is the requested value's rows: one for
     /// each sequence, or one for each token.
     ///
     /// # Errors

@@ -45,8 +45,8 @@ impl<M> Loader<M> {
         self
     }
 
-    /// Someone works at this machine: keep the work on a GPU in pieces of at most 20 ms, so that no frame is late. Default:
-    /// false, pieces of at most 100 ms.
+    /// Someone works at this machine: keep what is queued on a GPU within 20 ms, in pieces of 10, so that no frame is late.
+    /// Default: false, within 100 ms.
     pub fn interactive(mut self, interactive: bool) -> Self {
         self.options.interactive = interactive;
         self

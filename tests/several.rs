@@ -6,7 +6,7 @@ mod support;
 
 use lexel::cpu::{CpuExecutor, CpuOptions};
 use lexel::executor::Executor;
-use lexel::gpu::{AdapterSelector, GpuDevice, GpuExecutor, GpuOptions};
+use lexel::gpu::{AdapterSelector, Dtype, GpuDevice, GpuExecutor, GpuOptions};
 use lexel::program::Output;
 use lexel::scheduler::{Scheduler, Sequence};
 use lexel::several::Several;
@@ -100,17 +100,20 @@ fn when_the_gpu_is_lost_the_cpu_goes_on() {
 #[test]
 fn a_batch_in_many_submissions_is_bit_for_bit_that_of_one() {
     let Some(device) = device() else { return };
-    let run = |submission_limit, output| {
-        let executor = gpu(&device, &GpuOptions { submission_limit, ..GpuOptions::default() });
+    let run = |dtype, submission_limit, output| {
+        let executor = gpu(&device, &GpuOptions { dtype, submission_limit, ..GpuOptions::default() });
         let batches = [batch(&[40, 3, 100]), batch(&[7; 9]), batch(&[300])];
         // All in flight at once.
         let pending = batches.map(|batch| executor.submit(batch, output).unwrap());
         pending.map(|pending| pending.wait().unwrap())
     };
-    for output in [Output::Sentences, Output::Tokens] {
-        // A step each, some, and all at once.
-        let split = [Duration::from_nanos(1), Duration::from_micros(100)].map(|limit| run(Some(limit), output));
-        let whole = run(Some(Duration::from_secs(3600)), output);
-        assert!(split.iter().all(|split| *split == whole));
+    for (dtype, output) in
+        [(Dtype::F32, Output::Sentences), (Dtype::F32, Output::Tokens), (Dtype::Int8, Output::Tokens)]
+    {
+        // A part of a step each, some steps, and all at once.
+        let limits = [Duration::from_nanos(1), Duration::from_micros(100)];
+        let split = limits.map(|limit| run(dtype, Some(limit), output));
+        let whole = run(dtype, Some(Duration::from_secs(3600)), output);
+        assert!(split.iter().all(|split| *split == whole), "{dtype:?}, {output:?}");
     }
 }

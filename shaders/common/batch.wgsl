@@ -3,6 +3,8 @@ struct Batch {
     tokens: u32,
     sequences: u32,
     query_tiles: u32,
+    // Groups of a grid that other dispatches compute, before this one's first.
+    first_group: u32,
 }
 @group(0) @binding(0) var<uniform> batch: Batch;
 // [tokens] (id, position, type, sequence)
@@ -12,9 +14,9 @@ struct Batch {
 // [query_tiles] (first query, queries, first token of the sequence, token behind its last); longest sequence first
 @group(0) @binding(3) var<storage, read> query_tiles: array<vec4<u32>>;
 
-// The workgroup's place along the folded x and y axes. May lie behind the last item: always compare with its count.
+// The workgroup's place in its grid, whose x and y axes are folded. May lie behind the last item: always compare with its count.
 fn group_index(workgroup: vec3<u32>, workgroups: vec3<u32>) -> u32 {
-    return workgroup.y * workgroups.x + workgroup.x;
+    return batch.first_group + workgroup.y * workgroups.x + workgroup.x;
 }
 
 // Rows of a value of tokens or of sequences.

@@ -93,9 +93,13 @@ impl From<Rows> for Count {
 }
 
 impl Grid {
-    /// The dispatch for so many items: x and y share what one axis cannot hold.
+    /// The dispatch for so many items.
     pub fn workgroups(&self, items: u32, per_axis: u32) -> [u32; 3] {
-        let groups = items.div_ceil(self.per_group);
+        self.fold(items.div_ceil(self.per_group), per_axis)
+    }
+
+    /// The dispatch of so many groups: x and y share what one axis cannot hold.
+    pub fn fold(&self, groups: u32, per_axis: u32) -> [u32; 3] {
         let y = groups.div_ceil(per_axis);
         [if y == 0 { 0 } else { groups.div_ceil(y) }, y, self.columns]
     }

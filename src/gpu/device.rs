@@ -1,5 +1,6 @@
 //! A GPU: the adapter that was chosen, wgpu's device and queue, and what is known about its health.
 
+use super::ahead::Ahead;
 use super::flight::{self, Flight};
 use super::options::{Cooperative, Dtype, Features};
 use super::pipeline::PipelineCache;
@@ -90,6 +91,7 @@ pub struct GpuDevice {
     pub(super) queue: wgpu::Queue,
     pub(super) pipelines: PipelineCache,
     pub(super) health: Arc<Health>,
+    pub(super) ahead: Ahead,
     description: AdapterDescription,
     adapter: wgpu::Adapter,
     /// What has been measured, for each dtype and set of features.
@@ -188,6 +190,7 @@ impl GpuDevice {
             queue,
             pipelines,
             health,
+            ahead: Ahead::default(),
             description,
             adapter: adapter.clone(),
             tunings: Mutex::default(),

@@ -2,12 +2,13 @@
 //! pipelines and packed weights); a batch is then a few small uploads, a compute pass or a few (`submit.rs`) and one
 //! read-back. Which kernels suit the device is measured at its first use ([`measure`]; `choice.rs` keeps it).
 //!
-//! A GPU computes while `submit` has long returned. Mesa's lavapipe 22.3 seems to compute inside `vkQueueSubmit`, on
-//! the caller's time.
+//! A GPU computes while `submit` has long returned, unless there is more than its queue should hold (`ahead.rs`). Mesa's
+//! lavapipe 22.3 seems to compute inside `vkQueueSubmit`, on the caller's time.
 //!
 //! To add a kernel: `shaders/x.wgsl` and `kernels/x.rs` (the conventions are in [`kernel`]), and its arm in
 //! [`compile::compile`].
 
+mod ahead;
 mod ceilings;
 mod choice;
 pub mod compile;
@@ -20,6 +21,7 @@ pub mod kernels;
 pub mod measure;
 mod options;
 mod pace;
+mod piece;
 mod pipeline;
 mod pipeline_file;
 mod profile;
@@ -60,7 +62,7 @@ const GPU_BATCH_TOKENS: usize = 8_192;
 const MOST_BATCH_TOKENS: usize = 131_072;
 /// Bytes of activations that batches may grow to where the caller sets no budget.
 const GRANTED_BYTES: u64 = 1 << 30;
-/// The most device time that a submission should take.
+/// The most device time that what is queued should take.
 const SUBMISSION_LIMIT: Duration = Duration::from_millis(100);
 /// On a software adapter, what fits the CPU's caches better.
 const SOFTWARE_BATCH_TOKENS: usize = 2_048;

@@ -126,9 +126,10 @@ pub struct GpuOptions {
     pub memory_budget: Option<u64>,
     /// Which kernels to take: those that were measured to be the fastest, or others.
     pub tuning: TuningChoice,
-    /// The most device time that a submission should take: what takes longer is cut between steps, as far as is known from
-    /// the batches before. `None`: 100 ms, so that other programs get their turn and no driver takes the device for hung;
-    /// any on a software adapter, which has neither.
+    /// The most device time that what is queued at once should take, as far as is known from the batches before: the work is
+    /// cut into submissions of at most half of it, one long step into several, and each waits until there is room for it. What
+    /// an application submits to the same queue waits no longer. `None`: 100 ms, so that other programs get their turn and no
+    /// driver takes the device for hung; any on a software adapter, which has neither.
     pub submission_limit: Option<Duration>,
     /// Keep the bounds and loop checks that wgpu adds to shaders. For finding mistakes in kernels; slower.
     pub checked: bool,
@@ -148,7 +149,7 @@ impl Default for GpuOptions {
 }
 
 impl GpuOptions {
-    /// The limit of submissions where someone looks at what the same GPU draws: little more than a frame at 60 Hz.
+    /// The limit where someone looks at what the same GPU draws: little more than a frame at 60 Hz.
     pub const INTERACTIVE: Duration = Duration::from_millis(20);
 }
 

@@ -14,7 +14,7 @@ const FLOPS_A_NUMBER: f64 = 40.0;
 /// Work a second that a device is taken to do before the first batch has shown more: that of a weak integrated GPU.
 const UNKNOWN_RATE: f64 = 1e11;
 
-/// The part of the limit that submissions are planned for: a step may take twice its share of the work.
+/// The part of the limit that a submission is planned for. What is queued, the one that runs included, may take all of it.
 const MARGIN: f64 = 0.5;
 
 /// No batch is made smaller than this for the sake of the limit.
@@ -33,7 +33,7 @@ pub(super) fn widest_step(program: &Program) -> f64 {
     program.costs(&text).iter().map(work).fold(0.0, f64::max) / TOKENS as f64
 }
 
-/// Cuts steps into runs of consecutive ones, each of at most `most` work, or of a single step.
+/// Cuts dispatches into runs of consecutive ones, each of at most `most` work, or of a single dispatch.
 pub(super) fn cut(work: &[f64], most: f64) -> Vec<Range<usize>> {
     let mut runs: Vec<Range<usize>> = Vec::new();
     let mut sum = 0.0;
@@ -53,7 +53,7 @@ pub(super) fn cut(work: &[f64], most: f64) -> Vec<Range<usize>> {
 /// The measured pace of an executor.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// The most time that a submission should take; `None`: any.
+    /// The most time that what is queued should take; `None`: any.
     limit: Option<Duration>,
     /// The most work of a single step, for each token.
     widest_step: f64,
@@ -76,12 +76,13 @@ impl Pace {
         Pace { limit, widest_step, state: Mutex::new(state) }
     }
 
-    /// The runs of steps that go as one submission each.
+    /// The runs of dispatches that go as one submission each.
     pub fn submissions(&self, work: &[f64]) -> Vec<Range<usize>> {
         cut(work, self.most_work())
     }
 
-    /// Tokens of the next batch: what suits the device, as long as no single step takes longer than a submission may.
+    /// Tokens of the next batch: what suits the device, and of a slow one no more than that a step is a submission, so that
+    /// results come by and by.
     pub fn batch_tokens(&self) -> usize {
         let most = (self.most_work() / self.widest_step.max(1.0)) as usize;
         self.lock().growth.tokens().min(most.max(LEAST_TOKENS))
@@ -108,8 +109,13 @@ impl Pace {
         self.lock().busy
     }
 
-    /// The most work of a submission.
-    fn most_work(&self) -> f64 {
+    /// How long so much work should take, and the most that all that is queued should; `None`: any.
+    pub fn time(&self, work: f64) -> Option<(Duration, Duration)> {
+        self.limit.map(|limit| (Duration::from_secs_f64(work / self.lock().rate), limit))
+    }
+
+    /// The most work of a submission, and so of a dispatch.
+    pub fn most_work(&self) -> f64 {
         self.limit.map_or(f64::INFINITY, |limit| self.lock().rate * limit.as_secs_f64() * MARGIN)
     }
 

@@ -28,7 +28,7 @@ impl PipelineCache {
     pub fn new(device: &wgpu::Device, info: &wgpu::AdapterInfo) -> PipelineCache {
         let bindings = [Binding::Params, Binding::Read, Binding::Read, Binding::Read];
         let file = PipelineFile::open(device, info);
-        PipelineCache { batch_layout: layout(device, "batch", &bindings), pipelines: Mutex::default(), file }
+        PipelineCache { batch_layout: layout(device, "batch", &bindings, Some(0)), pipelines: Mutex::default(), file }
     }
 
     /// Keeps on disk what has been compiled.
@@ -66,7 +66,7 @@ impl PipelineCache {
                 // with the checks on.
                 unsafe { device.device.create_shader_module_trusted(source, wgpu::ShaderRuntimeChecks::unchecked()) }
             };
-            let layout = layout(&device.device, name, launch.kernel.bindings);
+            let layout = layout(&device.device, name, launch.kernel.bindings, None);
             let pipeline_layout = device.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: Some(name),
                 bind_group_layouts: &[Some(&self.batch_layout), Some(&layout)],
@@ -90,7 +90,8 @@ impl PipelineCache {
     }
 }
 
-fn layout(device: &wgpu::Device, label: &str, bindings: &[Binding]) -> wgpu::BindGroupLayout {
+/// `dynamic`: the binding whose offset comes with each dispatch.
+fn layout(device: &wgpu::Device, label: &str, bindings: &[Binding], dynamic: Option<u32>) -> wgpu::BindGroupLayout {
     let entries: Vec<_> = (0..)
         .zip(bindings)
         .map(|(binding, kind)| wgpu::BindGroupLayoutEntry {
@@ -102,7 +103,7 @@ fn layout(device: &wgpu::Device, label: &str, bindings: &[Binding]) -> wgpu::Bin
                     Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
                     Binding::Write => wgpu::BufferBindingType::Storage { read_only: false },
                 },
-                has_dynamic_offset: false,
+                has_dynamic_offset: dynamic == Some(binding),
                 min_binding_size: None,
             },
             count: None,

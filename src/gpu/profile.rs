@@ -50,7 +50,7 @@ impl GpuExecutor {
                 mapped_at_creation: false,
             });
             let buffer = self.readback.take(bytes, device);
-            self.write(&data, allocated);
+            let firsts = self.write(&data, &[], allocated);
             for (i, &step) in (0..).zip(&steps) {
                 let mut encoder = device.create_command_encoder(&Default::default());
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
@@ -61,8 +61,8 @@ impl GpuExecutor {
                         end_of_pass_write_index: Some(2 * i + 1),
                     }),
                 });
-                pass.set_bind_group(0, &allocated.batch_group, &[]);
-                self.dispatch(step, &data, allocated, &mut pass);
+                let pieces = self.pieces(&[step], &[0.0], &data, f64::INFINITY);
+                self.dispatch(&pieces, &firsts, allocated, &mut pass);
                 drop(pass);
                 self.device.queue.submit([encoder.finish()]);
             }

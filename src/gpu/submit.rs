@@ -1,10 +1,11 @@
 //! A batch on its way to the device: recorded step by step, cut into submissions, its results copied where they can be read.
 
-use super::compile::Count;
+use super::device::GpuDevice;
 use super::flight::Flight;
 use super::kernel::stride4;
 use super::options::Dtype;
-use super::upload::BatchData;
+use super::piece::{self, Piece};
+use super::upload::{BatchData, Sizes};
 use super::workspace::{Allocated, Workspace};
 use super::{GpuExecutor, pace};
 use crate::batch::Batch;
@@ -49,8 +50,9 @@ impl GpuExecutor {
 
         let steps: Vec<usize> = (0..needed.len()).filter(|&step| needed[step]).collect();
         let costs = program.costs(batch);
-        let work: Vec<f64> = steps.iter().map(|&step| pace::work(&costs[step])).collect();
-        let mut runs = self.pace.submissions(&work);
+        let works: Vec<f64> = steps.iter().map(|&step| pace::work(&costs[step])).collect();
+        let pieces = self.pieces(&steps, &works, &data, self.pace.most_work());
+        let mut runs = self.pace.submissions(&pieces.iter().map(|piece| piece.work).collect::<Vec<_>>());
         let last = runs.pop().unwrap_or_default();
 
         let (mapping, mapped) = mpsc::channel();
@@ -58,14 +60,14 @@ impl GpuExecutor {
         let submitted = self.device.scoped(|| {
             let buffer = self.readback.take(bytes, &self.device.device);
             let encoder = || self.device.device.create_command_encoder(&Default::default());
-            self.write(&data, allocated);
+            let firsts = self.write(&data, &pieces, allocated);
             for run in runs {
                 let mut encoder = encoder();
-                self.record(&data, allocated, &steps[run], &mut encoder);
-                self.device.queue.submit([encoder.finish()]);
+                self.record(&pieces[run.clone()], &firsts, allocated, &mut encoder);
+                self.enqueue(encoder, &pieces[run])?;
             }
             let mut encoder = encoder();
-            self.record(&data, allocated, &steps[last], &mut encoder);
+            self.record(&pieces[last.clone()], &firsts, allocated, &mut encoder);
             for (part, &value) in parts.iter().zip(outputs).filter(|(part, _)| part.rows > 0) {
                 let source = workspace.buffer(allocated, value);
                 encoder.copy_buffer_to_buffer(source, 0, &buffer, part.offset, part.bytes() as u64);
@@ -73,16 +75,16 @@ impl GpuExecutor {
             encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
                 let _ = mapping.send(result); // nobody listens once the batch has failed
             });
-            (self.device.queue.submit([encoder.finish()]), buffer)
+            Ok::<_, RunError>((self.enqueue(encoder, &pieces[last])?, buffer))
         });
         let (submission, buffer) = match submitted {
-            Ok(submitted) => submitted,
+            Ok(submitted) => submitted?,
             Err(wgpu::Error::OutOfMemory { .. }) => {
                 return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: bytes, granted: 0 });
             }
             Err(error) => return Err(self.device.health.fail(error.to_string())),
         };
-        let (pace, tokens, work) = (self.pace.clone(), batch.tokens(), work.iter().sum());
+        let (pace, tokens, work) = (self.pace.clone(), batch.tokens(), works.iter().sum());
         let finish = Box::new(move |bytes: Result<&[u8], RunError>| {
             if bytes.is_ok() {
                 pace.landed(begun, tokens, work);
@@ -92,52 +94,74 @@ impl GpuExecutor {
         self.device.launch(Flight { submission, buffer, bytes, mapped, finish, pool: self.readback.clone() })
     }
 
-    /// One compute pass over these steps.
-    fn record(&self, data: &BatchData, allocated: &Allocated, steps: &[usize], encoder: &mut wgpu::CommandEncoder) {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        pass.set_bind_group(0, &allocated.batch_group, &[]);
-        for &step in steps {
-            self.dispatch(step, data, allocated, &mut pass);
-        }
+    /// The dispatches of steps, each of at most about `most` work.
+    pub(super) fn pieces(&self, steps: &[usize], works: &[f64], data: &BatchData, most: f64) -> Vec<Piece> {
+        let per_axis = self.device.description().limits.max_compute_workgroups_per_dimension;
+        piece::pieces(&self.fixed.compiled, steps, works, data.sizes, most, per_axis)
     }
 
-    /// The launches of one step. The pass has the batch's bind group.
+    /// Submits, as soon as there is room for these pieces among what the device has yet to do.
+    fn enqueue(&self, encoder: wgpu::CommandEncoder, pieces: &[Piece]) -> Result<wgpu::SubmissionIndex, RunError> {
+        let GpuDevice { device, queue, health, ahead, .. } = &*self.device;
+        let commands = encoder.finish();
+        let Some((time, limit)) = self.pace.time(pieces.iter().map(|piece| piece.work).sum()) else {
+            return Ok(queue.submit([commands]));
+        };
+        ahead.make_room(time, limit, device, health)?;
+        let index = queue.submit([commands]);
+        ahead.push(index.clone(), time);
+        Ok(index)
+    }
+
+    /// One compute pass over these pieces.
+    fn record(&self, pieces: &[Piece], firsts: &[u32], allocated: &Allocated, encoder: &mut wgpu::CommandEncoder) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        self.dispatch(pieces, firsts, allocated, &mut pass);
+    }
+
+    /// The pieces of a batch whose [`GpuExecutor::write`] gave `firsts`.
     pub(super) fn dispatch(
         &self,
-        step: usize,
-        data: &BatchData,
+        pieces: &[Piece],
+        firsts: &[u32],
         allocated: &Allocated,
         pass: &mut wgpu::ComputePass<'_>,
     ) {
-        let [tokens, sequences, query_tiles, longest] = data.sizes;
         let per_axis = self.device.description().limits.max_compute_workgroups_per_dimension;
-        let launches = self.fixed.compiled.steps[step].iter().zip(&self.fixed.pipelines[step]);
-        for ((launch, pipeline), group) in launches.zip(&allocated.groups[step]) {
-            let (items, decides) = match launch.grid.count {
-                Count::Tokens => (tokens, tokens),
-                Count::Sequences => (sequences, sequences),
-                Count::QueryTiles => (query_tiles, longest),
-            };
-            let [x, y, z] = launch.grid.workgroups(items, per_axis);
-            if x > 0 && launch.items.contains(&decides) {
-                pass.set_pipeline(&pipeline.pipeline);
-                pass.set_bind_group(1, group, &[]);
-                pass.dispatch_workgroups(x, y, z);
+        let mut bound = None;
+        for piece in pieces {
+            if bound != Some(piece.groups.start) {
+                let at = firsts.binary_search(&piece.groups.start).expect("`write` has the firsts of all pieces");
+                pass.set_bind_group(0, &allocated.batch_group, &[(at as u64 * allocated.sizes_stride) as u32]);
+                bound = Some(piece.groups.start);
             }
+            let launch = &self.fixed.compiled.steps[piece.step][piece.launch];
+            pass.set_pipeline(&self.fixed.pipelines[piece.step][piece.launch].pipeline);
+            pass.set_bind_group(1, &allocated.groups[piece.step][piece.launch], &[]);
+            let [x, y, z] = launch.grid.fold(piece.groups.len() as u32, per_axis);
+            pass.dispatch_workgroups(x, y, z);
         }
     }
 
-    /// Hands the batch to the queue, before whatever is submitted next.
-    pub(super) fn write(&self, data: &BatchData, allocated: &Allocated) {
+    /// Hands the batch to the queue, before whatever is submitted next. Returns where its dispatches begin, in the order in
+    /// which the sizes lie on the device for each.
+    pub(super) fn write(&self, data: &BatchData, pieces: &[Piece], allocated: &Allocated) -> Vec<u32> {
+        let firsts = piece::firsts(pieces);
+        let Sizes { tokens, sequences, query_tiles, .. } = data.sizes;
+        let mut sizes = vec![0; firsts.len() * allocated.sizes_stride as usize / 4];
+        for (&first, sizes) in firsts.iter().zip(sizes.chunks_exact_mut(allocated.sizes_stride as usize / 4)) {
+            sizes[..4].copy_from_slice(&[tokens, sequences, query_tiles, first]);
+        }
         let batch = [
-            bytemuck::bytes_of(&data.sizes),
+            bytemuck::cast_slice(&sizes),
             bytemuck::cast_slice(&data.tokens),
             bytemuck::cast_slice(&data.sequences),
             bytemuck::cast_slice(&data.query_tiles),
         ];
-        for (buffer, bytes) in allocated.batch.iter().zip(batch).filter(|(_, bytes)| !bytes.is_empty()) {
+        for (buffer, bytes) in allocated.batch.iter().zip(batch).filter(|(_, bytes): &(_, &[u8])| !bytes.is_empty()) {
             self.device.queue.write_buffer(buffer, 0, bytes);
         }
+        firsts
     }
 }
 

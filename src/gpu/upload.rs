@@ -2,11 +2,20 @@
 
 use crate::batch::Batch;
 
-/// The contents of the four buffers of `@group(0)`.
+/// What launches are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub tokens: u32,
+    pub sequences: u32,
+    pub query_tiles: u32,
+    /// Tokens of the longest sequence.
+    pub longest: u32,
+}
+
+/// What the buffers of `@group(0)` hold.
 #[derive(Debug, PartialEq)]
 pub(super) struct BatchData {
-    /// tokens, sequences, query tiles, tokens of the longest sequence
-    pub sizes: [u32; 4],
+    pub sizes: Sizes,
     /// `[tokens]` id, position, type, sequence
     pub tokens: Vec<[u32; 4]>,
     /// `[sequences]` first token, token behind the last, leading tokens that pooling leaves out, 0
@@ -35,7 +44,12 @@ impl BatchData {
             query_tiles.extend(firsts.map(|first| [first, query_tile.min(end - first), start, end]));
         }
         BatchData {
-            sizes: [batch.tokens() as u32, sequences as u32, query_tiles.len() as u32, longest],
+            sizes: Sizes {
+                tokens: batch.tokens() as u32,
+                sequences: sequences as u32,
+                query_tiles: query_tiles.len() as u32,
+                longest,
+            },
             tokens,
             sequences: (0..sequences).map(|s| [starts[s], starts[s + 1], batch.skip[s], 0]).collect(),
             query_tiles,
@@ -54,7 +68,7 @@ mod tests {
             batch.push(&vec![7; length], &vec![0; length], 1);
         }
         let data = BatchData::new(&batch, |longest| if longest > 8 { 4 } else { 16 });
-        assert_eq!(data.sizes, [16, 4, 5, 9]);
+        assert_eq!(data.sizes, Sizes { tokens: 16, sequences: 4, query_tiles: 5, longest: 9 });
         assert_eq!(data.query_tiles, [[3, 4, 3, 12], [7, 4, 3, 12], [11, 1, 3, 12], [12, 4, 12, 16], [0, 3, 0, 3]]);
         assert_eq!(data.sequences[2], [3, 12, 1, 0]);
         assert_eq!(data.tokens[4], [7, 1, 0, 2]);

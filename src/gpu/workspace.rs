@@ -5,6 +5,7 @@ use super::compile::{Compiled, Launch, Slot};
 use super::device::GpuDevice;
 use super::kernel::{Binding, stride4};
 use super::options::Dtype;
+use super::piece::MOST_FIRSTS;
 use super::pipeline::Pipeline;
 use super::weights::Weights;
 use crate::error::RunError;
@@ -50,8 +51,10 @@ pub(super) struct Workspace {
 pub(super) struct Allocated {
     /// For each planned slot.
     values: Vec<wgpu::Buffer>,
-    /// `@group(0)`, in order of its bindings: sizes, tokens, sequences, query tiles.
+    /// `@group(0)`, in order of its bindings: sizes, tokens, sequences, query tiles. The sizes lie there once for each place
+    /// where a dispatch begins, so many bytes apart.
     pub batch: [wgpu::Buffer; 4],
+    pub sizes_stride: u64,
     pub batch_group: wgpu::BindGroup,
     /// `@group(1)` of each launch of each step.
     pub groups: Vec<Vec<wgpu::BindGroup>>,
@@ -211,14 +214,26 @@ impl Workspace {
         let scratch = buffer("scratch", sizes[values.len()].max(16), storage);
         let tiles = fixed.compiled.most_query_tiles(tokens, sequences);
         let quads = |rows: usize| rows.max(1) as u64 * 16; // vec4<u32>
+        let sizes_stride = u64::from(device.description().limits.min_uniform_buffer_offset_alignment.max(16));
         let batch = [
-            buffer("batch", 16, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST),
+            buffer(
+                "batch",
+                MOST_FIRSTS as u64 * sizes_stride,
+                wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            ),
             buffer("tokens", quads(tokens), storage),
             buffer("sequences", quads(sequences), storage),
             buffer("query tiles", quads(tiles), storage),
         ];
-        let batch_group =
-            group(device, "batch", &device.pipelines.batch_layout, batch.iter().map(|b| b.as_entire_binding()));
+        let resources = batch.iter().enumerate().map(|(i, buffer)| match i {
+            0 => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer,
+                offset: 0,
+                size: wgpu::BufferSize::new(16),
+            }),
+            _ => buffer.as_entire_binding(),
+        });
+        let batch_group = group(device, "batch", &device.pipelines.batch_layout, resources);
 
         let groups = fixed.compiled.steps.iter().zip(&fixed.pipelines).zip(&fixed.params_at);
         let groups = groups.map(|((launches, pipelines), params_at)| {
@@ -227,7 +242,7 @@ impl Workspace {
                 .map(|((launch, pipeline), &at)| self.group((launch, pipeline, at), &values, &scratch, fixed, device))
                 .collect()
         });
-        Allocated { groups: groups.collect(), values, batch, batch_group, bytes: sizes.iter().sum() }
+        Allocated { groups: groups.collect(), values, batch, sizes_stride, batch_group, bytes: sizes.iter().sum() }
     }
 
     fn group(

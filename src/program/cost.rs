@@ -1,6 +1,6 @@
 //! What a program's steps cost on a batch, by count: for profiles, beside what a machine can do.
 
-use super::{Attention, Op, Program, Shape, Step};
+use super::{Attention, Op, PositionBias, Program, Shape, Step};
 use crate::batch::Batch;
 
 /// The least that a step must do.
@@ -28,8 +28,11 @@ impl Program {
         let out = size(step.shape);
         let flops = match &step.op {
             Op::Linear(op) => 2.0 * out * self.weight(op.weight).cols as f64,
-            // Scores, and the weighted sum of values.
-            Op::Attention(op) => 4.0 * seen_pairs(op, batch) * (op.heads * op.head_dim) as f64,
+            Op::Attention(op) => {
+                // Scores, and the weighted sum of values; q and k with the row of their distance.
+                let products = if let Some(PositionBias::Disentangled { .. }) = op.bias { 4.0 } else { 2.0 };
+                2.0 * products * seen_pairs(op, batch) * (op.heads * op.head_dim) as f64
+            }
             Op::Embed(op) => {
                 let normed = if op.norm.is_some() { NORM } else { 0.0 };
                 out * ((op.lookups.len() - 1) as f64 + normed)

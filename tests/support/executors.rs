@@ -17,6 +17,8 @@ use lexel::program::{Program, TensorSpec, WeightSource};
 use std::io::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
+#[cfg(feature = "gpu")]
+use std::time::Duration;
 
 /// What an executor stores and multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,8 +86,9 @@ pub fn cpu() -> Vec<Kind> {
     vec![kind(1), kind(3)]
 }
 
-/// The GPU executor with every set of features that the adapter allows, in f32 and f16; empty, and visibly so, without an
-/// adapter. Lavapipe has three subgroup sizes: there, what does not depend on them runs with the middle one only.
+/// The GPU executor with every set of features that the adapter allows, in f32 and f16, one set with every launch in as many
+/// dispatches as can be; empty, and visibly so, without an adapter. Lavapipe has three subgroup sizes: there, what does not
+/// depend on them runs with the middle one only.
 #[cfg(feature = "gpu")]
 pub fn gpu() -> Vec<Kind> {
     let Some(device) = device() else { return Vec::new() };
@@ -95,23 +98,25 @@ pub fn gpu() -> Vec<Kind> {
     let any_size = Features { subgroup_size: None, int64: false, ..Features::all() };
     let without_int64 = Features { int64: false, ..Features::all() };
     let mut kinds = Vec::new();
-    for (mask, there, variation) in [
-        (without_subgroups, !again, false),
-        (any_size, has.subgroups, true),
-        (without_int64, has.subgroup_size.is_some(), has.int64),
-        (Features::all(), has.subgroup_size.is_some() && has.int64, false),
+    let in_pieces = Some(Duration::from_nanos(1));
+    for (mask, submission_limit, there, variation) in [
+        (without_subgroups, None, !again, false),
+        (any_size, in_pieces, has.subgroups, true),
+        (without_int64, None, has.subgroup_size.is_some(), has.int64),
+        (Features::all(), None, has.subgroup_size.is_some() && has.int64, false),
     ] {
-        for (dtype, there) in [(Dtype::F32, there), (Dtype::F16, there && has.f16 && !again)] {
+        for (stored, there) in [(Dtype::F32, there), (Dtype::F16, there && has.f16 && !again)] {
             if there {
-                let options = match dtype {
+                let (dtype, features) = match stored {
                     Dtype::F32 => (gpu::Dtype::F32, Features { f16: false, ..mask }),
                     Dtype::F16 => (gpu::Dtype::F16, mask),
                 };
-                let options = GpuOptions { dtype: options.0, features: options.1, ..GpuOptions::default() };
-                let name = format!("gpu, {}, {}", options.dtype.name(), has.masked(options.features));
+                let options = GpuOptions { dtype, features, submission_limit, ..GpuOptions::default() };
+                let pieces = if submission_limit == in_pieces { ", in pieces" } else { "" };
+                let name = format!("gpu, {}, {}{pieces}", options.dtype.name(), has.masked(options.features));
                 // In f16 without subgroups, the kernels are those of f32 with another type to load.
-                let variation = variation || again || (dtype == Dtype::F16 && !mask.subgroups);
-                kinds.push(Kind { name, dtype, variation, backend: Backend::Gpu(device.clone(), options) });
+                let variation = variation || again || (stored == Dtype::F16 && !mask.subgroups);
+                kinds.push(Kind { name, dtype: stored, variation, backend: Backend::Gpu(device.clone(), options) });
             }
         }
     }

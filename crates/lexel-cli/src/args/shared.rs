@@ -33,10 +33,9 @@ pub struct DeviceArgs {
     /// What to compute in; f16 needs a GPU that has it
     #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = ["f32", "f16", "int8"])]
     pub dtype: String,
-    /// Someone works at this machine: cut the work on a GPU into pieces of 20 ms, so that no frame is late; slower
+    /// Someone works at this machine: queue no more than 20 ms of work on a GPU, so that no frame is late; slower
     ///
-    /// Without it, pieces of up to 100 ms. A piece ends between two steps of the model, so that a long step may take more. On
-    /// the CPU it changes nothing.
+    /// Without it, 100 ms. How long work takes is known from the batches before. On the CPU it changes nothing.
     #[arg(long)]
     pub interactive: bool,
     /// Tokens a batch [default: what suits the device]
