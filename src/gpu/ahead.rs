@@ -1,42 +1,63 @@
-//! What a device has been given and may not have done yet. A queue is first in, first out: what an application submits to the
-//! device that it shares waits for all of it.
+//! What a device has been given and has not done yet. A queue is first in, first out: what an application submits to the device
+//! that it shares waits for all of it.
 
 use super::device::Health;
-use super::flight;
+use super::pace::Pace;
+use super::work::Work;
 use crate::error::RunError;
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// Submissions to a device, oldest first, with the time that each is expected to take there. Done ones are among them until
-/// somebody looks.
+/// What a submission is to take, and who hears what it took.
+#[derive(Debug)]
+pub(super) struct Account {
+    /// The time before it was submitted.
+    pub begun: Instant,
+    /// That it should take.
+    pub seconds: f64,
+    pub work: Work,
+    pub pace: Arc<Pace>,
+}
+
+/// How long one wait lasts before the device's health is looked at again.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The submissions of all executors to a device.
 #[derive(Debug, Default)]
-pub(super) struct Ahead(Mutex<VecDeque<(wgpu::SubmissionIndex, Duration)>>);
+pub(super) struct Ahead {
+    queued: Mutex<Queued>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queued {
+    submissions: usize,
+    /// That they should take.
+    seconds: f64,
+}
 
 impl Ahead {
-    /// Blocks until `next` and what is ahead of it take no more than `limit`, or nothing is ahead.
-    pub fn make_room(
-        &self,
-        next: Duration,
-        limit: Duration,
-        device: &wgpu::Device,
-        health: &Health,
-    ) -> Result<(), RunError> {
-        while let Some(oldest) = self.overdue(next, limit) {
-            while !flight::poll(device, oldest.clone(), health)? {}
+    /// Blocks until `seconds` and what is ahead of them are no more than `limit`, or nothing is ahead; then they are queued.
+    pub fn enter(&self, seconds: f64, limit: Option<Duration>, health: &Health) -> Result<(), RunError> {
+        let is_full = |queued: &Queued| {
+            queued.submissions > 0 && limit.is_some_and(|l| queued.seconds + seconds > l.as_secs_f64())
+        };
+        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+        while is_full(&queued) {
+            let waited = self.changed.wait_timeout(queued, PATIENCE);
+            queued = waited.unwrap_or_else(PoisonError::into_inner).0;
+            health.check()?;
         }
+        queued.submissions += 1;
+        queued.seconds += seconds;
         Ok(())
     }
 
-    /// Takes out the oldest, if there is too much to add `next`.
-    fn overdue(&self, next: Duration, limit: Duration) -> Option<wgpu::SubmissionIndex> {
-        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ahead: Duration = queue.iter().map(|(_, time)| *time).sum();
-        if ahead + next <= limit { None } else { queue.pop_front().map(|(index, _)| index) }
-    }
-
-    /// Has been submitted now.
-    pub fn push(&self, index: wgpu::SubmissionIndex, time: Duration) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back((index, time));
+    /// One of them is done, or will never be.
+    pub fn leave(&self, seconds: f64) {
+        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+        queued.submissions -= 1;
+        queued.seconds = if queued.submissions == 0 { 0.0 } else { queued.seconds - seconds };
+        self.changed.notify_all();
     }
 }

@@ -1,7 +1,7 @@
 //! A GPU: the adapter that was chosen, wgpu's device and queue, and what is known about its health.
 
 use super::ahead::Ahead;
-use super::flight::{self, Flight};
+use super::flight::{self, Submitted};
 use super::options::{Cooperative, Dtype, Features};
 use super::pipeline::PipelineCache;
 use super::tuning::Tuning;
@@ -91,12 +91,12 @@ pub struct GpuDevice {
     pub(super) queue: wgpu::Queue,
     pub(super) pipelines: PipelineCache,
     pub(super) health: Arc<Health>,
-    pub(super) ahead: Ahead,
+    pub(super) ahead: Arc<Ahead>,
     description: AdapterDescription,
     adapter: wgpu::Adapter,
     /// What has been measured, for each dtype and set of features.
     pub(super) tunings: Mutex<HashMap<(Dtype, Features), Tuning>>,
-    flights: Mutex<mpsc::Sender<Flight>>,
+    flights: Mutex<mpsc::Sender<Submitted>>,
 }
 
 /// Whether the device still works. Once lost, it stays lost.
@@ -183,14 +183,15 @@ impl GpuDevice {
         description: AdapterDescription,
         health: Arc<Health>,
     ) -> Arc<GpuDevice> {
-        let flights = flight::start_thread(device.clone(), health.clone());
+        let ahead = Arc::new(Ahead::default());
+        let flights = flight::start_thread(device.clone(), health.clone(), ahead.clone());
         let pipelines = PipelineCache::new(&device, &adapter.get_info());
         Arc::new(GpuDevice {
             device,
             queue,
             pipelines,
             health,
-            ahead: Ahead::default(),
+            ahead,
             description,
             adapter: adapter.clone(),
             tunings: Mutex::default(),
@@ -219,10 +220,10 @@ impl GpuDevice {
         &self.queue
     }
 
-    /// Hands a submitted batch to the thread that waits for the device.
-    pub(super) fn launch(&self, flight: Flight) -> Result<(), RunError> {
+    /// Hands what was submitted to the thread that waits for the device.
+    pub(super) fn launch(&self, submitted: Submitted) -> Result<(), RunError> {
         let sender = self.flights.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        sender.send(flight).map_err(|_| self.health.fail("the thread that waits for the device ended"))
+        sender.send(submitted).map_err(|_| self.health.fail("the thread that waits for the device ended"))
     }
 
     /// Runs calls to wgpu, and returns the error that they raised instead of handing it to the device's handler.

@@ -1,17 +1,29 @@
-//! Batches in flight: a thread for each device waits for them in order, reads their results back and completes them.
+//! Batches in flight: a thread for each device waits for their submissions in order, reads results back and completes them.
 
+use super::ahead::{Account, Ahead};
 use super::device::Health;
 use crate::error::RunError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Takes a batch's bytes over.
 pub(super) type Finish = Box<dyn FnOnce(Result<&[u8], RunError>) + Send>;
 
+/// What the thread waits for.
+pub(super) enum Submitted {
+    /// A part of a batch.
+    Part(wgpu::SubmissionIndex, Account),
+    /// The end of a batch.
+    Batch(Flight),
+}
+
 /// A submitted batch.
 pub(super) struct Flight {
+    /// Its last one.
     pub submission: wgpu::SubmissionIndex,
+    /// Of that one, where [`Ahead`] has it.
+    pub account: Option<Account>,
     /// Being mapped for reading.
     pub buffer: wgpu::Buffer,
     /// Bytes of `buffer` that are mapped.
@@ -28,11 +40,39 @@ pub(super) struct Flight {
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Starts the thread that waits. It ends when the sender is dropped and the last batch is done.
-pub(super) fn start_thread(device: wgpu::Device, health: Arc<Health>) -> mpsc::Sender<Flight> {
-    let (sender, receiver) = mpsc::channel::<Flight>();
+pub(super) fn start_thread(device: wgpu::Device, health: Arc<Health>, ahead: Arc<Ahead>) -> mpsc::Sender<Submitted> {
+    let (sender, receiver) = mpsc::channel::<Submitted>();
     let thread = std::thread::Builder::new().name("lexel-gpu".into()).spawn(move || {
-        for flight in receiver {
-            land(flight, &device, &health);
+        // When the last one was done.
+        let mut ended = Instant::now();
+        let mut close = |account: Account, done: bool| {
+            if done {
+                let now = Instant::now();
+                account.pace.done(account.work, now - ended.max(account.begun));
+                ended = now;
+            }
+            ahead.leave(account.seconds);
+        };
+        for submitted in receiver {
+            match submitted {
+                Submitted::Part(index, account) => {
+                    let done = loop {
+                        match poll(&device, index.clone(), &health) {
+                            Ok(false) => {}
+                            // Its batch says it to the caller.
+                            end => break end.is_ok(),
+                        }
+                    };
+                    close(account, done);
+                }
+                Submitted::Batch(mut flight) => {
+                    let (account, result) = (flight.account.take(), wait(&flight, &device, &health));
+                    if let Some(account) = account {
+                        close(account, result.is_ok());
+                    }
+                    land(flight, result, &health);
+                }
+            }
         }
     });
     if let Err(error) = thread {
@@ -42,9 +82,9 @@ pub(super) fn start_thread(device: wgpu::Device, health: Arc<Health>) -> mpsc::S
     sender
 }
 
-fn land(flight: Flight, device: &wgpu::Device, health: &Health) {
-    let Flight { submission, buffer, bytes, mapped, finish, pool } = flight;
-    if let Err(error) = wait(submission, &mapped, device, health) {
+fn land(flight: Flight, waited: Result<(), RunError>, health: &Health) {
+    let Flight { buffer, bytes, finish, pool, .. } = flight;
+    if let Err(error) = waited {
         finish(Err(error));
         return;
     }
@@ -60,12 +100,8 @@ fn land(flight: Flight, device: &wgpu::Device, health: &Health) {
 }
 
 /// Until the batch is computed and its buffer mapped, or the device lost.
-fn wait(
-    submission: wgpu::SubmissionIndex,
-    mapped: &mpsc::Receiver<Result<(), wgpu::BufferAsyncError>>,
-    device: &wgpu::Device,
-    health: &Health,
-) -> Result<(), RunError> {
+fn wait(flight: &Flight, device: &wgpu::Device, health: &Health) -> Result<(), RunError> {
+    let Flight { submission, mapped, .. } = flight;
     loop {
         let done = poll(device, submission.clone(), health)?;
         // The callback may be running on another thread, where an application polls the device itself.

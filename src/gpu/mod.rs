@@ -30,6 +30,7 @@ pub mod tuning;
 mod tuning_file;
 mod upload;
 pub mod weights;
+mod work;
 mod workspace;
 
 pub use device::{AdapterDescription, AdapterSelector, GpuDevice};
@@ -53,6 +54,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use weights::Weights;
+use work::Work;
 use workspace::{Fixed, Workspace};
 
 /// Batches in flight: one computes, one waits behind it, one is being read back or prepared.
@@ -149,7 +151,7 @@ impl GpuExecutor {
             }
         };
         let limit = options.submission_limit.or((!target.software).then_some(SUBMISSION_LIMIT));
-        let pace = Arc::new(Pace::new(limit, pace::widest_step(&fixed.program), growth));
+        let pace = Arc::new(Pace::new(limit, Work::widest_steps(&fixed.program), growth));
         let workspace = Mutex::new(workspace);
         let (device, readback) = (device.clone(), Arc::default());
         Ok(GpuExecutor {

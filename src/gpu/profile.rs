@@ -1,8 +1,9 @@
 //! How long each step takes on the device: a submission and a compute pass a step, with timestamps around it.
 
 use super::GpuExecutor;
-use super::flight::Flight;
+use super::flight::{Flight, Submitted};
 use super::upload::BatchData;
+use super::work::Work;
 use crate::batch::Batch;
 use crate::error::RunError;
 use crate::program::Output;
@@ -61,7 +62,7 @@ impl GpuExecutor {
                         end_of_pass_write_index: Some(2 * i + 1),
                     }),
                 });
-                let pieces = self.pieces(&[step], &[0.0], &data, f64::INFINITY);
+                let pieces = self.pieces(&[step], &[Work::default()], &data, f64::INFINITY);
                 self.dispatch(&pieces, &firsts, allocated, &mut pass);
                 drop(pass);
                 self.device.queue.submit([encoder.finish()]);
@@ -97,7 +98,8 @@ impl GpuExecutor {
             });
             let _ = completion.send(times); // its other end waits below
         });
-        self.device.launch(Flight { submission, buffer, bytes, mapped, finish, pool: self.readback.clone() })?;
+        let (account, pool) = (None, self.readback.clone());
+        self.device.launch(Submitted::Batch(Flight { submission, account, buffer, bytes, mapped, finish, pool }))?;
         pollster::block_on(result).unwrap_or_else(|_| Err(self.device.health.fail("the device dropped a batch")))
     }
 }

@@ -1,11 +1,12 @@
 //! A batch on its way to the device: recorded step by step, cut into submissions, its results copied where they can be read.
 
-use super::device::GpuDevice;
-use super::flight::Flight;
+use super::ahead::Account;
+use super::flight::{Flight, Submitted};
 use super::kernel::stride4;
 use super::options::Dtype;
-use super::piece::{self, Piece};
+use super::piece::{self, Piece, Whole};
 use super::upload::{BatchData, Sizes};
+use super::work::Work;
 use super::workspace::{Allocated, Workspace};
 use super::{GpuExecutor, pace};
 use crate::batch::Batch;
@@ -50,9 +51,9 @@ impl GpuExecutor {
 
         let steps: Vec<usize> = (0..needed.len()).filter(|&step| needed[step]).collect();
         let costs = program.costs(batch);
-        let works: Vec<f64> = steps.iter().map(|&step| pace::work(&costs[step])).collect();
-        let pieces = self.pieces(&steps, &works, &data, self.pace.most_work());
-        let mut runs = self.pace.submissions(&pieces.iter().map(|piece| piece.work).collect::<Vec<_>>());
+        let works: Vec<Work> = steps.iter().map(|&step| Work::of(&program.steps[step].op, &costs[step])).collect();
+        let pieces = self.pieces(&steps, &works, &data, self.pace.most_seconds());
+        let mut runs = pace::cut(pieces.iter().map(|piece| piece.seconds), self.pace.most_seconds());
         let last = runs.pop().unwrap_or_default();
 
         let (mapping, mapped) = mpsc::channel();
@@ -64,7 +65,8 @@ impl GpuExecutor {
             for run in runs {
                 let mut encoder = encoder();
                 self.record(&pieces[run.clone()], &firsts, allocated, &mut encoder);
-                self.enqueue(encoder, &pieces[run])?;
+                let (index, account) = self.enqueue(encoder, &pieces[run])?;
+                self.device.launch(Submitted::Part(index, account))?;
             }
             let mut encoder = encoder();
             self.record(&pieces[last.clone()], &firsts, allocated, &mut encoder);
@@ -77,40 +79,46 @@ impl GpuExecutor {
             });
             Ok::<_, RunError>((self.enqueue(encoder, &pieces[last])?, buffer))
         });
-        let (submission, buffer) = match submitted {
+        let ((submission, account), buffer) = match submitted {
             Ok(submitted) => submitted?,
             Err(wgpu::Error::OutOfMemory { .. }) => {
                 return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: bytes, granted: 0 });
             }
             Err(error) => return Err(self.device.health.fail(error.to_string())),
         };
-        let (pace, tokens, work) = (self.pace.clone(), batch.tokens(), works.iter().sum());
+        let (pace, tokens, work) = (self.pace.clone(), batch.tokens(), works.into_iter().sum());
         let finish = Box::new(move |bytes: Result<&[u8], RunError>| {
             if bytes.is_ok() {
-                pace.landed(begun, tokens, work);
+                pace.landed(begun, tokens, &work);
             }
             finish(bytes.map(|bytes| parts.iter().map(|part| part.read(bytes)).collect()));
         });
-        self.device.launch(Flight { submission, buffer, bytes, mapped, finish, pool: self.readback.clone() })
+        let (account, pool) = (Some(account), self.readback.clone());
+        self.device.launch(Submitted::Batch(Flight { submission, account, buffer, bytes, mapped, finish, pool }))
     }
 
-    /// The dispatches of steps, each of at most about `most` work.
-    pub(super) fn pieces(&self, steps: &[usize], works: &[f64], data: &BatchData, most: f64) -> Vec<Piece> {
+    /// The dispatches of steps, each of at most about `most` seconds.
+    pub(super) fn pieces(&self, steps: &[usize], works: &[Work], data: &BatchData, most: f64) -> Vec<Piece> {
+        let seconds = self.pace.seconds(works);
+        let whole = |((&step, &work), seconds)| Whole { step, work, seconds };
+        let steps: Vec<Whole> = steps.iter().zip(works).zip(seconds).map(whole).collect();
         let per_axis = self.device.description().limits.max_compute_workgroups_per_dimension;
-        piece::pieces(&self.fixed.compiled, steps, works, data.sizes, most, per_axis)
+        piece::pieces(&self.fixed.compiled, &steps, data.sizes, most, per_axis)
     }
 
     /// Submits, as soon as there is room for these pieces among what the device has yet to do.
-    fn enqueue(&self, encoder: wgpu::CommandEncoder, pieces: &[Piece]) -> Result<wgpu::SubmissionIndex, RunError> {
-        let GpuDevice { device, queue, health, ahead, .. } = &*self.device;
+    fn enqueue(
+        &self,
+        encoder: wgpu::CommandEncoder,
+        pieces: &[Piece],
+    ) -> Result<(wgpu::SubmissionIndex, Account), RunError> {
         let commands = encoder.finish();
-        let Some((time, limit)) = self.pace.time(pieces.iter().map(|piece| piece.work).sum()) else {
-            return Ok(queue.submit([commands]));
-        };
-        ahead.make_room(time, limit, device, health)?;
-        let index = queue.submit([commands]);
-        ahead.push(index.clone(), time);
-        Ok(index)
+        let seconds = pieces.iter().map(|piece| piece.seconds).sum();
+        self.device.ahead.enter(seconds, self.pace.limit(), &self.device.health)?;
+        let begun = Instant::now();
+        let index = self.device.queue.submit([commands]);
+        let work = pieces.iter().map(|piece| piece.work).sum();
+        Ok((index, Account { begun, seconds, work, pace: self.pace.clone() }))
     }
 
     /// One compute pass over these pieces.
