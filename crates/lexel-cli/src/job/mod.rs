@@ -153,7 +153,7 @@ pub fn run<const N: usize, M: Model + Sync>(
         Some(job) => {
             let plan: Plan = serde_json::from_value(job.plan.clone())
                 .map_err(|error| Failure::new(DATA, format!("{}/_job.json: {error}", output.folder.display())))?;
-            plan.check(&input)?;
+            plan.check(&input, &output.folder)?;
             (plan, job.parts)
         }
         None => Plan::make(&input)?,
@@ -200,6 +200,11 @@ fn writing(error: Error) -> Failure {
     }
 }
 
+/// The way out of a job whose input was corrected.
+fn begin_again(folder: &Path) -> String {
+    format!("to begin again with another, remove {} or give another folder", folder.display())
+}
+
 /// A job that ended early: what is there, and how to go on.
 fn stopped(failure: Failure, folder: &JobFolder) -> Failure {
     let done = folder.done().map_or(0, |done| done.iter().filter(|done| **done).count());
@@ -210,7 +215,7 @@ fn stopped(failure: Failure, folder: &JobFolder) -> Failure {
         rows => format!(", and {rows} rows of the next are saved"),
     };
     let how = match status {
-        DATA => "correct the input, or run again with it as it was".to_string(),
+        DATA => format!("the job goes on only with the input that it began with; {}", begin_again(folder.path())),
         _ => format!("run the same command again to continue:\n  {}", process::command_line()),
     };
     // Files that were not there any more are output: the folder was taken away.

@@ -1,8 +1,8 @@
 //! The plan of a job: where each part's rows are in the input, and what they looked like, so that any process can read any
 //! part and notices when the input has changed.
 
-use super::JobInput;
 use super::tally::{Tally, TallyReader};
+use super::{JobInput, begin_again};
 use crate::failure::{DATA, Failure};
 use crate::input::{Format, LineRecords};
 use crate::parquet;
@@ -78,12 +78,15 @@ impl Plan {
         Ok((plan, parts.0))
     }
 
-    /// Checks that this plan, which was made when the job began, still describes the input.
-    pub fn check<const N: usize>(&self, input: &JobInput<N>) -> Result<(), Failure> {
+    /// Checks that this plan, which was made when the job in `folder` began, still describes the input.
+    pub fn check<const N: usize>(&self, input: &JobInput<N>, folder: &Path) -> Result<(), Failure> {
         let names =
             |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         let before: Vec<PathBuf> = self.files.iter().map(|file| file.path.clone()).collect();
-        let changed = |what: String| Failure::new(DATA, format!("the input is not that of this job: {what}"));
+        let changed = |what: String| {
+            let how = format!("restore it to continue; {}", begin_again(folder));
+            Failure::new(DATA, format!("the input is not that of this job: {what}: {how}"))
+        };
         if before != input.files {
             return Err(changed(format!("{} when the job began, {} now", names(&before), names(&input.files))));
         }

@@ -149,6 +149,32 @@ fn rows_of_every_kind_that_cannot_be_read() {
     fail(65, "the input is not that of this job", &job(&model, &input, &output, &[]));
 }
 
+/// With --on-invalid fail, a job cannot go on with its input, and goes on with no other: the messages name the way out.
+#[test]
+fn a_corrected_input_begins_again_once_the_folder_is_removed() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let (good, output) = (b"one\ntwo\n", folder.path("job/"));
+    let input = folder.write("in.txt", b"one\ntw\xffo\n");
+    let how = format!("to begin again with another, remove {output} or give another folder");
+    let file = job(&model, &input, &output, &["--on-invalid", "fail"]);
+    let stdin = job(&model, "-", &output, &["--on-invalid", "fail", "--input-format", "txt"]);
+    let run = |args: &[&str], stdin: &[u8]| pipe(stdin, args);
+    for args in [&file, &stdin] {
+        std::fs::write(&input, b"one\ntw\xffo\n").unwrap();
+        let bad = run(args, b"one\ntw\xffo\n");
+        assert!(bad.status == 65 && bad.stderr.contains("not valid UTF-8") && bad.stderr.contains(&how), "{bad:?}");
+        std::fs::write(&input, good).unwrap();
+        let other = run(args, good);
+        assert!(
+            other.status == 65 && other.stderr.contains(" that of this job") && other.stderr.contains(&how),
+            "{other:?}"
+        );
+        std::fs::remove_dir_all(&output).unwrap();
+        assert_eq!(run(args, good).status, 0);
+        std::fs::remove_dir_all(&output).unwrap();
+    }
+}
+
 fn expected_rows(model: &str, texts: &[&str]) -> Vec<f32> {
     expected(model, texts, &lexel::EncodeOptions::default()).data
 }
