@@ -140,9 +140,9 @@ fn header_bytes(format: OutputFormat) -> usize {
 pub fn publish(path: &Path, write: impl FnOnce(&File, &Path) -> Result<(), Failure>) -> Result<(), Failure> {
     match open(path)? {
         (Place::File { temporary, path }, Target::File(file)) => {
-            let written = write(&file, &temporary)
-                .and_then(|()| file.sync_all().map_err(|error| Failure::writing(&path, &error)))
-                .and_then(|()| fs::rename(&temporary, &path).map_err(|error| Failure::writing(&path, &error)));
+            let written = write(&file, &temporary).and_then(|()| {
+                aside::publish(&file, &temporary, &path).map_err(|error| Failure::writing(&path, &error))
+            });
             if written.is_err() {
                 let _ = fs::remove_file(&temporary);
             }
@@ -155,7 +155,11 @@ pub fn publish(path: &Path, write: impl FnOnce(&File, &Path) -> Result<(), Failu
 
 fn open(path: &Path) -> Result<(Place, Target), Failure> {
     // Through a link: the file behind it is replaced, not the link.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let path = match fs::metadata(path) {
+        Ok(_) => fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => behind_links(path),
+        Err(error) => return Err(Failure::writing(path, &error)),
+    };
     let failed = |error| Failure::writing(&path, &error);
     match fs::metadata(&path) {
         Ok(metadata) if metadata.is_dir() => {
@@ -173,6 +177,17 @@ fn open(path: &Path) -> Result<(Place, Target), Failure> {
     let (temporary, file) = aside::create(&path, name)?;
     interrupt::set_temporary(Some(temporary.clone()));
     Ok((Place::File { temporary, path }, Target::File(file)))
+}
+
+/// Where links lead to a file that is not there yet.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_path_buf();
+    // As many as Linux follows.
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path.set_file_name(target);
+    }
+    path
 }
 
 impl Output {
@@ -226,9 +241,7 @@ impl Output {
         }
         self.flush()?;
         if let (Place::File { temporary, path }, Target::File(file)) = (&self.place, self.writer.get_ref()) {
-            // On disk before it has its name, or a power cut could leave an empty file of that name.
-            let renamed = file.sync_all().and_then(|()| fs::rename(temporary, path));
-            renamed.map_err(|error| self.failed(&error))?;
+            aside::publish(file, temporary, path).map_err(|error| self.failed(&error))?;
             interrupt::set_temporary(None);
             self.place = Place::Stdout;
         }
