@@ -171,6 +171,11 @@ fn open(path: &Path) -> Result<(Place, Target), Failure> {
         }
         _ => {}
     }
+    if let Some(folder) = path.parent().filter(|folder| folder.join("_job.json").exists()) {
+        let (path, folder) = (path.display(), folder.display());
+        let how = "give a file outside of it, or that folder to continue the job";
+        return Err(Failure::usage(format!("--output {path} is in {folder}, which holds a job: {how}")));
+    }
     let Some(name) = path.file_name() else {
         return Err(Failure::usage(format!("--output {} names no file", path.display())));
     };
