@@ -54,8 +54,8 @@ pub struct JobInput<const N: usize> {
     pub lossy: bool,
     /// A row that cannot be read ends the job.
     pub fail_on_reject: bool,
-    /// The most rows of a part.
-    pub part_rows: usize,
+    /// The most rows of a part, if the user says so.
+    pub part_rows: Option<usize>,
 }
 
 /// The kept columns of a part, without the rows that are rejects.
@@ -106,8 +106,7 @@ impl<const N: usize> JobInput<N> {
         if files.is_empty() {
             files.push(spool::stdin(&output.folder, format.ending())?);
         }
-        let part_rows = args.part_rows.unwrap_or(crate::input::WINDOW_RECORDS);
-        Ok(JobInput { files, format, keep, lossy, fail_on_reject, part_rows })
+        Ok(JobInput { files, format, keep, lossy, fail_on_reject, part_rows: args.part_rows })
     }
 }
 

@@ -192,8 +192,8 @@ fn a_job_continues_only_as_it_began() {
     let (folder, model) = (Folder::new(), model("prompts"));
     let input = folder.write("in.txt", texts(30).join("\n"));
     let output = folder.path("job/");
-    let run = |options: &[&str]| lexel(&job(&model, &input, &output, &[&["--part-rows", "10"], options].concat()));
-    assert_eq!(run(&[]).status, 0);
+    let run = |options: &[&str]| lexel(&job(&model, &input, &output, options));
+    assert_eq!(run(&["--part-rows", "10"]).status, 0);
     for (options, what) in [
         (&["--prompt", "x"][..], "prompt: null when the job began, \"x\" now"),
         (&["--precision", "float16"], "precision"),
@@ -201,6 +201,8 @@ fn a_job_continues_only_as_it_began() {
         (&["--normalize"], "normalize"),
         (&["--max-seq-length", "9"], "max_seq_length"),
         (&["--output-format", "jsonl"], "output_format"),
+        (&["--part-rows", "7"], "--part-rows 7: "),
+        (&["--part-rows", "7"], "holds a job that began with 10: leave it out"),
     ] {
         let run = run(options);
         assert!(run.status == 2 && run.stderr.contains(what), "{run:?}");
