@@ -179,16 +179,19 @@ pub fn run<const N: usize, M: Model + Sync>(
         cancel: Some(interrupt::cancel_flag()),
         ..JobOptions::default()
     };
-    let before = folder.done()?.iter().filter(|done| **done).count();
+    let before = folder.done()?;
     let ran = jobs::run(&source, &sink, &|rows: &[[String; N]], progress| compute(&model, rows, progress), &options);
     messages::hide_bar();
     let ran = ran.map_err(|failure| stopped(failure, &folder))?;
-    let summary = match output.shard {
-        // The last shard in a folder that all share completes it.
-        Some(shard) if folder.done()?.contains(&false) => folder.check(Some(shard))?,
-        _ => folder.finish()?,
+    // The last shard in a folder that all share completes it.
+    let shard = output.shard.filter(|_| folder.done().is_ok_and(|done| done.contains(&false)));
+    let summary = match shard {
+        Some(shard) => folder.check(Some(shard))?,
+        None => folder.finish()?,
     };
-    report::report::<N>(&summary, &ran, before, &folder, output.shard, &device, dtype, json)
+    let counts = |part: usize| shard.is_none_or(|shard| shard.has(part));
+    let before = before.iter().enumerate().filter(|(part, done)| **done && counts(*part)).count();
+    report::report::<N>(&summary, &ran, before, &folder, shard, &device, dtype, json)
 }
 
 /// A failure of the output.

@@ -290,6 +290,16 @@ fn several_processes_share_a_folder() {
 }
 
 #[test]
+fn a_shard_counts_its_own_parts_until_the_job_is_complete() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let (input, output) = (folder.write("in.txt", texts(40).join("\n")), folder.path("job/"));
+    for (shard, parts, before) in [("1/4", 1, 0), ("2/4", 1, 0), ("1/2", 2, 1), ("2/2", 4, 3), ("2/4", 4, 4)] {
+        let json = succeed(&job(&model, &input, &output, &["--part-rows", "10", "--shard", shard, "--json"])).json();
+        assert_eq!((&json["parts"], &json["parts_before"]), (&parts.into(), &before.into()), "{shard}: {json}");
+    }
+}
+
+#[test]
 fn predict_makes_jobs_too() {
     let (folder, model) = (Folder::new(), cross_encoder("bert-3"));
     let pairs: Vec<(String, String)> = (0..50).map(|i| (format!("query {}", i % 7), format!("text {i}"))).collect();
