@@ -150,8 +150,12 @@ pub fn run<const N: usize, M: Model + Sync>(
     // What is wrong with the input comes to light before the model is loaded.
     let (plan, parts) = match JobFile::read(&output.folder)? {
         Some(job) => {
-            let plan: Plan = serde_json::from_value(job.plan.clone())
-                .map_err(|error| Failure::new(DATA, format!("{}/_job.json: {error}", output.folder.display())))?;
+            let damaged = |error| {
+                let how = "restore it, or remove the folder to begin again";
+                let path = output.folder.join("_job.json");
+                Failure::new(DATA, format!("{}: not as it was written ({error}): {how}", path.display()))
+            };
+            let plan: Plan = serde_json::from_value(job.plan.clone()).map_err(damaged)?;
             plan.check(&input, &output.folder)?;
             (plan, job.parts)
         }

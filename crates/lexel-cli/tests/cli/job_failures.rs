@@ -175,6 +175,36 @@ fn a_corrected_input_begins_again_once_the_folder_is_removed() {
     }
 }
 
+#[test]
+fn damaged_files_of_a_job_are_named_with_what_to_do() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let texts = texts(20);
+    let (input, output) = (folder.write("in.txt", texts.join("\n")), folder.path("job/"));
+    let args = job(&model, &input, &output, &["--part-rows", "10", "--json"]);
+    succeed(&args);
+    let (receipt, part) = (folder.path("job/_parts/part-00001.json"), folder.path("job/part-00001.npy"));
+    let merge = ["merge", "-q", &output, "-o", &folder.path("all.npy")];
+    for damage in [Some("{"), Some("{}"), Some(""), None] {
+        match damage {
+            Some(text) => std::fs::write(&receipt, text).unwrap(),
+            None => std::fs::remove_file(&receipt).unwrap(),
+        }
+        for args in [&args[..], &merge] {
+            let run = fail(65, &receipt, args);
+            assert!(run.stderr.contains(&format!("remove {part} and run the job again")), "{run:?}");
+        }
+        std::fs::remove_file(&part).unwrap();
+        assert_eq!(succeed(&args).json()["parts_here"], 1);
+    }
+    succeed(&merge);
+    check_rows(&output, &texts, &model);
+    std::fs::write(folder.path("job/_job.json"), "{").unwrap();
+    for args in [&args[..], &merge] {
+        let run = fail(65, "job/_job.json: not as it was written (EOF", args);
+        assert!(run.stderr.contains("restore it, or remove the folder to begin again"), "{run:?}");
+    }
+}
+
 fn expected_rows(model: &str, texts: &[&str]) -> Vec<f32> {
     expected(model, texts, &lexel::EncodeOptions::default()).data
 }
