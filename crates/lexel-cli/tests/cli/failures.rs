@@ -109,7 +109,23 @@ fn devices_that_are_not_there() {
     encode_fails(69, expected, "in.txt", b"one", &["--device", "no-such-adapter"]);
     let status = if cfg!(feature = "gpu") { 69 } else { 2 };
     fail(status, expected, &["devices", "--tune", "no-such-adapter"]);
+    if cfg!(feature = "gpu") {
+        let known = "no adapter named 'cuda' (known: cpu, gpu, gpu0, gpu1, ... and parts of adapters' names";
+        encode_fails(69, known, "in.txt", b"one", &["--device", "cuda"]);
+    }
     encode_fails(69, "the CPU computes in f32 and int8", "in.txt", b"one", &["--dtype", "f16"]);
+}
+
+#[test]
+fn devices_have_their_names_in_any_case() {
+    let model = model("pool-mean");
+    let args = ["similarity", "--model", &model, "one"];
+    succeed(&[&args[..], &["--device", "CPU"]].concat());
+    // `auto` is not asked for again.
+    for (device, expected) in [("Auto", "device: "), (" auto", "device: "), ("Cpu", "device: cpu")] {
+        let run = Run::of(command().args(args).env("LEXEL_DEVICE", device).output().unwrap());
+        assert!(run.status == 0 && run.stderr.contains(expected), "{run:?}");
+    }
 }
 
 #[test]
