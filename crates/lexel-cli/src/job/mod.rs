@@ -191,7 +191,7 @@ pub fn run<const N: usize, M: Model + Sync>(
     let shard = output.shard.filter(|_| folder.done().is_ok_and(|done| done.contains(&false)));
     let summary = match shard {
         Some(shard) => folder.check(Some(shard))?,
-        None => folder.finish()?,
+        None => folder.finish().map_err(writing)?,
     };
     let counts = |part: usize| shard.is_none_or(|shard| shard.has(part));
     let before = before.iter().enumerate().filter(|(part, done)| **done && counts(*part)).count();
