@@ -126,6 +126,9 @@ fn devices_have_their_names_in_any_case() {
         let run = Run::of(command().args(args).env("LEXEL_DEVICE", device).output().unwrap());
         assert!(run.status == 0 && run.stderr.contains(expected), "{run:?}");
     }
+    let run =
+        Run::of(command().args(args).args(["--device", "cpu"]).env("LEXEL_INSTRUCTIONS", "foo").output().unwrap());
+    assert!(run.status == 2 && run.stderr.contains("LEXEL_INSTRUCTIONS=foo: this CPU has "), "{run:?}");
 }
 
 #[test]
