@@ -132,6 +132,7 @@ fn bench_gives_the_named_numbers() {
 
     fail(2, "known: all-MiniLM-L6-v2", &["bench", "--preset", "x"]);
     fail(2, "--lengths tiny", &["bench", "--preset", "bert-base", "--lengths", "tiny"]);
+    fail(2, "cannot be used with '--lengths", &["bench", "-m", &model, "-i", &input, "--lengths", "long"]);
     fail(2, "--preset", &["bench"]);
     fail(65, "no texts", &["bench", "-m", &model, "-i", &folder.write("empty.txt", "")]);
 }
