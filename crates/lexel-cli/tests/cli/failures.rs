@@ -153,6 +153,12 @@ fn checkpoints_that_cannot_be_run() {
     let config = std::fs::read_to_string(format!("{unknown}/config.json")).unwrap();
     std::fs::write(format!("{unknown}/config.json"), config.replace("\"bert\"", "\"mamba\"")).unwrap();
     similarity(65, "mamba", &unknown);
+    let pointer = copy("pointer");
+    for name in ["tokenizer.json", "model.safetensors", "config.json"] {
+        let file = format!("{pointer}/{name}");
+        std::fs::write(&file, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n").unwrap();
+        similarity(65, &format!("{file}: a git-lfs pointer and not the file itself: run `git lfs pull`"), &pointer);
+    }
 }
 
 #[test]
