@@ -57,6 +57,11 @@ impl SafetensorsFile {
         Ok(SafetensorsFile { path: path.to_path_buf(), map, tensors })
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What its tensors are stored in; the same name comes once a tensor.
     pub(crate) fn dtypes(&self) -> impl Iterator<Item = &str> {
         self.tensors.values().map(|tensor| tensor.dtype.as_str())

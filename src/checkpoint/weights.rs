@@ -6,7 +6,7 @@
 //! first, then without. Old checkpoints call a norm's `weight` and `bias` `gamma` and `beta`.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::config::JsonFile;
 use super::files::{PICKLED_WEIGHTS, WEIGHTS_FILE, WEIGHTS_INDEX, pickled_weights_error, shards};
@@ -53,6 +53,8 @@ pub struct CheckpointWeights {
 
 /// The files of one module.
 struct ModuleWeights {
+    /// The file, or the index of several.
+    path: PathBuf,
     files: Vec<SafetensorsFile>,
     prefix: &'static str,
 }
@@ -114,14 +116,19 @@ impl WeightSource for CheckpointWeights {
         let Some((file, stored)) = self.find(tensor.module, &tensor.name) else {
             let found = match self.modules.get(tensor.module).and_then(Option::as_ref) {
                 None => format!("no weights in module {}", tensor.module),
-                Some(module) if module.prefix.is_empty() => "no such tensor".to_string(),
-                Some(module) => format!("no such tensor, with or without the prefix '{}'", module.prefix),
+                Some(module) => {
+                    let none = format!("no such tensor in {}", module.path.display());
+                    match module.prefix {
+                        "" => none,
+                        prefix => format!("{none}, with or without the prefix '{prefix}'"),
+                    }
+                }
             };
             return Err(Error::Weight { name: tensor.name.clone(), expected: format!("{:?}", tensor.shape), found });
         };
         let found = file.shape(&stored).unwrap_or_default();
         if found != tensor.shape {
-            let (expected, found) = (format!("{:?}", tensor.shape), format!("{found:?}"));
+            let (expected, found) = (format!("{:?}", tensor.shape), format!("{found:?} in {}", file.path().display()));
             return Err(Error::Weight { name: stored, expected, found });
         }
         file.read(&stored, rows)
@@ -135,10 +142,12 @@ impl WeightSource for CheckpointWeights {
 impl ModuleWeights {
     fn open(folder: &Path) -> Result<ModuleWeights> {
         let (single, index) = (folder.join(WEIGHTS_FILE), folder.join(WEIGHTS_INDEX));
-        let files = if single.is_file() {
-            vec![SafetensorsFile::open(&single)?]
+        let (path, files) = if single.is_file() {
+            let file = SafetensorsFile::open(&single)?;
+            (single, vec![file])
         } else if index.is_file() {
-            open_shards(folder, &index)?
+            let files = open_shards(folder, &index)?;
+            (index, files)
         } else if folder.join(PICKLED_WEIGHTS).is_file() {
             return Err(pickled_weights_error(folder.display()));
         } else {
@@ -152,7 +161,7 @@ impl ModuleWeights {
             stored.iter().any(|name| files.iter().any(|file| file.shape(name).is_some()))
         };
         let prefix = PREFIXES.into_iter().find(|prefix| has(prefix)).unwrap_or("");
-        Ok(ModuleWeights { files, prefix })
+        Ok(ModuleWeights { path, files, prefix })
     }
 }
 
@@ -235,9 +244,12 @@ mod tests {
         write(&folder.path().join(WEIGHTS_FILE), &[("bert.embeddings.word_embeddings.weight", &[3, 2])]);
         let weights = weights(folder.path()).unwrap();
         let message = weights.read(&spec(TABLE, &[3, 4]), 0..3).unwrap_err().to_string();
-        assert_eq!(message, "weight 'bert.embeddings.word_embeddings.weight': expected [3, 4], found [3, 2]");
+        let file = folder.path().join(WEIGHTS_FILE).display().to_string();
+        let expected = "weight 'bert.embeddings.word_embeddings.weight': expected [3, 4], found [3, 2] in ";
+        assert_eq!(message, format!("{expected}{file}"));
         let message = weights.read(&spec("pooler.weight", &[3, 4]), 0..3).unwrap_err().to_string();
-        assert!(message.contains("'pooler.weight': expected [3, 4], found no such tensor"), "{message}");
+        let expected = "weight 'pooler.weight': expected [3, 4], found no such tensor in ";
+        assert_eq!(message, format!("{expected}{file}, with or without the prefix 'bert.'"));
         assert!(weights.read(&TensorSpec { module: 9, ..spec(TABLE, &[3, 2]) }, 0..1).is_err());
     }
 

@@ -159,6 +159,16 @@ fn checkpoints_that_cannot_be_run() {
         std::fs::write(&file, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n").unwrap();
         similarity(65, &format!("{file}: a git-lfs pointer and not the file itself: run `git lfs pull`"), &pointer);
     }
+    // More layers than there are, and fewer.
+    let layers = folder.path("layers");
+    std::process::Command::new("cp").args(["-r", &model("prompts"), &layers]).status().unwrap();
+    let config = std::fs::read_to_string(format!("{layers}/config.json")).unwrap();
+    let set = |count: u32| {
+        let text = config.replace("\"num_hidden_layers\":2", &format!("\"num_hidden_layers\":{count}"));
+        std::fs::write(format!("{layers}/config.json"), text).unwrap();
+    };
+    set(3);
+    similarity(65, &format!("no such tensor in {layers}/model.safetensors"), &layers);
 }
 
 #[test]
