@@ -62,6 +62,11 @@ impl SafetensorsFile {
         &self.path
     }
 
+    /// The names of its tensors.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
     /// What its tensors are stored in; the same name comes once a tensor.
     pub(crate) fn dtypes(&self) -> impl Iterator<Item = &str> {
         self.tensors.values().map(|tensor| tensor.dtype.as_str())

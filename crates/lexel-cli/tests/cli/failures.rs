@@ -169,6 +169,14 @@ fn checkpoints_that_cannot_be_run() {
     };
     set(3);
     similarity(65, &format!("no such tensor in {layers}/model.safetensors"), &layers);
+    set(1);
+    let run = succeed(&["similarity", "--device", "cpu", "--model", &layers, "one", "two"]);
+    let warning = format!("lexel: warning: {layers}/model.safetensors: ");
+    assert!(run.stderr.starts_with(&warning) && run.stderr.matches("warning").count() == 1, "{run:?}");
+    assert!(
+        run.stderr.contains(" tensors of encoder.layer.1 are not used: by its configuration the model has 1 layers"),
+        "{run:?}"
+    );
 }
 
 #[test]
