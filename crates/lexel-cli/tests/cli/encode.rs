@@ -270,3 +270,20 @@ fn a_file_that_is_replaced_keeps_its_mode() {
     }
     assert_eq!(folder.names(), ["in.txt", "out.npy"]);
 }
+
+#[test]
+fn more_dimensions_than_there_are_is_a_warning() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let (input, dim) = (folder.write("in.txt", "one\ntwo"), expected(&model, &[], &EncodeOptions::default()).cols);
+    let warning = format!(
+        "lexel: warning: --truncate-dim 1000 truncates nothing: the model's embeddings have {dim} dimensions\n"
+    );
+    for output in [folder.path("out.npy"), folder.path("job/")] {
+        let args = ["--model", &model, "-i", &input, "-o", &output, "--window", "1", "--truncate-dim"];
+        let run = encode(&[&args[..], &["1000"]].concat());
+        assert_eq!(run.stderr.matches(&warning).count(), 1, "{run:?}");
+    }
+    let output = folder.path("all.npy");
+    let run = encode(&["--model", &model, "-i", &input, "-o", &output, "--truncate-dim", &dim.to_string()]);
+    assert!(!run.stderr.contains("warning"), "{run:?}");
+}
