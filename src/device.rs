@@ -45,12 +45,9 @@ impl Device {
         options: &ExecutorOptions,
     ) -> Result<Arc<dyn Executor>> {
         match self {
-            Device::Auto => match std::env::var("LEXEL_DEVICE") {
-                Ok(name) if !name.is_empty() && name != "auto" => {
-                    log::info!("LEXEL_DEVICE={name}");
-                    name.parse::<Device>()?.load(program, weights, options)
-                }
-                _ => auto(program, weights, options),
+            Device::Auto => match from_environment()? {
+                Some(device) => device.load(program, weights, options),
+                None => auto(program, weights, options),
             },
             Device::Cpu => cpu(program, weights, options),
             #[cfg(feature = "gpu")]
@@ -76,6 +73,18 @@ impl Device {
                     .into(),
             )),
         }
+    }
+}
+
+/// What `LEXEL_DEVICE` names, unless that is `auto` again.
+fn from_environment() -> Result<Option<Device>> {
+    match std::env::var("LEXEL_DEVICE") {
+        Ok(name) if !name.is_empty() => {
+            log::info!("LEXEL_DEVICE={name}");
+            let device: Device = name.parse()?;
+            Ok((!matches!(device, Device::Auto)).then_some(device))
+        }
+        _ => Ok(None),
     }
 }
 
@@ -114,11 +123,11 @@ fn cpu(program: Arc<Program>, weights: &dyn WeightSource, options: &ExecutorOpti
 impl FromStr for Device {
     type Err = Error;
 
-    /// `auto`, `cpu`, `gpu`, `gpu0`, `gpu1`, ..., part of an adapter's name, or several of these (but `auto`) with commas
-    /// between. A comma in parentheses belongs to a name: `llvmpipe (LLVM 15.0.6, 256 bits)`.
+    /// `auto`, `cpu`, `gpu`, `gpu0`, `gpu1`, ..., part of an adapter's name, in any case, or several of these (but `auto`) with
+    /// commas between. A comma in parentheses belongs to a name: `llvmpipe (LLVM 15.0.6, 256 bits)`.
     fn from_str(name: &str) -> Result<Device> {
         let names: Vec<&str> = split(name).map(str::trim).collect();
-        if let Some((i, name)) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+        if let Some((i, name)) = names.iter().enumerate().find(|(i, name)| contains(&names[..*i], name)) {
             let place = i + 1;
             return Err(Error::InvalidInput(format!(
                 "the device {name} is there twice, again at place {place}: name each once"
@@ -126,7 +135,7 @@ impl FromStr for Device {
         }
         match &names[..] {
             [name] => one(name),
-            names if names.contains(&"auto") => Err(Error::InvalidInput(format!(
+            names if contains(names, "auto") => Err(Error::InvalidInput(format!(
                 "devices {name}: auto stands alone; name the devices (see `lexel devices`)"
             ))),
             names => Ok(Device::Several(names.iter().map(|name| one(name)).collect::<Result<_>>()?)),
@@ -143,13 +152,17 @@ fn split(names: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+fn contains(names: &[&str], name: &str) -> bool {
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 fn one(name: &str) -> Result<Device> {
-    Ok(match name {
+    Ok(match name.to_ascii_lowercase().as_str() {
         "" => return Err(Error::InvalidInput("the device's name is empty: give auto, cpu, gpu or a name".into())),
         "auto" => Device::Auto,
         "cpu" => Device::Cpu,
         "gpu" => Device::Gpu,
-        name => match name.strip_prefix("gpu").map(str::parse) {
+        lower => match lower.strip_prefix("gpu").map(str::parse) {
             Some(Ok(index)) => Device::Nth(index),
             _ => Device::Named(name.to_string()),
         },
@@ -165,12 +178,14 @@ mod tests {
         let parse = |name: &str| name.parse::<Device>();
         assert!(matches!(parse("cpu"), Ok(Device::Cpu)));
         assert!(matches!(parse("gpu12"), Ok(Device::Nth(12))));
+        assert!(matches!(parse("CPU"), Ok(Device::Cpu)) && matches!(parse("Gpu"), Ok(Device::Gpu)));
+        assert!(matches!(parse("GPU1"), Ok(Device::Nth(1))) && matches!(parse(" Auto"), Ok(Device::Auto)));
         assert!(matches!(parse("gpux"), Ok(Device::Named(name)) if name == "gpux"));
         let name = "llvmpipe (LLVM 15.0.6, 256 bits)";
         assert!(matches!(parse(name), Ok(Device::Named(named)) if named == name));
         let Ok(Device::Several(devices)) = parse(&format!("gpu0, {name},cpu")) else { panic!("three devices") };
         assert!(matches!(&devices[..], [Device::Nth(0), Device::Named(named), Device::Cpu] if named == name));
-        for (name, expected) in [("", "empty"), ("cpu,", "empty"), ("cpu,gpu0,cpu", "twice"), ("cpu,auto", "alone")] {
+        for (name, expected) in [("", "empty"), ("cpu,", "empty"), ("cpu,gpu0,CPU", "twice"), ("cpu,Auto", "alone")] {
             let error = parse(name).err().unwrap().to_string();
             assert!(error.contains(expected), "{name}: {error}");
         }

@@ -126,7 +126,9 @@ impl<M> Loader<M> {
                 self.id_or_folder
             )));
         }
-        let executor = self.device.load(program.clone(), &checkpoint.weights()?, &self.options)?;
+        let weights = checkpoint.weights()?;
+        let executor = self.device.load(program.clone(), &weights, &self.options)?;
+        weights.unused_layers(program).iter().for_each(|unused| log::warn!("{unused}"));
         log::info!("{} on {}", self.id_or_folder, executor.describe());
         Ok(executor)
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::ModelType;
+use super::files::refuse_lfs_pointer;
 use crate::error::{Error, Result};
 
 /// No configuration or index of a real model comes near this; a larger file is refused before it is read.
@@ -189,7 +190,9 @@ pub(crate) fn read_text(path: &Path) -> Result<Vec<u8>> {
     if size > MAX_JSON_BYTES {
         return Err(Error::invalid_file(path, format!("{size} bytes of JSON; at most {MAX_JSON_BYTES} are read")));
     }
-    std::fs::read(path).map_err(Error::io(path))
+    let text = std::fs::read(path).map_err(Error::io(path))?;
+    refuse_lfs_pointer(path, &text)?;
+    Ok(text)
 }
 
 /// A value as an error shows it: short, on one line.
@@ -308,7 +311,12 @@ mod tests {
     fn a_broken_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
-        for (text, complaint) in [("{", "not valid JSON"), ("[1]", "expected a JSON object, found [1]")] {
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+        for (text, complaint) in [
+            ("{", "not valid JSON"),
+            ("[1]", "expected a JSON object, found [1]"),
+            (pointer, "a git-lfs pointer and not the file itself"),
+        ] {
             std::fs::write(&path, text).unwrap();
             let message = JsonFile::read(&path).unwrap_err().to_string();
             assert!(message.contains("config.json") && message.contains(complaint), "{message}");

@@ -18,6 +18,9 @@ pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
 /// PyTorch's pickled weights: running code to read numbers is no option.
 pub(crate) const PICKLED_WEIGHTS: &str = "pytorch_model.bin";
 
+/// How the text begins that a clone without git-lfs has in place of a large file.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// Small files that are read where they exist, in the folder of any module.
 #[cfg_attr(not(feature = "hub"), allow(dead_code))]
 const OPTIONAL_FILES: [&str; 8] = [
@@ -30,6 +33,17 @@ const OPTIONAL_FILES: [&str; 8] = [
     TEMPLATE_FILE,
     TOKENIZER_FILE,
 ];
+
+/// Refuses a file that holds a git-lfs pointer; `bytes` is what it begins with.
+pub(crate) fn refuse_lfs_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
+    match bytes.starts_with(LFS_POINTER) {
+        true => Err(Error::invalid_file(
+            path,
+            "a git-lfs pointer and not the file itself: run `git lfs pull` in the repository",
+        )),
+        false => Ok(()),
+    }
+}
 
 /// Joins a path that a file or a server names to `folder`, if it stays inside; else says why not. Both kinds of slash are
 /// looked at on every system, so that a repository is refused everywhere or nowhere.

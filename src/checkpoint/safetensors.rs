@@ -12,6 +12,7 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use serde::Deserialize;
 
+use super::files::refuse_lfs_pointer;
 use crate::error::{Error, Result};
 
 /// The format's own limit for the JSON header.
@@ -51,8 +52,19 @@ impl SafetensorsFile {
         // SAFETY: the map is read-only. A file that another process shortens meanwhile would fault, as every
         // memory-mapping reader of weights accepts; blobs of the hub's cache are never rewritten in place.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+        refuse_lfs_pointer(path, &map)?;
         let tensors = read_header(&map).map_err(|detail| Error::invalid_file(path, detail))?;
         Ok(SafetensorsFile { path: path.to_path_buf(), map, tensors })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of its tensors.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
     }
 
     /// What its tensors are stored in; the same name comes once a tensor.
@@ -222,6 +234,7 @@ mod tests {
             (vec![1, 0, 0], "the file has 3 bytes"),
             (u64::MAX.to_le_bytes().to_vec(), "offset 0: a header of 18446744073709551615 bytes"),
             (1000u64.to_le_bytes().to_vec(), "offset 8: expected a header of 1000 bytes, the file has only 0 more"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n".to_vec(), "run `git lfs pull`"),
             (with_header("{", &[]), "offset 8: the header is not valid JSON"),
             (with_header(r#"{"a": 1}"#, &[]), "entry of tensor 'a'"),
             (with_header(&tensor("[2]", "8"), &[0; 7]), "expected bytes 0..8"),

@@ -12,7 +12,7 @@ use tokenizers::{PostProcessor, TruncationDirection};
 use super::chat_template::{ChatTemplate, Content, Frame};
 use super::config::JsonFile;
 use super::files::TOKENIZER_FILE;
-use super::tokenizer_files::{bert_pipeline, from_vocabulary, is_bert, makes_segments, prepend_lowercase};
+use super::tokenizer_files::{bert_pipeline, from_file, from_vocabulary, is_bert, makes_segments, prepend_lowercase};
 use crate::error::{Error, Result};
 
 /// The token ids of one text or pair.
@@ -50,8 +50,7 @@ impl Tokenizer {
             .unwrap_or_else(|| JsonFile::from_object(config_path, Default::default()));
         let path = folder.join(TOKENIZER_FILE);
         let mut inner = match path.is_file() {
-            true => tokenizers::Tokenizer::from_file(&path)
-                .map_err(|error| Error::invalid_file(&path, format!("not a tokenizer that is understood: {error}")))?,
+            true => from_file(&path)?,
             false => from_vocabulary(folder, &config)?,
         };
         if is_bert(folder, &config, &inner)? {
@@ -85,8 +84,7 @@ impl Tokenizer {
     /// table of token vectors takes.
     pub fn without_special_tokens(folder: &Path) -> Result<Tokenizer> {
         let path = folder.join(TOKENIZER_FILE);
-        let mut inner = tokenizers::Tokenizer::from_file(&path)
-            .map_err(|error| Error::invalid_file(&path, format!("not a tokenizer that is understood: {error}")))?;
+        let mut inner = from_file(&path)?;
         let stored = inner.get_truncation().map(|truncation| (truncation.max_length, truncation.direction));
         let (max_seq_length, truncation) = stored.unzip();
         inner.with_padding(None);
@@ -337,8 +335,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let message = Tokenizer::load(folder.path(), None, false).unwrap_err().to_string();
         assert!(message.contains("tokenizer.json") && message.contains("save_pretrained"), "{message}");
-        std::fs::write(folder.path().join(TOKENIZER_FILE), "{}").unwrap();
-        let message = Tokenizer::load(folder.path(), None, false).unwrap_err().to_string();
-        assert!(message.contains("tokenizer.json"), "{message}");
+        for (text, complaint) in
+            [("{}", "not a tokenizer"), ("version https://git-lfs.github.com/spec/v1\n", "run `git lfs pull`")]
+        {
+            std::fs::write(folder.path().join(TOKENIZER_FILE), text).unwrap();
+            let message = Tokenizer::load(folder.path(), None, false).unwrap_err().to_string();
+            assert!(message.contains("tokenizer.json") && message.contains(complaint), "{message}");
+        }
     }
 }

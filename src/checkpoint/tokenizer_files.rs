@@ -10,7 +10,7 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, ModelWrapper};
 
 use super::config::JsonFile;
-use super::files::TOKENIZER_FILE;
+use super::files::{TOKENIZER_FILE, refuse_lfs_pointer};
 use crate::error::{Error, Result};
 
 /// Python's rule: only a Lowercase of its own, alone or in a sequence, counts as present.
@@ -25,6 +25,14 @@ pub(super) fn prepend_lowercase(tokenizer: &mut tokenizers::Tokenizer) -> tokeni
         tokenizer.with_normalizer(Some(Sequence::new(normalizers)))?;
     }
     Ok(())
+}
+
+/// Reads `tokenizer.json`.
+pub(super) fn from_file(path: &Path) -> Result<tokenizers::Tokenizer> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    refuse_lfs_pointer(path, &bytes)?;
+    tokenizers::Tokenizer::from_bytes(&bytes)
+        .map_err(|error| Error::invalid_file(path, format!("not a tokenizer that is understood: {error}")))
 }
 
 /// Whether the model gets the segments that the tokenizer makes: its file or its class says so.

@@ -5,15 +5,16 @@
 //! always bare. So one prefix is found by a tensor that every backbone has, and a name is looked for with the prefix
 //! first, then without. Old checkpoints call a norm's `weight` and `bias` `gamma` and `beta`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::config::JsonFile;
 use super::files::{PICKLED_WEIGHTS, WEIGHTS_FILE, WEIGHTS_INDEX, pickled_weights_error, shards};
 use super::modules::{Module, ModuleKind};
 use super::safetensors::SafetensorsFile;
 use crate::error::{Error, Result};
-use crate::program::{TensorSpec, WeightSource};
+use crate::program::{Part, Program, TensorSpec, WeightSource};
 
 /// What a backbone may be stored under.
 const PREFIXES: [&str; 13] = [
@@ -53,6 +54,8 @@ pub struct CheckpointWeights {
 
 /// The files of one module.
 struct ModuleWeights {
+    /// The file, or the index of several.
+    path: PathBuf,
     files: Vec<SafetensorsFile>,
     prefix: &'static str,
 }
@@ -89,6 +92,13 @@ impl CheckpointWeights {
         self.find(module, name).is_some()
     }
 
+    /// What there is of layers that the program has not, a line a module: the configuration may be that of another model.
+    /// Heads, poolers and buffers that no program needs are in no layer.
+    pub(crate) fn unused_layers(&self, program: &Program) -> Vec<String> {
+        let used = program.weights.iter().flat_map(|weight| &weight.parts).filter_map(Part::tensor);
+        unused_layers(&self.modules, used)
+    }
+
     /// The file and the stored name of a tensor.
     fn find(&self, module: usize, name: &str) -> Option<(&SafetensorsFile, String)> {
         let module = self.modules.get(module)?.as_ref()?;
@@ -114,14 +124,19 @@ impl WeightSource for CheckpointWeights {
         let Some((file, stored)) = self.find(tensor.module, &tensor.name) else {
             let found = match self.modules.get(tensor.module).and_then(Option::as_ref) {
                 None => format!("no weights in module {}", tensor.module),
-                Some(module) if module.prefix.is_empty() => "no such tensor".to_string(),
-                Some(module) => format!("no such tensor, with or without the prefix '{}'", module.prefix),
+                Some(module) => {
+                    let none = format!("no such tensor in {}", module.path.display());
+                    match module.prefix {
+                        "" => none,
+                        prefix => format!("{none}, with or without the prefix '{prefix}'"),
+                    }
+                }
             };
             return Err(Error::Weight { name: tensor.name.clone(), expected: format!("{:?}", tensor.shape), found });
         };
         let found = file.shape(&stored).unwrap_or_default();
         if found != tensor.shape {
-            let (expected, found) = (format!("{:?}", tensor.shape), format!("{found:?}"));
+            let (expected, found) = (format!("{:?}", tensor.shape), format!("{found:?} in {}", file.path().display()));
             return Err(Error::Weight { name: stored, expected, found });
         }
         file.read(&stored, rows)
@@ -135,10 +150,12 @@ impl WeightSource for CheckpointWeights {
 impl ModuleWeights {
     fn open(folder: &Path) -> Result<ModuleWeights> {
         let (single, index) = (folder.join(WEIGHTS_FILE), folder.join(WEIGHTS_INDEX));
-        let files = if single.is_file() {
-            vec![SafetensorsFile::open(&single)?]
+        let (path, files) = if single.is_file() {
+            let file = SafetensorsFile::open(&single)?;
+            (single, vec![file])
         } else if index.is_file() {
-            open_shards(folder, &index)?
+            let files = open_shards(folder, &index)?;
+            (index, files)
         } else if folder.join(PICKLED_WEIGHTS).is_file() {
             return Err(pickled_weights_error(folder.display()));
         } else {
@@ -152,8 +169,47 @@ impl ModuleWeights {
             stored.iter().any(|name| files.iter().any(|file| file.shape(name).is_some()))
         };
         let prefix = PREFIXES.into_iter().find(|prefix| has(prefix)).unwrap_or("");
-        Ok(ModuleWeights { files, prefix })
+        Ok(ModuleWeights { path, files, prefix })
     }
+}
+
+fn unused_layers<'a>(modules: &[Option<ModuleWeights>], used: impl Iterator<Item = &'a TensorSpec>) -> Vec<String> {
+    let mut layers: BTreeMap<(usize, &str), BTreeSet<usize>> = BTreeMap::new();
+    for tensor in used {
+        if let Some((stem, number)) = layer(&tensor.name) {
+            layers.entry((tensor.module, stem)).or_default().insert(number);
+        }
+    }
+    let line = |((i, stem), used): (&(usize, &str), &BTreeSet<usize>)| {
+        let module = modules.get(*i)?.as_ref()?;
+        let names = module.files.iter().flat_map(SafetensorsFile::names);
+        let numbers = names.filter_map(|name| match layer(name.strip_prefix(module.prefix).unwrap_or(name)) {
+            Some((found, number)) if found == *stem && !used.contains(&number) => Some(number),
+            _ => None,
+        });
+        let unused: Vec<usize> = numbers.collect();
+        let (first, last) = (unused.iter().min()?, unused.iter().max()?);
+        let named = |number: &usize| format!("{}{stem}{number}", module.prefix);
+        let layers = if first == last { named(first) } else { format!("{} to {}", named(first), named(last)) };
+        let (path, count, used) = (module.path.display(), unused.len(), used.len());
+        Some(format!(
+            "{path}: {count} tensors of {layers} are not used: by its configuration the model has {used} layers"
+        ))
+    };
+    layers.iter().filter_map(line).collect()
+}
+
+/// `encoder.layer.` and 4 of `encoder.layer.4.output.dense.weight`.
+fn layer(name: &str) -> Option<(&str, usize)> {
+    let (mut start, mut rest) = (0, name);
+    while let Some((part, after)) = rest.split_once('.') {
+        if let Ok(number) = part.parse() {
+            return Some((&name[..start], number));
+        }
+        start += part.len() + 1;
+        rest = after;
+    }
+    None
 }
 
 /// Opens the shards that `index` lists, and checks that each tensor lies in the shard that the index says.
@@ -235,10 +291,36 @@ mod tests {
         write(&folder.path().join(WEIGHTS_FILE), &[("bert.embeddings.word_embeddings.weight", &[3, 2])]);
         let weights = weights(folder.path()).unwrap();
         let message = weights.read(&spec(TABLE, &[3, 4]), 0..3).unwrap_err().to_string();
-        assert_eq!(message, "weight 'bert.embeddings.word_embeddings.weight': expected [3, 4], found [3, 2]");
+        let file = folder.path().join(WEIGHTS_FILE).display().to_string();
+        let expected = "weight 'bert.embeddings.word_embeddings.weight': expected [3, 4], found [3, 2] in ";
+        assert_eq!(message, format!("{expected}{file}"));
         let message = weights.read(&spec("pooler.weight", &[3, 4]), 0..3).unwrap_err().to_string();
-        assert!(message.contains("'pooler.weight': expected [3, 4], found no such tensor"), "{message}");
+        let expected = "weight 'pooler.weight': expected [3, 4], found no such tensor in ";
+        assert_eq!(message, format!("{expected}{file}, with or without the prefix 'bert.'"));
         assert!(weights.read(&TensorSpec { module: 9, ..spec(TABLE, &[3, 2]) }, 0..1).is_err());
+    }
+
+    #[test]
+    fn layers_that_are_stored_in_vain_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["pooler.dense.weight", "cls.predictions.decoder.0.weight", "bert.embeddings.position_ids"];
+        let layers = (0..5).flat_map(|i| ["weight", "bias"].map(|kind| format!("bert.encoder.layer.{i}.dense.{kind}")));
+        let names = [format!("bert.{TABLE}")].into_iter().chain(names.map(str::to_string)).chain(layers);
+        let names: Vec<String> = names.collect();
+        let tensors: Vec<(&str, &[usize])> = names.iter().map(|name| (name.as_str(), &[2, 2][..])).collect();
+        write(&folder.path().join(WEIGHTS_FILE), &tensors);
+        let weights = weights(folder.path()).unwrap();
+        let unused = |layers: usize| {
+            let used = (0..layers).map(|i| spec(&format!("encoder.layer.{i}.dense.weight"), &[2, 2]));
+            let used: Vec<TensorSpec> = used.chain([spec(TABLE, &[2, 2])]).collect();
+            unused_layers(&weights.modules, used.iter())
+        };
+        assert_eq!(unused(5), [""; 0]);
+        assert_eq!(unused(0), [""; 0]);
+        let path = folder.path().join(WEIGHTS_FILE).display().to_string();
+        let what = "4 tensors of bert.encoder.layer.3 to bert.encoder.layer.4 are not used";
+        assert!(unused(4)[0].contains(": 2 tensors of bert.encoder.layer.4 are not used: "), "{:?}", unused(4));
+        assert_eq!(unused(3), [format!("{path}: {what}: by its configuration the model has 3 layers")]);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use std::sync::OnceLock;
 /// The environment variable.
 const VARIABLE: &str = "LEXEL_INSTRUCTIONS";
 
+/// What the variable may say, on one CPU or another.
+const NAMES: [&str; 4] = ["AVX-512", "AVX2", "NEON", "portable"];
+
 /// Vector instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstructionSet {
@@ -34,7 +37,7 @@ impl InstructionSet {
     }
 
     /// # Errors
-    /// [`Error::Device`] if the variable names what this CPU has not.
+    /// [`Error::Device`] if the variable names what this CPU has not, [`Error::InvalidInput`] if it names nothing that is known.
     pub fn check() -> Result<()> {
         asked_for().map(|_| ())
     }
@@ -83,7 +86,11 @@ fn parse(name: &str) -> Result<InstructionSet> {
     let plain = |name: &str| name.replace('-', "").to_ascii_lowercase();
     available.iter().copied().find(|set| plain(set.name()) == plain(name)).ok_or_else(|| {
         let names: Vec<_> = available.iter().map(|set| set.name()).collect();
-        Error::Device(format!("{VARIABLE}={name}: this CPU has {}", names.join(", ")))
+        let message = format!("{VARIABLE}={name}: this CPU has {}", names.join(", "));
+        match NAMES.iter().any(|known| plain(known) == plain(name)) {
+            true => Error::Device(message),
+            false => Error::InvalidInput(message),
+        }
     })
 }
 
@@ -134,7 +141,11 @@ mod tests {
             assert_eq!(parse(set.name()).unwrap(), set);
             assert_eq!(parse(&set.name().replace('-', "")).unwrap(), set);
         }
-        let error = parse("mmx").unwrap_err().to_string();
+        let other = if cfg!(target_arch = "x86_64") { "neon" } else { "avx2" };
+        assert!(matches!(parse(other), Err(Error::Device(_))));
+        let error = parse("mmx").unwrap_err();
+        assert!(matches!(error, Error::InvalidInput(_)));
+        let error = error.to_string();
         assert!(error.contains("LEXEL_INSTRUCTIONS=mmx") && error.contains("portable"), "{error}");
     }
 }

@@ -356,7 +356,10 @@ fn select(selector: &AdapterSelector) -> Result<wgpu::Adapter> {
         let wanted = match selector {
             AdapterSelector::Auto => "no GPU".to_string(),
             AdapterSelector::Nth(index) => format!("no GPU of number {index}, counted from 0"),
-            AdapterSelector::Name(name) => format!("no adapter named '{name}'"),
+            AdapterSelector::Name(name) => {
+                let known = "cpu, gpu, gpu0, gpu1, ... and parts of adapters' names, as `lexel devices` lists them";
+                format!("no adapter named '{name}' (known: {known})")
+            }
             AdapterSelector::Any | AdapterSelector::Noop => "no adapter".to_string(),
         };
         let found = if found.is_empty() { "none; is a driver installed?".to_string() } else { found.join("; ") };

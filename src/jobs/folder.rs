@@ -82,15 +82,19 @@ impl JobFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(path)(error)),
         };
-        let value: Value = serde_json::from_slice(&bytes).map_err(|error| Error::invalid_file(&path, error))?;
+        let damaged = |error| {
+            let how = "restore it, or remove the folder to begin again";
+            Error::invalid_file(&path, format!("not as it was written ({error}): {how}"))
+        };
+        let value: Value = serde_json::from_slice(&bytes).map_err(damaged)?;
         match value["layout"].as_u64() {
             Some(layout) if layout == u64::from(LAYOUT) => {}
             found => {
                 let detail = format!("layout {found:?} is another than this version's, {LAYOUT}");
-                return Err(Error::invalid_file(path, detail));
+                return Err(Error::invalid_file(&path, detail));
             }
         }
-        serde_json::from_value(value).map(Some).map_err(|error| Error::invalid_file(path, error))
+        serde_json::from_value(value).map(Some).map_err(damaged)
     }
 
     /// What keeps `now` from continuing this job: a line for each difference.
@@ -192,7 +196,7 @@ impl JobFolder {
     /// `rejects.jsonl` and `_report.json`.
     ///
     /// # Errors
-    /// [`Error::Incomplete`] if something is missing.
+    /// [`Error::Incomplete`] if something is missing, [`Error::InvalidFile`] if something is damaged.
     pub fn finish(&self) -> Result<Summary> {
         let summary = self.check(None)?;
         let _lock = lock(&self.path)?;
@@ -205,7 +209,7 @@ impl JobFolder {
     /// Checks that every part is there and whole and that every row has a result or a reject: of the job, or of a shard.
     ///
     /// # Errors
-    /// [`Error::Incomplete`] if something is missing.
+    /// [`Error::Incomplete`] if something is missing, [`Error::InvalidFile`] if something is damaged.
     pub fn check(&self, shard: Option<Shard>) -> Result<Summary> {
         Summary::of(self, |part| shard.is_none_or(|shard| shard.has(part)))
     }
@@ -213,7 +217,7 @@ impl JobFolder {
     /// [`check`](Self::check) of the parts that are there.
     ///
     /// # Errors
-    /// [`Error::Incomplete`] if one of them is not whole.
+    /// [`Error::InvalidFile`] if one of them is damaged.
     pub fn check_done(&self) -> Result<Summary> {
         let done = self.done()?;
         Summary::of(self, |part| done[part])

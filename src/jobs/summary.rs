@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 /// What is known of a stored part.
@@ -65,14 +65,20 @@ impl Receipt {
         path.parent().map_or(Ok(()), sync_folder)
     }
 
-    fn read(path: &Path) -> Result<Receipt> {
-        let bytes = fs::read(path).map_err(|error| incomplete(path, error))?;
-        serde_json::from_slice(&bytes).map_err(|error| incomplete(path, error))
+    /// What `path` says of the part in the file `part`.
+    fn read(path: &Path, part: &Path) -> Result<Receipt> {
+        match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| damaged(path, error, part)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(damaged(path, "not there, but its part is", part)),
+            Err(error) => Err(Error::io(path)(error)),
+        }
     }
 }
 
-fn incomplete(path: &Path, what: impl std::fmt::Display) -> Error {
-    Error::Incomplete(format!("{}: {what}", path.display()))
+/// The error for a file of a part that is not as it was written: running again does not help until the part is removed.
+fn damaged(path: &Path, what: impl std::fmt::Display, part: &Path) -> Error {
+    let part = if path == part { "it".to_string() } else { part.display().to_string() };
+    Error::invalid_file(path, format!("{what}: remove {part} and run the job again"))
 }
 
 impl Summary {
@@ -91,17 +97,16 @@ impl Summary {
         };
         for part in folder.parts().iter().filter(|part| counts(part.index)) {
             let path = folder.part_path(part.index);
-            let bytes = fs::metadata(&path).map_err(|error| incomplete(&path, error))?.len();
-            let receipt = Receipt::read(&folder.receipt_path(part.index))?;
+            let missing = |error| Error::Incomplete(format!("{}: {error}", path.display()));
+            let bytes = fs::metadata(&path).map_err(missing)?.len();
+            let receipt = Receipt::read(&folder.receipt_path(part.index), &path)?;
             if bytes != receipt.bytes {
-                let what = format!("{bytes} bytes, where {} were written: remove it and run again", receipt.bytes);
-                return Err(incomplete(&path, what));
+                return Err(damaged(&path, format!("{bytes} bytes, where {} were written", receipt.bytes), &path));
             }
             let rejected = receipt.rejects.len() as u64;
             if receipt.rows + rejected != part.rows {
                 let (rows, planned) = (receipt.rows, part.rows);
-                let what = format!("{rows} rows and {rejected} rejects of {planned}: remove it and run again");
-                return Err(incomplete(&path, what));
+                return Err(damaged(&path, format!("{rows} rows and {rejected} rejects of {planned}"), &path));
             }
             summary.parts += 1;
             summary.rows_in += part.rows;

@@ -105,7 +105,7 @@ impl Part {
     }
 
     /// The one tensor behind it.
-    fn tensor(&self) -> Option<&TensorSpec> {
+    pub(crate) fn tensor(&self) -> Option<&TensorSpec> {
         match self {
             Part::Tensor(tensor) | Part::PlusOne(tensor) | Part::Scaled(tensor, _) | Part::Transposed(tensor) => {
                 Some(tensor)

@@ -44,11 +44,7 @@ impl Failure {
 
     /// `file` cannot be opened or read.
     pub fn reading(file: &str, error: &io::Error) -> Failure {
-        let status = match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => NO_INPUT,
-            _ => IO,
-        };
-        Failure::new(status, format!("cannot read {file}: {error}"))
+        Failure::new(reading_status(error), format!("cannot read {file}: {error}"))
     }
 
     /// `file` cannot be created or written.
@@ -70,13 +66,20 @@ impl Failure {
     }
 }
 
+/// The status for a file that cannot be read.
+fn reading_status(error: &io::Error) -> u8 {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => NO_INPUT,
+        _ => IO,
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let status = match &error {
             Error::NotFound { .. } | Error::Hub { .. } => NO_INPUT,
             Error::Unsupported { .. } | Error::InvalidFile { .. } | Error::Weight { .. } => DATA,
-            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => NO_INPUT,
-            Error::Io { .. } => IO,
+            Error::Io { source, .. } => reading_status(source),
             Error::InvalidInput(_) => USAGE,
             // The tokenizer gives ids that the model has no row for.
             Error::Run(RunError::InvalidBatch(_)) => DATA,
@@ -86,5 +89,19 @@ impl From<Error> for Failure {
             _ => INTERNAL,
         };
         Failure::new(status, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Not in the tests of the program, which may run as root.
+    #[test]
+    fn a_model_that_may_not_be_read_is_no_input() {
+        let status = |kind: io::ErrorKind| Failure::from(Error::io("model/config.json")(kind.into())).status;
+        assert_eq!(status(io::ErrorKind::PermissionDenied), NO_INPUT);
+        assert_eq!(status(io::ErrorKind::NotFound), NO_INPUT);
+        assert_eq!(status(io::ErrorKind::StorageFull), IO);
     }
 }

@@ -2,6 +2,7 @@
 //! while a bar is shown goes above it. A standard error that cannot be written is nobody's loss.
 
 use crate::failure::Failure;
+use crate::process;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use lexel::checkpoint::DownloadProgress;
 use serde_json::{Map, Value};
@@ -73,7 +74,8 @@ pub fn one_line(text: &str) -> String {
 /// Data for the user or the next program.
 pub fn stdout(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::writing_stdout(&error))
+    let written = process::check_stdout().and_then(|()| out.write_all(text.as_bytes())).and_then(|()| out.flush());
+    written.map_err(|error| Failure::writing_stdout(&error))
 }
 
 fn print(line: &str) {

@@ -184,7 +184,7 @@ pub struct BenchCommand {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "input"])]
     pub preset: Option<String>,
     /// Tokens a text: short (28 on average), mixed (8 to 512, most of them short), long (256), or a number
-    #[arg(long, value_name = "LENGTHS", requires = "preset", default_value = "short")]
+    #[arg(long, value_name = "LENGTHS", conflicts_with_all = ["model", "input"], default_value = "short")]
     pub lengths: String,
     /// How many texts [default: all of the file; with --preset, as many as have 65,536 tokens]
     #[arg(long, value_name = "N", value_parser = positive)]

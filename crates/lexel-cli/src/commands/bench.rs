@@ -86,6 +86,7 @@ fn bench_model(args: &BenchCommand, json: bool) -> Result<(), Failure> {
     let begun = Instant::now();
     let model: SentenceTransformer = config.load()?;
     let load_s = begun.elapsed().as_secs_f64();
+    encode.warn(&model);
     if args.profile {
         let batch = profile::batch(model.executor(), model.program(), &longest_first(&model, &texts)?);
         let profile = profile::run(model.executor(), model.program(), &batch, config.dtype(), json)?;

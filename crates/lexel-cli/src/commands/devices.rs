@@ -10,8 +10,10 @@ use std::fmt::Write;
 /// A device, for the list.
 struct Entry {
     name: String,
-    /// What is known of it, as `(key, value)`.
+    /// What is known of it, as `(key, value)`, for people.
     facts: Vec<(&'static str, String)>,
+    /// The same for programs.
+    json: Value,
     /// Whether `auto` may take it.
     real: bool,
 }
@@ -24,13 +26,7 @@ pub fn run(args: &DevicesCommand, json: bool) -> Result<(), Failure> {
     let (adapters, cpu) = (adapters(), cpu());
     let (auto, why) = choice(&adapters);
     if json {
-        let entry = |entry: &Entry| {
-            let facts = entry.facts.iter().map(|(key, value)| (key.to_string(), Value::from(value.as_str())));
-            let mut object: serde_json::Map<String, Value> = facts.collect();
-            object.insert("name".into(), entry.name.as_str().into());
-            Value::Object(object)
-        };
-        let devices: Vec<Value> = adapters.iter().chain([&cpu]).map(entry).collect();
+        let devices: Vec<&Value> = adapters.iter().chain([&cpu]).map(|entry| &entry.json).collect();
         return messages::stdout(&format!("{}\n", json!({"devices": devices, "auto": auto, "why": why})));
     }
     let mut out = String::new();
@@ -48,7 +44,7 @@ pub fn run(args: &DevicesCommand, json: bool) -> Result<(), Failure> {
 fn choice(adapters: &[Entry]) -> (String, String) {
     if let Ok(name) = std::env::var("LEXEL_DEVICE")
         && !name.is_empty()
-        && name != "auto"
+        && !name.eq_ignore_ascii_case("auto")
     {
         return (name, "LEXEL_DEVICE says so".to_string());
     }
@@ -70,7 +66,8 @@ fn cpu() -> Entry {
         ("threads", threads.to_string()),
         ("dtypes", "f32, int8".to_string()),
     ];
-    Entry { name: "cpu".to_string(), facts, real: false }
+    let json = json!({"name": "cpu", "device": "cpu", "type": "Cpu", "threads": threads, "dtypes": ["f32", "int8"]});
+    Entry { name: "cpu".to_string(), facts, json, real: false }
 }
 
 #[cfg(feature = "gpu")]
@@ -82,7 +79,29 @@ fn adapters() -> Vec<Entry> {
         let option =
             index.map_or("part of the name".to_string(), |index: usize| format!("gpu{index}, or part of the name"));
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
-        let limits = &adapter.limits;
+        let (features, limits) = (&adapter.features, &adapter.limits);
+        let dtypes = if features.f16 { &["f32", "f16", "int8"][..] } else { &["f32", "int8"] };
+        let json = json!({
+            "name": adapter.name,
+            "device": index.map_or(adapter.name.clone(), |index| format!("gpu{index}")),
+            "backend": format!("{:?}", adapter.backend),
+            "type": format!("{:?}", adapter.device_type),
+            "software": adapter.is_software(),
+            "driver": adapter.driver,
+            "features": {
+                "f16": features.f16,
+                "subgroups": features.subgroups,
+                "subgroup_size": features.subgroup_size,
+                "int64": features.int64,
+                "f16_matrices": features.cooperative.f16,
+                "f32_matrices": features.cooperative.f32,
+            },
+            "dtypes": dtypes,
+            "largest_buffer_bytes": limits.max_buffer_size,
+            "largest_binding_bytes": limits.max_storage_buffer_binding_size,
+            "workgroup_memory_bytes": limits.max_compute_workgroup_storage_size,
+            "workgroup_invocations": limits.max_compute_invocations_per_workgroup,
+        });
         let facts = vec![
             ("device", option),
             ("backend", format!("{:?}", adapter.backend)),
@@ -94,14 +113,14 @@ fn adapters() -> Vec<Entry> {
                 },
             ),
             ("driver", adapter.driver.clone()),
-            ("features", adapter.features.to_string()),
-            ("dtypes", if adapter.features.f16 { "f32, f16, int8" } else { "f32, int8" }.to_string()),
+            ("features", features.to_string()),
+            ("dtypes", dtypes.join(", ")),
             ("largest buffer", mib(limits.max_buffer_size)),
             ("largest binding", mib(limits.max_storage_buffer_binding_size)),
             ("workgroup memory", format!("{} KiB", limits.max_compute_workgroup_storage_size >> 10)),
             ("workgroup size", format!("{} invocations", limits.max_compute_invocations_per_workgroup)),
         ];
-        Entry { real: !adapter.is_software(), name: adapter.name.clone(), facts }
+        Entry { real: !adapter.is_software(), name: adapter.name.clone(), facts, json }
     };
     lexel::gpu::GpuDevice::adapters().into_iter().map(entry).collect()
 }

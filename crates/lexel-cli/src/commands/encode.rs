@@ -42,6 +42,7 @@ pub fn run(args: EncodeCommand, json: bool) -> Result<(), Failure> {
     let mut output = config.output.create()?;
     let model: SentenceTransformer = config.model.load()?;
     check_ranges(config.ranges.as_ref(), &config.encode, &model)?;
+    config.encode.warn(&model);
 
     let encode = with_cancel(&config.encode);
     let mut work = Work::begin(windows.bytes);
@@ -83,6 +84,7 @@ fn run_job(args: &EncodeCommand, json: bool) -> Result<(), Failure> {
     let load = || {
         let model: SentenceTransformer = config.load()?;
         check_ranges(ranges.as_ref(), &encode, &model)?;
+        encode.warn(&model);
         // What makes no sense for the model is refused before there is a folder.
         let none = encode.encode::<&str>(&model, &[], Arc::new(|_| ()))?;
         let options = &encode.options;
@@ -164,23 +166,12 @@ fn read_ranges(path: &Path) -> Result<Ranges, Failure> {
 
 /// Ranges of other dimensions are refused before the work, not after it.
 fn check_ranges(ranges: Option<&Ranges>, encode: &EncodeConfig, model: &SentenceTransformer) -> Result<(), Failure> {
-    let dim = encode.options.truncate_dim.map_or(model.dim(), |dim| dim.min(model.program_dim()));
+    let dim = encode.options.truncate_dim.map_or(model.dim(), |dim| dim.min(config::full_dim(model)));
     match ranges {
         Some(Ranges(ranges)) if ranges.cols != dim => {
             Err(Failure::new(DATA, format!("--ranges holds {} dimensions, the embeddings have {dim}", ranges.cols)))
         }
         _ => Ok(()),
-    }
-}
-
-/// The width of the model's embeddings before any truncation.
-trait ProgramDim {
-    fn program_dim(&self) -> usize;
-}
-
-impl ProgramDim for SentenceTransformer {
-    fn program_dim(&self) -> usize {
-        self.program().shape(self.program().sentences).cols
     }
 }
 

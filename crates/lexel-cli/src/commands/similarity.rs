@@ -30,6 +30,7 @@ pub fn run(args: SimilarityCommand, json: bool) -> Result<(), Failure> {
     let config = ModelConfig::resolve(args.model, &args.on)?;
     let mut encode = EncodeConfig::resolve(&args.embedding, args.on.device.batch_tokens);
     let model: SentenceTransformer = config.load()?;
+    encode.warn(&model);
     encode.options.cancel = Some(interrupt::cancel_flag());
     let embeddings = encode.encode(&model, &texts, Arc::new(|_| ()))?;
     let scores = model.similarity(&embeddings, &embeddings)?;

@@ -9,9 +9,10 @@ pub fn run(device: &str, json: bool) -> Result<(), Failure> {
     use lexel::gpu::{AdapterSelector, Dtype, GpuDevice};
     use std::fmt::Write;
 
-    let selector = match device.strip_prefix("gpu").map(str::parse) {
+    let lower = device.to_ascii_lowercase();
+    let selector = match lower.strip_prefix("gpu").map(str::parse) {
         Some(Ok(index)) => AdapterSelector::Nth(index),
-        Some(Err(_)) if device == "gpu" => AdapterSelector::Auto,
+        Some(Err(_)) if lower == "gpu" => AdapterSelector::Auto,
         _ => AdapterSelector::Name(device.to_string()),
     };
     let device = GpuDevice::open(&selector)?;

@@ -117,6 +117,14 @@ impl EncodeConfig {
         EncodeConfig { task, options }
     }
 
+    /// Tells of an option that changes nothing for this model.
+    pub fn warn(&self, model: &SentenceTransformer) {
+        let full = full_dim(model);
+        if let Some(dim) = self.options.truncate_dim.filter(|dim| *dim > full) {
+            log::warn!("--truncate-dim {dim} truncates nothing: the model's embeddings have {full} dimensions");
+        }
+    }
+
     /// Encodes texts; `progress` is called after each batch.
     pub fn encode<S: AsRef<str> + Sync>(
         &self,
@@ -131,6 +139,11 @@ impl EncodeConfig {
             Task::Document => model.encode_document(texts, &options),
         }
     }
+}
+
+/// The width of the model's embeddings before any truncation.
+pub fn full_dim(model: &SentenceTransformer) -> usize {
+    model.program().shape(model.program().sentences).cols
 }
 
 /// An output that replaces what it is made of is refused. Without `inputs`, it is made of standard input.

@@ -77,7 +77,7 @@ pub fn merge(folders: &[PathBuf], output: &Path) -> Result<Summary, Failure> {
     if !summary.rejects.is_empty() {
         let mut name = output.as_os_str().to_owned();
         name.push(".rejects.jsonl");
-        summary.write_rejects(Path::new(&name))?;
+        summary.write_rejects(Path::new(&name)).map_err(super::writing)?;
     }
     Ok(summary)
 }

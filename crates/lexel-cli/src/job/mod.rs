@@ -54,8 +54,8 @@ pub struct JobInput<const N: usize> {
     pub lossy: bool,
     /// A row that cannot be read ends the job.
     pub fail_on_reject: bool,
-    /// The most rows of a part.
-    pub part_rows: usize,
+    /// The most rows of a part, if the user says so.
+    pub part_rows: Option<usize>,
 }
 
 /// The kept columns of a part, without the rows that are rejects.
@@ -106,8 +106,7 @@ impl<const N: usize> JobInput<N> {
         if files.is_empty() {
             files.push(spool::stdin(&output.folder, format.ending())?);
         }
-        let part_rows = args.part_rows.unwrap_or(crate::input::WINDOW_RECORDS);
-        Ok(JobInput { files, format, keep, lossy, fail_on_reject, part_rows })
+        Ok(JobInput { files, format, keep, lossy, fail_on_reject, part_rows: args.part_rows })
     }
 }
 
@@ -151,9 +150,13 @@ pub fn run<const N: usize, M: Model + Sync>(
     // What is wrong with the input comes to light before the model is loaded.
     let (plan, parts) = match JobFile::read(&output.folder)? {
         Some(job) => {
-            let plan: Plan = serde_json::from_value(job.plan.clone())
-                .map_err(|error| Failure::new(DATA, format!("{}/_job.json: {error}", output.folder.display())))?;
-            plan.check(&input)?;
+            let damaged = |error| {
+                let how = "restore it, or remove the folder to begin again";
+                let path = output.folder.join("_job.json");
+                Failure::new(DATA, format!("{}: not as it was written ({error}): {how}", path.display()))
+            };
+            let plan: Plan = serde_json::from_value(job.plan.clone()).map_err(damaged)?;
+            plan.check(&input, &output.folder)?;
             (plan, job.parts)
         }
         None => Plan::make(&input)?,
@@ -180,16 +183,19 @@ pub fn run<const N: usize, M: Model + Sync>(
         cancel: Some(interrupt::cancel_flag()),
         ..JobOptions::default()
     };
-    let before = folder.done()?.iter().filter(|done| **done).count();
+    let before = folder.done()?;
     let ran = jobs::run(&source, &sink, &|rows: &[[String; N]], progress| compute(&model, rows, progress), &options);
     messages::hide_bar();
     let ran = ran.map_err(|failure| stopped(failure, &folder))?;
-    let summary = match output.shard {
-        // The last shard in a folder that all share completes it.
-        Some(shard) if folder.done()?.contains(&false) => folder.check(Some(shard))?,
-        _ => folder.finish()?,
+    // The last shard in a folder that all share completes it.
+    let shard = output.shard.filter(|_| folder.done().is_ok_and(|done| done.contains(&false)));
+    let summary = match shard {
+        Some(shard) => folder.check(Some(shard))?,
+        None => folder.finish().map_err(writing)?,
     };
-    report::report::<N>(&summary, &ran, before, &folder, output.shard, &device, dtype, json)
+    let counts = |part: usize| shard.is_none_or(|shard| shard.has(part));
+    let before = before.iter().enumerate().filter(|(part, done)| **done && counts(*part)).count();
+    report::report::<N>(&summary, &ran, before, &folder, shard, &device, dtype, json)
 }
 
 /// A failure of the output.
@@ -198,6 +204,11 @@ fn writing(error: Error) -> Failure {
         Error::Io { path, source } => Failure::writing(&path, &source),
         error => error.into(),
     }
+}
+
+/// The way out of a job whose input was corrected.
+fn begin_again(folder: &Path) -> String {
+    format!("to begin again with another, remove {} or give another folder", folder.display())
 }
 
 /// A job that ended early: what is there, and how to go on.
@@ -210,7 +221,7 @@ fn stopped(failure: Failure, folder: &JobFolder) -> Failure {
         rows => format!(", and {rows} rows of the next are saved"),
     };
     let how = match status {
-        DATA => "correct the input, or run again with it as it was".to_string(),
+        DATA => format!("the job goes on only with the input that it began with; {}", begin_again(folder.path())),
         _ => format!("run the same command again to continue:\n  {}", process::command_line()),
     };
     // Files that were not there any more are output: the folder was taken away.

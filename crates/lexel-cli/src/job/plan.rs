@@ -1,10 +1,10 @@
 //! The plan of a job: where each part's rows are in the input, and what they looked like, so that any process can read any
 //! part and notices when the input has changed.
 
-use super::JobInput;
 use super::tally::{Tally, TallyReader};
+use super::{JobInput, begin_again};
 use crate::failure::{DATA, Failure};
-use crate::input::{Format, LineRecords};
+use crate::input::{Format, LineRecords, WINDOW_RECORDS};
 use crate::parquet;
 use lexel::jobs::Part;
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,8 @@ pub struct RowRange {
 impl Plan {
     /// Reads through the input.
     pub fn make<const N: usize>(input: &JobInput<N>) -> Result<(Plan, Vec<Part>), Failure> {
-        let mut plan = Plan { part_rows: input.part_rows, files: Vec::new(), ranges: Vec::new() };
+        let part_rows = input.part_rows.unwrap_or(WINDOW_RECORDS);
+        let mut plan = Plan { part_rows, files: Vec::new(), ranges: Vec::new() };
         let mut parts = Parts(Vec::new());
         for path in &input.files {
             let (bytes, modified) = stat(path)?;
@@ -78,12 +79,22 @@ impl Plan {
         Ok((plan, parts.0))
     }
 
-    /// Checks that this plan, which was made when the job began, still describes the input.
-    pub fn check<const N: usize>(&self, input: &JobInput<N>) -> Result<(), Failure> {
+    /// Checks that this plan, which was made when the job in `folder` began, still describes the input.
+    pub fn check<const N: usize>(&self, input: &JobInput<N>, folder: &Path) -> Result<(), Failure> {
+        if let Some(rows) = input.part_rows.filter(|rows| *rows != self.part_rows) {
+            let (folder, before) = (folder.display(), self.part_rows);
+            let how = "leave it out to continue the job, or give another folder";
+            return Err(Failure::usage(format!(
+                "--part-rows {rows}: {folder} holds a job that began with {before}: {how}"
+            )));
+        }
         let names =
             |paths: &[PathBuf]| paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         let before: Vec<PathBuf> = self.files.iter().map(|file| file.path.clone()).collect();
-        let changed = |what: String| Failure::new(DATA, format!("the input is not that of this job: {what}"));
+        let changed = |what: String| {
+            let how = format!("restore it to continue; {}", begin_again(folder));
+            Failure::new(DATA, format!("the input is not that of this job: {what}: {how}"))
+        };
         if before != input.files {
             return Err(changed(format!("{} when the job began, {} now", names(&before), names(&input.files))));
         }
@@ -100,7 +111,7 @@ impl Plan {
             touched |= modified != file.modified;
         }
         if touched {
-            let (now, _) = Plan::make(&JobInput { part_rows: self.part_rows, ..input.clone() })?;
+            let (now, _) = Plan::make(&JobInput { part_rows: Some(self.part_rows), ..input.clone() })?;
             let differs = |(i, file): (usize, &InputFile)| {
                 let ranges =
                     |plan: &Plan| plan.ranges.iter().filter(|range| range.file == i).cloned().collect::<Vec<_>>();
@@ -180,7 +191,7 @@ fn lines_file<const N: usize>(
     let tally = seek(&mut *records, path, start, u64::MAX, line)?;
     loop {
         let mut rows = 0;
-        while rows < input.part_rows as u64 && origin + tally.bytes() - start < PART_BYTES && records.skip()? {
+        while rows < plan.part_rows as u64 && origin + tally.bytes() - start < PART_BYTES && records.skip()? {
             rows += 1;
         }
         if rows == 0 {
@@ -207,7 +218,7 @@ fn parquet_file<const N: usize>(
     let mut start = 0;
     while start < shape.rows {
         let mean = (shape.text_bytes / shape.rows).max(1);
-        let rows = (shape.rows - start).min(input.part_rows as u64).min((PART_BYTES / mean).max(1));
+        let rows = (shape.rows - start).min(plan.part_rows as u64).min((PART_BYTES / mean).max(1));
         plan.ranges.push(RowRange { file, start, end: start + rows, line: 0, hash: String::new() });
         parts.push(rows, rows * mean);
         start += rows;

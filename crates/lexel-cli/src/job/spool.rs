@@ -22,7 +22,7 @@ pub fn stdin(folder: &Path, ending: &str) -> Result<PathBuf, Failure> {
     let (stdin, terminal) = (io::stdin().lock(), io::stdin().is_terminal());
     if path.exists() {
         let _ = fs::remove_file(&temporary);
-        return if terminal { Ok(()) } else { compare(&path, stdin) }.map(|()| path);
+        return if terminal { Ok(()) } else { compare(&path, stdin, folder) }.map(|()| path);
     }
     interrupt::set_temporary(Some(temporary.clone()));
     let written = fill(&file, stdin, &path)
@@ -58,7 +58,7 @@ fn fill(mut file: &File, mut stdin: impl Read, path: &Path) -> Result<u64, Failu
     }
 }
 
-fn compare(path: &Path, mut stdin: impl Read) -> Result<(), Failure> {
+fn compare(path: &Path, mut stdin: impl Read, folder: &Path) -> Result<(), Failure> {
     let failed = |error| Failure::reading(&path.display().to_string(), &error);
     let mut before = BufReader::with_capacity(CHUNK, File::open(path).map_err(failed)?);
     let (mut chunk, mut expected, mut bytes) = (vec![0; CHUNK], vec![0; CHUNK], 0);
@@ -76,7 +76,8 @@ fn compare(path: &Path, mut stdin: impl Read) -> Result<(), Failure> {
                 let what =
                     "the input is not that of this job: standard input differs from what it was when the job began";
                 let how = "give the same again, or nothing (< /dev/null) to continue with";
-                return Err(Failure::new(DATA, format!("{what}; {how} {}", path.display())));
+                let (path, other) = (path.display(), super::begin_again(folder));
+                return Err(Failure::new(DATA, format!("{what}; {how} {path}; {other}")));
             }
         }
     }

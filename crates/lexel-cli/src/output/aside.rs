@@ -31,10 +31,34 @@ pub fn create(path: &Path, name: &OsStr) -> Result<(PathBuf, File), Failure> {
         }
         if is_at(&file, &temporary).map_err(failed)? {
             file.set_len(0).map_err(failed)?;
+            // What the user lets nobody read is read by nobody meanwhile.
+            keep_mode(&file, path, 0o200);
             return Ok((temporary, file));
         }
     }
 }
+
+/// Gives the file aside its name: on disk before, or a power cut could leave an empty file of that name.
+pub fn publish(file: &File, temporary: &Path, path: &Path) -> io::Result<()> {
+    keep_mode(file, path, 0);
+    file.sync_all()?;
+    std::fs::rename(temporary, path)
+}
+
+/// Gives the file the mode of the one that it replaces, and these bits more.
+#[cfg(unix)]
+fn keep_mode(file: &File, replaced: &Path, more: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    if let Ok(metadata) = std::fs::metadata(replaced) {
+        let mode = metadata.permissions().mode() | more;
+        // A file system that has no modes keeps none.
+        let _ = file.set_permissions(std::fs::Permissions::from_mode(mode));
+    }
+}
+
+/// Elsewhere there are no modes.
+#[cfg(not(unix))]
+fn keep_mode(_: &File, _: &Path, _: u32) {}
 
 /// Whether the file still has this name. Whoever held the lock may have renamed or removed it after it was opened here.
 #[cfg(unix)]

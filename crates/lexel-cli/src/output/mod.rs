@@ -18,6 +18,7 @@ use crate::config::{ending, is_pipe};
 use crate::failure::{Failure, INTERNAL};
 use crate::interrupt;
 use crate::parquet::properties;
+use crate::process;
 use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
 use std::fs::{self, File, OpenOptions};
@@ -105,7 +106,10 @@ impl OutputConfig {
     /// Opens the output, aside.
     pub fn create(&self) -> Result<Output, Failure> {
         let (place, target) = match &self.path {
-            None => (Place::Stdout, Target::Stdout(io::stdout())),
+            None => {
+                process::check_stdout().map_err(|error| Failure::writing_stdout(&error))?;
+                (Place::Stdout, Target::Stdout(io::stdout()))
+            }
             Some(path) => open(path)?,
         };
         let header = header_bytes(self.format);
@@ -140,9 +144,9 @@ fn header_bytes(format: OutputFormat) -> usize {
 pub fn publish(path: &Path, write: impl FnOnce(&File, &Path) -> Result<(), Failure>) -> Result<(), Failure> {
     match open(path)? {
         (Place::File { temporary, path }, Target::File(file)) => {
-            let written = write(&file, &temporary)
-                .and_then(|()| file.sync_all().map_err(|error| Failure::writing(&path, &error)))
-                .and_then(|()| fs::rename(&temporary, &path).map_err(|error| Failure::writing(&path, &error)));
+            let written = write(&file, &temporary).and_then(|()| {
+                aside::publish(&file, &temporary, &path).map_err(|error| Failure::writing(&path, &error))
+            });
             if written.is_err() {
                 let _ = fs::remove_file(&temporary);
             }
@@ -155,7 +159,11 @@ pub fn publish(path: &Path, write: impl FnOnce(&File, &Path) -> Result<(), Failu
 
 fn open(path: &Path) -> Result<(Place, Target), Failure> {
     // Through a link: the file behind it is replaced, not the link.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let path = match fs::metadata(path) {
+        Ok(_) => fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => behind_links(path),
+        Err(error) => return Err(Failure::writing(path, &error)),
+    };
     let failed = |error| Failure::writing(&path, &error);
     match fs::metadata(&path) {
         Ok(metadata) if metadata.is_dir() => {
@@ -167,12 +175,28 @@ fn open(path: &Path) -> Result<(Place, Target), Failure> {
         }
         _ => {}
     }
+    if let Some(folder) = path.parent().filter(|folder| folder.join("_job.json").exists()) {
+        let (path, folder) = (path.display(), folder.display());
+        let how = "give a file outside of it, or that folder to continue the job";
+        return Err(Failure::usage(format!("--output {path} is in {folder}, which holds a job: {how}")));
+    }
     let Some(name) = path.file_name() else {
         return Err(Failure::usage(format!("--output {} names no file", path.display())));
     };
     let (temporary, file) = aside::create(&path, name)?;
     interrupt::set_temporary(Some(temporary.clone()));
     Ok((Place::File { temporary, path }, Target::File(file)))
+}
+
+/// Where links lead to a file that is not there yet.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_path_buf();
+    // As many as Linux follows.
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path.set_file_name(target);
+    }
+    path
 }
 
 impl Output {
@@ -226,9 +250,7 @@ impl Output {
         }
         self.flush()?;
         if let (Place::File { temporary, path }, Target::File(file)) = (&self.place, self.writer.get_ref()) {
-            // On disk before it has its name, or a power cut could leave an empty file of that name.
-            let renamed = file.sync_all().and_then(|()| fs::rename(temporary, path));
-            renamed.map_err(|error| self.failed(&error))?;
+            aside::publish(file, temporary, path).map_err(|error| self.failed(&error))?;
             interrupt::set_temporary(None);
             self.place = Place::Stdout;
         }

@@ -116,6 +116,31 @@ fn devices_end_with_the_cpu_and_say_what_auto_takes() {
 }
 
 #[test]
+fn devices_are_values_in_json() {
+    let json = succeed(&["devices", "--json"]).json();
+    let devices = json["devices"].as_array().unwrap();
+    for device in devices {
+        assert!(device["name"].is_string() && device["device"].is_string(), "{device}");
+        assert!(device["dtypes"].as_array().unwrap().contains(&"f32".into()), "{device}");
+        if device["device"] == "cpu" {
+            assert!(device["threads"].as_u64().unwrap() > 0, "{device}");
+            continue;
+        }
+        let features = &device["features"];
+        assert!(device["software"].is_boolean() && features["f16"].is_boolean(), "{device}");
+        assert!(features["subgroup_size"].is_u64() || features["subgroup_size"].is_null(), "{device}");
+        for limit in
+            ["largest_buffer_bytes", "largest_binding_bytes", "workgroup_memory_bytes", "workgroup_invocations"]
+        {
+            assert!(device[limit].as_u64().unwrap() > 0, "{limit}: {device}");
+        }
+        // What --device takes.
+        let run = ["similarity", "--device", device["device"].as_str().unwrap(), "-m", &model("pool-mean"), "one"];
+        succeed(&run);
+    }
+}
+
+#[test]
 fn bench_gives_the_named_numbers() {
     let (folder, model) = (Folder::new(), model("pool-mean"));
     let input = folder.write("in.txt", "one\ntwo\none\n");
@@ -132,6 +157,7 @@ fn bench_gives_the_named_numbers() {
 
     fail(2, "known: all-MiniLM-L6-v2", &["bench", "--preset", "x"]);
     fail(2, "--lengths tiny", &["bench", "--preset", "bert-base", "--lengths", "tiny"]);
+    fail(2, "cannot be used with '--lengths", &["bench", "-m", &model, "-i", &input, "--lengths", "long"]);
     fail(2, "--preset", &["bench"]);
     fail(65, "no texts", &["bench", "-m", &model, "-i", &folder.write("empty.txt", "")]);
 }

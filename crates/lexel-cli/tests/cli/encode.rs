@@ -241,4 +241,49 @@ fn a_link_stays_a_link_and_a_longer_file_is_replaced() {
     encode(&["-q", "--model", &model, "-i", &input, "-o", &link]);
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(floats(&target).0[0], 1);
+    // A file that is not there yet, behind two links.
+    std::fs::create_dir(folder.path("sub")).unwrap();
+    let (first, second) = (folder.path("first.npy"), folder.path("sub/second.npy"));
+    std::os::unix::fs::symlink("sub/second.npy", &first).unwrap();
+    std::os::unix::fs::symlink("../new.npy", &second).unwrap();
+    encode(&["-q", "--model", &model, "-i", &input, "-o", &first]);
+    assert!([&first, &second].iter().all(|link| std::fs::symlink_metadata(link).unwrap().is_symlink()));
+    assert_eq!(floats(&folder.path("new.npy")).0[0], 1);
+    // And links that lead nowhere.
+    std::fs::remove_file(folder.path("new.npy")).unwrap();
+    std::os::unix::fs::symlink("first.npy", folder.path("new.npy")).unwrap();
+    fail(74, "first.npy: Too many", &["encode", "--device", "cpu", "--model", &model, "-i", &input, "-o", &first]);
+    // A pipe by its name: a link to no name.
+    let run = encode(&["-q", "--model", &model, "-i", &input, "-o", "/dev/stdout", "--output-format", "npy"]);
+    assert_eq!(npy(&run.stdout).1[0], 1);
+}
+
+#[test]
+fn a_file_that_is_replaced_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let (input, output) = (folder.write("in.txt", "one"), folder.write("out.npy", ""));
+    for mode in [0o600, 0o640, 0o400] {
+        std::fs::set_permissions(&output, std::fs::Permissions::from_mode(mode)).unwrap();
+        encode(&["-q", "--model", &model, "-i", &input, "-o", &output]);
+        assert_eq!(std::fs::metadata(&output).unwrap().permissions().mode() & 0o777, mode);
+    }
+    assert_eq!(folder.names(), ["in.txt", "out.npy"]);
+}
+
+#[test]
+fn more_dimensions_than_there_are_is_a_warning() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let (input, dim) = (folder.write("in.txt", "one\ntwo"), expected(&model, &[], &EncodeOptions::default()).cols);
+    let warning = format!(
+        "lexel: warning: --truncate-dim 1000 truncates nothing: the model's embeddings have {dim} dimensions\n"
+    );
+    for output in [folder.path("out.npy"), folder.path("job/")] {
+        let args = ["--model", &model, "-i", &input, "-o", &output, "--window", "1", "--truncate-dim"];
+        let run = encode(&[&args[..], &["1000"]].concat());
+        assert_eq!(run.stderr.matches(&warning).count(), 1, "{run:?}");
+    }
+    let output = folder.path("all.npy");
+    let run = encode(&["--model", &model, "-i", &input, "-o", &output, "--truncate-dim", &dim.to_string()]);
+    assert!(!run.stderr.contains("warning"), "{run:?}");
 }

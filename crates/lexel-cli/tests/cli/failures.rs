@@ -109,7 +109,26 @@ fn devices_that_are_not_there() {
     encode_fails(69, expected, "in.txt", b"one", &["--device", "no-such-adapter"]);
     let status = if cfg!(feature = "gpu") { 69 } else { 2 };
     fail(status, expected, &["devices", "--tune", "no-such-adapter"]);
+    if cfg!(feature = "gpu") {
+        let known = "no adapter named 'cuda' (known: cpu, gpu, gpu0, gpu1, ... and parts of adapters' names";
+        encode_fails(69, known, "in.txt", b"one", &["--device", "cuda"]);
+    }
     encode_fails(69, "the CPU computes in f32 and int8", "in.txt", b"one", &["--dtype", "f16"]);
+}
+
+#[test]
+fn devices_have_their_names_in_any_case() {
+    let model = model("pool-mean");
+    let args = ["similarity", "--model", &model, "one"];
+    succeed(&[&args[..], &["--device", "CPU"]].concat());
+    // `auto` is not asked for again.
+    for (device, expected) in [("Auto", "device: "), (" auto", "device: "), ("Cpu", "device: cpu")] {
+        let run = Run::of(command().args(args).env("LEXEL_DEVICE", device).output().unwrap());
+        assert!(run.status == 0 && run.stderr.contains(expected), "{run:?}");
+    }
+    let run =
+        Run::of(command().args(args).args(["--device", "cpu"]).env("LEXEL_INSTRUCTIONS", "foo").output().unwrap());
+    assert!(run.status == 2 && run.stderr.contains("LEXEL_INSTRUCTIONS=foo: this CPU has "), "{run:?}");
 }
 
 #[test]
@@ -134,6 +153,30 @@ fn checkpoints_that_cannot_be_run() {
     let config = std::fs::read_to_string(format!("{unknown}/config.json")).unwrap();
     std::fs::write(format!("{unknown}/config.json"), config.replace("\"bert\"", "\"mamba\"")).unwrap();
     similarity(65, "mamba", &unknown);
+    let pointer = copy("pointer");
+    for name in ["tokenizer.json", "model.safetensors", "config.json"] {
+        let file = format!("{pointer}/{name}");
+        std::fs::write(&file, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n").unwrap();
+        similarity(65, &format!("{file}: a git-lfs pointer and not the file itself: run `git lfs pull`"), &pointer);
+    }
+    // More layers than there are, and fewer.
+    let layers = folder.path("layers");
+    std::process::Command::new("cp").args(["-r", &model("prompts"), &layers]).status().unwrap();
+    let config = std::fs::read_to_string(format!("{layers}/config.json")).unwrap();
+    let set = |count: u32| {
+        let text = config.replace("\"num_hidden_layers\":2", &format!("\"num_hidden_layers\":{count}"));
+        std::fs::write(format!("{layers}/config.json"), text).unwrap();
+    };
+    set(3);
+    similarity(65, &format!("no such tensor in {layers}/model.safetensors"), &layers);
+    set(1);
+    let run = succeed(&["similarity", "--device", "cpu", "--model", &layers, "one", "two"]);
+    let warning = format!("lexel: warning: {layers}/model.safetensors: ");
+    assert!(run.stderr.starts_with(&warning) && run.stderr.matches("warning").count() == 1, "{run:?}");
+    assert!(
+        run.stderr.contains(" tensors of encoder.layer.1 are not used: by its configuration the model has 1 layers"),
+        "{run:?}"
+    );
 }
 
 #[test]
@@ -158,6 +201,28 @@ fn outputs_that_cannot_be_written() {
     let run = Run::of(std::process::Command::new("sh").args(["-c", &script]).output().unwrap());
     assert!(run.status == 74 && run.stderr.contains("out.npy: File too large"), "{run:?}");
     assert_eq!(folder.names(), ["in.txt"]);
+}
+
+#[test]
+fn a_standard_output_that_is_closed_is_an_error() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let input = folder.write("in.txt", "one");
+    let program = command();
+    let run = |args: &str, redirection: &str| {
+        let script = format!("exec {} {args} {redirection}", program.get_program().to_str().unwrap());
+        Run::of(std::process::Command::new("sh").args(["-c", &script]).env("HF_HUB_OFFLINE", "1").output().unwrap())
+    };
+    let encode = format!("encode --device cpu -q -m {model} -i {input} -o");
+    for args in
+        [&format!("{encode} - --output-format npy"), &format!("{encode} {}/x.npy --json", folder.path("")), "--help"]
+    {
+        let closed = run(args, ">&-");
+        assert!(closed.status == 74, "{closed:?}");
+        assert_eq!(closed.stderr, "lexel: cannot write to standard output: it is closed\n");
+        assert_eq!(run(args, "> /dev/null").status, 0);
+    }
+    // What has nothing to say needs none.
+    assert_eq!(run(&format!("{encode} {}/x.npy", folder.path("")), ">&-").status, 0);
 }
 
 #[test]

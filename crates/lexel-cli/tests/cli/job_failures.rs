@@ -149,6 +149,62 @@ fn rows_of_every_kind_that_cannot_be_read() {
     fail(65, "the input is not that of this job", &job(&model, &input, &output, &[]));
 }
 
+/// With --on-invalid fail, a job cannot go on with its input, and goes on with no other: the messages name the way out.
+#[test]
+fn a_corrected_input_begins_again_once_the_folder_is_removed() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let (good, output) = (b"one\ntwo\n", folder.path("job/"));
+    let input = folder.write("in.txt", b"one\ntw\xffo\n");
+    let how = format!("to begin again with another, remove {output} or give another folder");
+    let file = job(&model, &input, &output, &["--on-invalid", "fail"]);
+    let stdin = job(&model, "-", &output, &["--on-invalid", "fail", "--input-format", "txt"]);
+    let run = |args: &[&str], stdin: &[u8]| pipe(stdin, args);
+    for args in [&file, &stdin] {
+        std::fs::write(&input, b"one\ntw\xffo\n").unwrap();
+        let bad = run(args, b"one\ntw\xffo\n");
+        assert!(bad.status == 65 && bad.stderr.contains("not valid UTF-8") && bad.stderr.contains(&how), "{bad:?}");
+        std::fs::write(&input, good).unwrap();
+        let other = run(args, good);
+        assert!(
+            other.status == 65 && other.stderr.contains(" that of this job") && other.stderr.contains(&how),
+            "{other:?}"
+        );
+        std::fs::remove_dir_all(&output).unwrap();
+        assert_eq!(run(args, good).status, 0);
+        std::fs::remove_dir_all(&output).unwrap();
+    }
+}
+
+#[test]
+fn damaged_files_of_a_job_are_named_with_what_to_do() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let texts = texts(20);
+    let (input, output) = (folder.write("in.txt", texts.join("\n")), folder.path("job/"));
+    let args = job(&model, &input, &output, &["--part-rows", "10", "--json"]);
+    succeed(&args);
+    let (receipt, part) = (folder.path("job/_parts/part-00001.json"), folder.path("job/part-00001.npy"));
+    let merge = ["merge", "-q", &output, "-o", &folder.path("all.npy")];
+    for damage in [Some("{"), Some("{}"), Some(""), None] {
+        match damage {
+            Some(text) => std::fs::write(&receipt, text).unwrap(),
+            None => std::fs::remove_file(&receipt).unwrap(),
+        }
+        for args in [&args[..], &merge] {
+            let run = fail(65, &receipt, args);
+            assert!(run.stderr.contains(&format!("remove {part} and run the job again")), "{run:?}");
+        }
+        std::fs::remove_file(&part).unwrap();
+        assert_eq!(succeed(&args).json()["parts_here"], 1);
+    }
+    succeed(&merge);
+    check_rows(&output, &texts, &model);
+    std::fs::write(folder.path("job/_job.json"), "{").unwrap();
+    for args in [&args[..], &merge] {
+        let run = fail(65, "job/_job.json: not as it was written (EOF", args);
+        assert!(run.stderr.contains("restore it, or remove the folder to begin again"), "{run:?}");
+    }
+}
+
 fn expected_rows(model: &str, texts: &[&str]) -> Vec<f32> {
     expected(model, texts, &lexel::EncodeOptions::default()).data
 }

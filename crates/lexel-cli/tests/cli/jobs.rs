@@ -192,8 +192,8 @@ fn a_job_continues_only_as_it_began() {
     let (folder, model) = (Folder::new(), model("prompts"));
     let input = folder.write("in.txt", texts(30).join("\n"));
     let output = folder.path("job/");
-    let run = |options: &[&str]| lexel(&job(&model, &input, &output, &[&["--part-rows", "10"], options].concat()));
-    assert_eq!(run(&[]).status, 0);
+    let run = |options: &[&str]| lexel(&job(&model, &input, &output, options));
+    assert_eq!(run(&["--part-rows", "10"]).status, 0);
     for (options, what) in [
         (&["--prompt", "x"][..], "prompt: null when the job began, \"x\" now"),
         (&["--precision", "float16"], "precision"),
@@ -201,6 +201,8 @@ fn a_job_continues_only_as_it_began() {
         (&["--normalize"], "normalize"),
         (&["--max-seq-length", "9"], "max_seq_length"),
         (&["--output-format", "jsonl"], "output_format"),
+        (&["--part-rows", "7"], "--part-rows 7: "),
+        (&["--part-rows", "7"], "holds a job that began with 10: leave it out"),
     ] {
         let run = run(options);
         assert!(run.status == 2 && run.stderr.contains(what), "{run:?}");
@@ -220,7 +222,7 @@ fn a_job_continues_only_as_it_began() {
     // A part that was cut afterwards is noticed, and made again once removed.
     std::fs::write(&input, texts(30).join("\n")).unwrap();
     std::fs::write(folder.path("job/part-00001.npy"), "x").unwrap();
-    fail(75, "part-00001.npy: 1 bytes", &job(&model, &input, &output, &[]));
+    fail(65, "part-00001.npy: 1 bytes", &job(&model, &input, &output, &[]));
     std::fs::remove_file(folder.path("job/part-00001.npy")).unwrap();
     assert_eq!(succeed(&job(&model, &input, &output, &["--json"])).json()["parts_here"], 1);
 }
@@ -284,6 +286,16 @@ fn several_processes_share_a_folder() {
         let here: u64 = runs.iter().map(|run| run.json()["rows_here"].as_u64().unwrap()).sum();
         assert_eq!(here, 3000, "{runs:?}");
         check_rows(&output, &texts, &model);
+    }
+}
+
+#[test]
+fn a_shard_counts_its_own_parts_until_the_job_is_complete() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let (input, output) = (folder.write("in.txt", texts(40).join("\n")), folder.path("job/"));
+    for (shard, parts, before) in [("1/4", 1, 0), ("2/4", 1, 0), ("1/2", 2, 1), ("2/2", 4, 3), ("2/4", 4, 4)] {
+        let json = succeed(&job(&model, &input, &output, &["--part-rows", "10", "--shard", shard, "--json"])).json();
+        assert_eq!((&json["parts"], &json["parts_before"]), (&parts.into(), &before.into()), "{shard}: {json}");
     }
 }
 

@@ -34,6 +34,25 @@ fn two_processes_do_not_write_one_file_and_what_a_killed_one_left_is_overwritten
 }
 
 #[test]
+fn an_output_in_the_folder_of_a_job_is_refused() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let (input, pairs) = (folder.write("in.txt", "one\ntwo"), folder.write("in.tsv", "text_a\ttext_b\na\tb\n"));
+    let encode = ["encode", "--device", "cpu", "-q", "-m", &model, "-i", &input, "-o"];
+    succeed(&[&encode[..], &[&folder.path("job/")]].concat());
+    let part = folder.path("job/part-00000.npy");
+    let before = fs::read(&part).unwrap();
+    let link = folder.path("link.npy");
+    std::os::unix::fs::symlink(&part, &link).unwrap();
+    for output in [&part, &link, &folder.path("job/new.npy")] {
+        let run = fail(2, "/job, which holds a job: give a file outside of it", &[&encode[..], &[output]].concat());
+        assert!(run.stderr.contains("--output "), "{run:?}");
+        fail(2, "holds a job", &["predict", "-m", &cross_encoder("bert-1"), "-i", &pairs, "-o", output]);
+    }
+    assert_eq!(fs::read(&part).unwrap(), before);
+    assert!(!fs::exists(folder.path("job/new.npy")).unwrap());
+}
+
+#[test]
 fn an_output_that_is_the_input_is_refused() {
     let (folder, model) = (Folder::new(), model("pool-mean"));
     let texts = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
