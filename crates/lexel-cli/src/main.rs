@@ -70,7 +70,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
 /// `--help` and `--version` go to stdout; everything else that clap has to say is an error in our form.
 fn usage(error: &clap::Error) -> Result<(), Failure> {
     if !error.use_stderr() {
-        return process::check_stdout().and_then(|()| error.print()).map_err(|error| Failure::writing_stdout(&error));
+        return error.print().map_err(|error| Failure::writing_stdout(&error));
     }
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);

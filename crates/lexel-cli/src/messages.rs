@@ -2,7 +2,6 @@
 //! while a bar is shown goes above it. A standard error that cannot be written is nobody's loss.
 
 use crate::failure::Failure;
-use crate::process;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use lexel::checkpoint::DownloadProgress;
 use serde_json::{Map, Value};
@@ -74,8 +73,7 @@ pub fn one_line(text: &str) -> String {
 /// Data for the user or the next program.
 pub fn stdout(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    let written = process::check_stdout().and_then(|()| out.write_all(text.as_bytes())).and_then(|()| out.flush());
-    written.map_err(|error| Failure::writing_stdout(&error))
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::writing_stdout(&error))
 }
 
 fn print(line: &str) {

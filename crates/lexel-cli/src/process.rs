@@ -1,39 +1,11 @@
 //! What the operating system knows about this process.
 
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 /// Makes writing beyond a file-size limit (`ulimit -f`) an error that can be reported, instead of a signal that kills.
 pub fn survive_file_size_limit() {
     #[cfg(unix)]
     // SAFETY: ignoring a signal installs no handler, and no other thread runs yet.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-    }
-}
-
-/// Whether standard output was closed when the process started.
-static STDOUT_IS_CLOSED: AtomicBool = AtomicBool::new(false);
-
-/// Runs before Rust's own start, which opens /dev/null in place of a closed standard output.
-#[cfg(unix)]
-#[used]
-#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
-#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
-static BEFORE_START: extern "C" fn() = {
-    extern "C" fn look_at_stdout() {
-        // SAFETY: F_GETFD only asks.
-        let closed = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) } == -1;
-        STDOUT_IS_CLOSED.store(closed, Ordering::Relaxed);
-    }
-    look_at_stdout
-};
-
-/// Writing to a standard output that is closed (`>&-`) would succeed, and go nowhere.
-pub fn check_stdout() -> io::Result<()> {
-    match STDOUT_IS_CLOSED.load(Ordering::Relaxed) {
-        true => Err(io::Error::other("it is closed")),
-        false => Ok(()),
     }
 }
 

@@ -18,7 +18,6 @@ use crate::config::{ending, is_pipe};
 use crate::failure::{Failure, INTERNAL};
 use crate::interrupt;
 use crate::parquet::properties;
-use crate::process;
 use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
 use std::fs::{self, File, OpenOptions};
@@ -106,10 +105,7 @@ impl OutputConfig {
     /// Opens the output, aside.
     pub fn create(&self) -> Result<Output, Failure> {
         let (place, target) = match &self.path {
-            None => {
-                process::check_stdout().map_err(|error| Failure::writing_stdout(&error))?;
-                (Place::Stdout, Target::Stdout(io::stdout()))
-            }
+            None => (Place::Stdout, Target::Stdout(io::stdout())),
             Some(path) => open(path)?,
         };
         let header = header_bytes(self.format);

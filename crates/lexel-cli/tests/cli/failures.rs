@@ -204,28 +204,6 @@ fn outputs_that_cannot_be_written() {
 }
 
 #[test]
-fn a_standard_output_that_is_closed_is_an_error() {
-    let (folder, model) = (Folder::new(), model("pool-mean"));
-    let input = folder.write("in.txt", "one");
-    let program = command();
-    let run = |args: &str, redirection: &str| {
-        let script = format!("exec {} {args} {redirection}", program.get_program().to_str().unwrap());
-        Run::of(std::process::Command::new("sh").args(["-c", &script]).env("HF_HUB_OFFLINE", "1").output().unwrap())
-    };
-    let encode = format!("encode --device cpu -q -m {model} -i {input} -o");
-    for args in
-        [&format!("{encode} - --output-format npy"), &format!("{encode} {}/x.npy --json", folder.path("")), "--help"]
-    {
-        let closed = run(args, ">&-");
-        assert!(closed.status == 74, "{closed:?}");
-        assert_eq!(closed.stderr, "lexel: cannot write to standard output: it is closed\n");
-        assert_eq!(run(args, "> /dev/null").status, 0);
-    }
-    // What has nothing to say needs none.
-    assert_eq!(run(&format!("{encode} {}/x.npy", folder.path("")), ">&-").status, 0);
-}
-
-#[test]
 fn a_reader_that_goes_away_ends_the_program_quietly() {
     let (folder, model, scorer) = (Folder::new(), model("pool-mean"), cross_encoder("bert-1"));
     let texts: String = (0..3000).map(|i| format!("text {i}\n")).collect();
