@@ -13,10 +13,18 @@ use std::time::{Duration, Instant};
 pub(super) struct Account {
     /// The time before it was submitted.
     pub begun: Instant,
-    /// That it should take.
-    pub seconds: f64,
     pub work: Work,
     pub pace: Arc<Pace>,
+    /// Given up when it is done, or will never be.
+    pub place: Place,
+}
+
+/// A place in the queue, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    ahead: Arc<Ahead>,
+    /// That the submission should take.
+    seconds: f64,
 }
 
 /// How long one wait lasts before the device's health is looked at again.
@@ -37,8 +45,8 @@ struct Queued {
 }
 
 impl Ahead {
-    /// Blocks until `seconds` and what is ahead of them are no more than `limit`, or nothing is ahead; then they are queued.
-    pub fn enter(&self, seconds: f64, limit: Option<Duration>, health: &Health) -> Result<(), RunError> {
+    /// A place for what should take so long: blocks until this and what is ahead take no more than `limit`, or nothing is ahead.
+    pub fn enter(self: &Arc<Ahead>, seconds: f64, limit: Option<Duration>, health: &Health) -> Result<Place, RunError> {
         let is_full = |queued: &Queued| {
             queued.submissions > 0 && limit.is_some_and(|l| queued.seconds + seconds > l.as_secs_f64())
         };
@@ -50,14 +58,15 @@ impl Ahead {
         }
         queued.submissions += 1;
         queued.seconds += seconds;
-        Ok(())
+        Ok(Place { ahead: self.clone(), seconds })
     }
+}
 
-    /// One of them is done, or will never be.
-    pub fn leave(&self, seconds: f64) {
-        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut queued = self.ahead.queued.lock().unwrap_or_else(PoisonError::into_inner);
         queued.submissions -= 1;
-        queued.seconds = if queued.submissions == 0 { 0.0 } else { queued.seconds - seconds };
-        self.changed.notify_all();
+        queued.seconds = if queued.submissions == 0 { 0.0 } else { queued.seconds - self.seconds };
+        self.ahead.changed.notify_all();
     }
 }

@@ -183,15 +183,14 @@ impl GpuDevice {
         description: AdapterDescription,
         health: Arc<Health>,
     ) -> Arc<GpuDevice> {
-        let ahead = Arc::new(Ahead::default());
-        let flights = flight::start_thread(device.clone(), health.clone(), ahead.clone());
+        let flights = flight::start_thread(device.clone(), health.clone());
         let pipelines = PipelineCache::new(&device, &adapter.get_info());
         Arc::new(GpuDevice {
             device,
             queue,
             pipelines,
             health,
-            ahead,
+            ahead: Arc::default(),
             description,
             adapter: adapter.clone(),
             tunings: Mutex::default(),

@@ -1,6 +1,6 @@
 //! Batches in flight: a thread for each device waits for their submissions in order, reads results back and completes them.
 
-use super::ahead::{Account, Ahead};
+use super::ahead::Account;
 use super::device::Health;
 use crate::error::RunError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +22,7 @@ pub(super) enum Submitted {
 pub(super) struct Flight {
     /// Its last one.
     pub submission: wgpu::SubmissionIndex,
-    /// Of that one, where [`Ahead`] has it.
+    /// Of that one, if it counts.
     pub account: Option<Account>,
     /// Being mapped for reading.
     pub buffer: wgpu::Buffer,
@@ -40,35 +40,36 @@ pub(super) struct Flight {
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Starts the thread that waits. It ends when the sender is dropped and the last batch is done.
-pub(super) fn start_thread(device: wgpu::Device, health: Arc<Health>, ahead: Arc<Ahead>) -> mpsc::Sender<Submitted> {
+pub(super) fn start_thread(device: wgpu::Device, health: Arc<Health>) -> mpsc::Sender<Submitted> {
     let (sender, receiver) = mpsc::channel::<Submitted>();
     let thread = std::thread::Builder::new().name("lexel-gpu".into()).spawn(move || {
-        // When the last one was done.
+        // When the last submission was done.
         let mut ended = Instant::now();
-        let mut close = |account: Account, done: bool| {
-            if done {
-                let now = Instant::now();
-                account.pace.done(account.work, now - ended.max(account.begun));
-                ended = now;
-            }
-            ahead.leave(account.seconds);
+        let mut done = |account: Account| {
+            let now = Instant::now();
+            let Account { begun, work, pace, place } = account;
+            drop(place); // the next one may enter
+            pace.done(work, now - ended.max(begun));
+            ended = now;
         };
         for submitted in receiver {
             match submitted {
                 Submitted::Part(index, account) => {
-                    let done = loop {
+                    let result = loop {
                         match poll(&device, index.clone(), &health) {
                             Ok(false) => {}
-                            // Its batch says it to the caller.
-                            end => break end.is_ok(),
+                            result => break result,
                         }
                     };
-                    close(account, done);
+                    // The caller hears of an error with the end of the batch.
+                    if result.is_ok() {
+                        done(account);
+                    }
                 }
                 Submitted::Batch(mut flight) => {
-                    let (account, result) = (flight.account.take(), wait(&flight, &device, &health));
-                    if let Some(account) = account {
-                        close(account, result.is_ok());
+                    let result = wait(&flight, &device, &health);
+                    if let (Ok(()), Some(account)) = (&result, flight.account.take()) {
+                        done(account);
                     }
                     land(flight, result, &health);
                 }

@@ -114,11 +114,11 @@ impl GpuExecutor {
     ) -> Result<(wgpu::SubmissionIndex, Account), RunError> {
         let commands = encoder.finish();
         let seconds = pieces.iter().map(|piece| piece.seconds).sum();
-        self.device.ahead.enter(seconds, self.pace.limit(), &self.device.health)?;
+        let place = self.device.ahead.enter(seconds, self.pace.limit(), &self.device.health)?;
         let begun = Instant::now();
         let index = self.device.queue.submit([commands]);
         let work = pieces.iter().map(|piece| piece.work).sum();
-        Ok((index, Account { begun, seconds, work, pace: self.pace.clone() }))
+        Ok((index, Account { begun, work, pace: self.pace.clone(), place }))
     }
 
     /// One compute pass over these pieces.
