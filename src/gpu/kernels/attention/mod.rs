@@ -264,15 +264,15 @@ fn launch(op: &Attention, context: &Context, range: Range<u32>, variant: Variant
         .prelude()
         .constant("HEADS", op.heads)
         .constant("HEAD_DIM", op.head_dim)
+        .constant("KV_HEADS", op.kv_heads)
         .constant("SCALE_LOG2", op.scale * std::f32::consts::LOG2_E)
+        .constant("WINDOW", op.window.map_or(u32::MAX, |window| window.min(u32::MAX as usize) as u32))
+        .constant("CAUSAL", op.causal)
         .constant("QKV_STRIDE4", stride4(context.shape(op.qkv).cols));
-    // What masks, biases and heads of any width take, but for attention_subgroup.wgsl.
+    // What biases and heads of any width take, but for attention_subgroup.wgsl.
     let general = |prelude: Prelude| {
         prelude
             .constant("OUT_STRIDE", out4 * 4)
-            .constant("KV_HEADS", op.kv_heads)
-            .constant("WINDOW", op.window.map_or(u32::MAX, |window| window.min(u32::MAX as usize) as u32))
-            .constant("CAUSAL", op.causal)
             .constant("BIASED", op.bias.is_some())
             .part(bias::position_bias(op, context))
     };

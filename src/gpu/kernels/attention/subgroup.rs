@@ -16,9 +16,9 @@ static ATTENTION_SUBGROUP: Kernel = Kernel {
 /// Queries of a tile.
 pub(super) const QUERIES: usize = 32;
 
-/// Whether every query sees every key and scores depend on q and k alone, in whole vectors: all that the kernel can.
+/// Whether scores depend on q and k alone, in whole vectors: all that the kernel can.
 pub(super) fn fits(op: &Attention) -> bool {
-    op.head_dim.is_multiple_of(4) && op.kv_heads == op.heads && op.window.is_none() && !op.causal && op.bias.is_none()
+    op.head_dim.is_multiple_of(4) && op.bias.is_none()
 }
 
 pub(super) fn choose(prelude: Prelude, target: &Target, op: &Attention, lanes: usize, out4: usize) -> Chosen {
@@ -38,18 +38,24 @@ fn unrolled(prelude: Prelude, lanes: usize, head4: usize) -> Prelude {
 
     let mut text = String::from("struct State {\n");
     for query in 0..queries {
-        let _ = writeln!(text, "    largest{query}: f32,\n    total{query}: f32,");
+        let _ = writeln!(text, "    token{query}: u32,\n    largest{query}: f32,\n    total{query}: f32,");
     }
     for (query, column) in all() {
         let _ = writeln!(text, "    q{query}_{column}: vec4<f32>,\n    o{query}_{column}: vec4<f32>,");
     }
     text.push_str("}\nfn start(state: ptr<function, State>, tile: vec4<u32>, i: u32, head: u32) {\n");
     for query in 0..queries {
-        let _ = writeln!(text, "    (*state).largest{query} = SMALLEST;");
+        // Lanes behind the tile's last query repeat it.
+        let _ = writeln!(
+            text,
+            "    (*state).largest{query} = SMALLEST;\n    \
+             (*state).token{query} = tile.x + min(i + {}u, tile.y - 1u);",
+            query * lanes
+        );
     }
     for (query, column) in all() {
-        let i = query * lanes;
-        let _ = writeln!(text, "    (*state).q{query}_{column} = query(tile, i + {i}u, head * HEAD4 + {column}u);");
+        let _ =
+            writeln!(text, "    (*state).q{query}_{column} = query((*state).token{query}, head * HEAD4 + {column}u);");
     }
     text.push_str("}\nfn attend(state: ptr<function, State>, first: u32, end: u32, column: u32, lane: u32) {\n");
     for (key, group) in (0..block).flat_map(|key| (0..groups).map(move |group| (key, group))) {
@@ -57,7 +63,7 @@ fn unrolled(prelude: Prelude, lanes: usize, head4: usize) -> Prelude {
             text,
             "    let at{key}_{group} = min(first + {key}u, end - 1u) * QKV_STRIDE4 + column + min(lane + {}u, HEAD4 - 1u);\n    \
              let k{key}_{group} = quad(qkv[at{key}_{group}]);\n    \
-             let v{key}_{group} = quad(qkv[at{key}_{group} + HEADS * HEAD4]);",
+             let v{key}_{group} = quad(qkv[at{key}_{group} + KV_HEADS * HEAD4]);",
             group * lanes
         );
     }
@@ -72,7 +78,10 @@ fn unrolled(prelude: Prelude, lanes: usize, head4: usize) -> Prelude {
         for query in 0..queries {
             let dots = (0..head4).map(|column| format!("dot((*state).q{query}_{column}, kb{key}_{column})"));
             let dots = dots.collect::<Vec<_>>().join(" + ");
-            let _ = writeln!(text, "    let s{query}_{key} = select(SMALLEST, {dots}, first + {key}u < end);");
+            let _ = writeln!(
+                text,
+                "    let s{query}_{key} = select(SMALLEST, {dots}, sees((*state).token{query}, first + {key}u, end));"
+            );
         }
     }
     for query in 0..queries {
