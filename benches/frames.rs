@@ -28,7 +28,7 @@ fn main() {
         ("100 ms", Duration::from_millis(100)),
         ("none", Duration::from_secs(86_400)),
     ] {
-        let options = GpuOptions { submission_limit: Some(limit), ..GpuOptions::default() };
+        let options = GpuOptions { queue_limit: Some(limit), ..GpuOptions::default() };
         let program = Arc::new(Preset::named("modernbert-base").expect("a preset").program(tokens));
         let executor = GpuExecutor::load(program, &RandomWeights { seed: 1 }, &device, &options).expect("a program");
         let encode = |tokens: usize| {

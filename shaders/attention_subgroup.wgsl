@@ -8,30 +8,10 @@
 
 const_assert HEAD_DIM % 4u == 0u;
 const HEAD4: u32 = HEAD_DIM / 4u;
-const SMALLEST: f32 = -3.4028234e38;
 
 // Scores are powers of two: exp(x) = exp2(x * log2(e)).
 fn query(token: u32, column: u32) -> vec4<f32> {
     return quad(qkv[token * QKV_STRIDE4 + column]) * SCALE_LOG2;
-}
-
-// Whether a query sees a key, which is at most WINDOW away, below `end` and, if CAUSAL, not behind it.
-fn sees(query: u32, key: u32, end: u32) -> bool {
-    var seen = key < end;
-    if CAUSAL {
-        seen = seen && key <= query;
-    }
-    if WINDOW < 0xffffffffu {
-        seen = seen && max(key, query) - min(key, query) <= WINDOW;
-    }
-    return seen;
-}
-
-// The keys that the queries `first` to `last` see: the first, and the one behind the last.
-fn seen_by(first: u32, last: u32, tile: vec4<u32>) -> vec2<u32> {
-    let begin = max(tile.z, first - min(first, WINDOW));
-    let end = select(min(tile.w, last + min(WINDOW, tile.w) + 1u), last + 1u, CAUSAL);
-    return vec2<u32>(begin, end);
 }
 
 @compute @workgroup_size(SUBGROUP_SIZE)
@@ -49,8 +29,9 @@ fn attention_subgroup(
     for (var first = 0u; first < tile.y; first += QUERIES * SUBGROUP_SIZE) {
         var state: State;
         start(&state, tile, first + lane, head);
-        let column = (HEADS + head / (HEADS / KV_HEADS)) * HEAD4;
-        let seen = seen_by(tile.x + first, tile.x + min(first + QUERIES * SUBGROUP_SIZE, tile.y) - 1u, tile);
+        let column = (HEADS + kv_head(head)) * HEAD4;
+        let queries = min(QUERIES * SUBGROUP_SIZE, tile.y - first);
+        let seen = seen_by(vec4<u32>(tile.x + first, queries, tile.z, tile.w));
         // A query that sees none of the first keys gives them weight, which the first key that it sees takes away: exp2 of the
         // difference to its score is 0.
         for (var key = seen.x; key < seen.y; key += BLOCK) {

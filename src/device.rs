@@ -111,8 +111,8 @@ fn gpu(
     weights: &dyn WeightSource,
     options: &ExecutorOptions,
 ) -> Result<Arc<dyn Executor>> {
-    let submission_limit = options.interactive.then_some(GpuOptions::INTERACTIVE);
-    let options = GpuOptions { dtype: options.dtype, submission_limit, ..GpuOptions::default() };
+    let queue_limit = options.interactive.then_some(GpuOptions::INTERACTIVE);
+    let options = GpuOptions { dtype: options.dtype, queue_limit, ..GpuOptions::default() };
     Ok(Arc::new(GpuExecutor::load(program, weights, device, &options)?))
 }
 

@@ -100,8 +100,8 @@ fn when_the_gpu_is_lost_the_cpu_goes_on() {
 #[test]
 fn a_batch_in_many_submissions_is_bit_for_bit_that_of_one() {
     let Some(device) = device() else { return };
-    let run = |dtype, submission_limit, output| {
-        let executor = gpu(&device, &GpuOptions { dtype, submission_limit, ..GpuOptions::default() });
+    let run = |dtype, queue_limit, output| {
+        let executor = gpu(&device, &GpuOptions { dtype, queue_limit, ..GpuOptions::default() });
         let batches = [batch(&[40, 3, 100]), batch(&[7; 9]), batch(&[300])];
         // All in flight at once.
         let pending = batches.map(|batch| executor.submit(batch, output).unwrap());

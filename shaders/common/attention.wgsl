@@ -6,10 +6,9 @@
 // Vectors of a head; the last is filled up with zeros.
 const HEAD4: u32 = (HEAD_DIM + 3u) / 4u;
 const LOG2_E: f32 = 1.442695;
-const SMALLEST: f32 = -3.4028234e38;
 
 // The scores of one query and four keys, as powers of two, from those of q and k: with the bias, and SMALLEST where the query does
-// not see the key, which is at most WINDOW away, below `end` and, if CAUSAL, not behind it.
+// not see the key.
 fn see(scores: vec4<f32>, head: u32, query: u32, keys: vec4<u32>, end: u32) -> vec4<f32> {
     var seen = scores;
     if BIASED {
@@ -20,27 +19,7 @@ fn see(scores: vec4<f32>, head: u32, query: u32, keys: vec4<u32>, end: u32) -> v
             position_bias(head, query, min(keys.w, end - 1u)),
         );
     }
-    var hidden = keys >= vec4<u32>(end);
-    if CAUSAL {
-        hidden = hidden | (keys > vec4<u32>(query));
-    }
-    if WINDOW < 0xffffffffu {
-        hidden = hidden | (max(keys, vec4<u32>(query)) - min(keys, vec4<u32>(query)) > vec4<u32>(WINDOW));
-    }
-    return select(seen, vec4<f32>(SMALLEST), hidden);
-}
-
-// The head of k and v that a head of q meets.
-fn kv_head(head: u32) -> u32 {
-    return head / (HEADS / KV_HEADS);
-}
-
-// The keys that the queries of a tile see: the first, and the one behind the last.
-fn seen_by(tile: vec4<u32>) -> vec2<u32> {
-    let begin = max(tile.z, tile.x - min(tile.x, WINDOW));
-    let last = tile.x + tile.y - 1u;
-    let end = select(min(tile.w, last + min(WINDOW, tile.w) + 1u), last + 1u, CAUSAL);
-    return vec2<u32>(begin, end);
+    return select(seen, vec4<f32>(SMALLEST), hidden_keys(query, keys, end));
 }
 
 // Writes columns 4 i to 4 i + 3 of a head. Padding behind the last head stays finite.

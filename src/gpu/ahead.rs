@@ -1,7 +1,7 @@
 //! What a device has been given and has not done yet. A queue is first in, first out: what an application submits to the device
 //! that it shares waits for all of it.
 
-use super::device::Health;
+use super::device::{Health, PATIENCE};
 use super::pace::Pace;
 use super::work::Work;
 use crate::error::RunError;
@@ -26,9 +26,6 @@ pub(super) struct Place {
     /// That the submission should take.
     seconds: f64,
 }
-
-/// How long one wait lasts before the device's health is looked at again.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The submissions of all executors to a device.
 #[derive(Debug, Default)]

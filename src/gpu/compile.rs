@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::program::{Op, Program, Rows, Shape, Value, WeightId, WeightSpec};
 use std::ops::Range;
 
-/// One dispatch.
+/// One dispatch, or several where one would keep the device for too long.
 #[derive(Debug, Clone)]
 pub struct Launch {
     /// The kernel.
@@ -93,9 +93,14 @@ impl From<Rows> for Count {
 }
 
 impl Grid {
+    /// Groups for so many items, along the folded axes.
+    pub fn groups(&self, items: u32) -> u32 {
+        items.div_ceil(self.per_group)
+    }
+
     /// The dispatch for so many items.
     pub fn workgroups(&self, items: u32, per_axis: u32) -> [u32; 3] {
-        self.fold(items.div_ceil(self.per_group), per_axis)
+        self.fold(self.groups(items), per_axis)
     }
 
     /// The dispatch of so many groups: x and y share what one axis cannot hold.

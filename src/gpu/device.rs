@@ -9,6 +9,7 @@ use crate::error::{Error, Result, RunError};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::Duration;
 
 /// Which adapter to open.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -104,6 +105,9 @@ pub struct GpuDevice {
 pub(super) struct Health {
     lost: OnceLock<String>,
 }
+
+/// How long one wait for the device lasts before its health is looked at again.
+pub(super) const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Health {
     /// Every batch from now on fails with this reason; the first reason stays.

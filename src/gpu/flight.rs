@@ -1,7 +1,7 @@
 //! Batches in flight: a thread for each device waits for their submissions in order, reads results back and completes them.
 
 use super::ahead::Account;
-use super::device::Health;
+use super::device::{Health, PATIENCE};
 use crate::error::RunError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, mpsc};
@@ -35,9 +35,6 @@ pub(super) struct Flight {
     /// Where `buffer` goes when it has been read.
     pub pool: Arc<ReadbackPool>,
 }
-
-/// How long one wait for a mapped buffer lasts before the device's health is looked at again.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Starts the thread that waits. It ends when the sender is dropped and the last batch is done.
 pub(super) fn start_thread(device: wgpu::Device, health: Arc<Health>) -> mpsc::Sender<Submitted> {

@@ -9,7 +9,8 @@
 //! - The prelude defines `Elem` and `Elem4` (what activations and matrices are stored in), the constants of the step, and
 //!   `activation(x: vec4<f32>)`. Sums are in f32; conversions are written out: `vec4<f32>(x[i])`, `Elem4(sum)`.
 //! - Rows of activations are padded to whole `Elem4`s. Padded columns hold any finite number; weights are zero there.
-//! - A grid that is too long for one axis is folded: `group_index` in `batch.wgsl` undoes it.
+//! - A grid that is too long for one axis is folded, and one that takes too long is computed in several dispatches:
+//!   `group_index` in `batch.wgsl` undoes both.
 //! - At most 5 storage buffers in `@group(1)` (the batch has 3, and 8 a stage is wgpu's default limit), 256 invocations
 //!   and 16 KiB of workgroup memory, unless `Target::limits` grants more.
 

@@ -3,7 +3,7 @@
 //! read-back. Which kernels suit the device is measured at its first use ([`measure`]; `choice.rs` keeps it).
 //!
 //! A GPU computes while `submit` has long returned, unless there is more than its queue should hold (`ahead.rs`). Mesa's
-//! lavapipe 22.3 seems to compute inside `vkQueueSubmit`, on the caller's time.
+//! lavapipe 22.3 seems to hold `vkQueueSubmit` until the submissions before are done.
 //!
 //! To add a kernel: `shaders/x.wgsl` and `kernels/x.rs` (the conventions are in [`kernel`]), and its arm in
 //! [`compile::compile`].
@@ -65,7 +65,7 @@ const MOST_BATCH_TOKENS: usize = 131_072;
 /// Bytes of activations that batches may grow to where the caller sets no budget.
 const GRANTED_BYTES: u64 = 1 << 30;
 /// The most device time that what is queued should take.
-const SUBMISSION_LIMIT: Duration = Duration::from_millis(100);
+const QUEUE_LIMIT: Duration = Duration::from_millis(100);
 /// On a software adapter, what fits the CPU's caches better.
 const SOFTWARE_BATCH_TOKENS: usize = 2_048;
 
@@ -150,7 +150,7 @@ impl GpuExecutor {
                 Growth::new(GPU_BATCH_TOKENS, most)
             }
         };
-        let limit = options.submission_limit.or((!target.software).then_some(SUBMISSION_LIMIT));
+        let limit = options.queue_limit.or((!target.software).then_some(QUEUE_LIMIT));
         let pace = Arc::new(Pace::new(limit, Work::widest_steps(&fixed.program), growth));
         let workspace = Mutex::new(workspace);
         let (device, readback) = (device.clone(), Arc::default());

@@ -130,7 +130,7 @@ pub struct GpuOptions {
     /// cut into submissions of at most half of it, one long step into several, and each waits until there is room for it. What
     /// an application submits to the same queue waits no longer. `None`: 100 ms, so that other programs get their turn and no
     /// driver takes the device for hung; any on a software adapter, which has neither.
-    pub submission_limit: Option<Duration>,
+    pub queue_limit: Option<Duration>,
     /// Keep the bounds and loop checks that wgpu adds to shaders. For finding mistakes in kernels; slower.
     pub checked: bool,
 }
@@ -142,7 +142,7 @@ impl Default for GpuOptions {
             features: Features::all(),
             memory_budget: None,
             tuning: TuningChoice::Measured,
-            submission_limit: None,
+            queue_limit: None,
             checked: false,
         }
     }

@@ -60,12 +60,13 @@ fn groups(launch: &Launch, sizes: Sizes) -> Option<u32> {
         Count::Sequences => (sizes.sequences, sizes.sequences),
         Count::QueryTiles => (sizes.query_tiles, sizes.longest),
     };
-    let groups = items.div_ceil(launch.grid.per_group);
+    let groups = launch.grid.groups(items);
     (groups > 0 && launch.items.contains(&decides)).then_some(groups)
 }
 
-/// Groups of a dispatch, where all would take so many times as long as one should: all, or a power of two of them that fits one axis. So the launches of a batch have few beginnings in
-/// all, and no group is computed twice: a folded grid has some behind its last.
+/// Groups of a dispatch, where all would take so many times as long as one should: all, or a power of two of them that fits
+/// one axis. So the launches of a batch have few beginnings in all, and no group is computed twice: a folded grid has some
+/// behind its last.
 fn part(groups: u32, times: f64, per_axis: u32) -> u32 {
     let axis = 1 << per_axis.max(1).ilog2();
     if times <= 1.0 || groups.div_ceil(axis) > 2 * MOST_PARTS {

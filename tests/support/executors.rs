@@ -99,7 +99,7 @@ pub fn gpu() -> Vec<Kind> {
     let without_int64 = Features { int64: false, ..Features::all() };
     let mut kinds = Vec::new();
     let in_pieces = Some(Duration::from_nanos(1));
-    for (mask, submission_limit, there, variation) in [
+    for (mask, queue_limit, there, variation) in [
         (without_subgroups, None, !again, false),
         (any_size, in_pieces, has.subgroups, true),
         (without_int64, None, has.subgroup_size.is_some(), has.int64),
@@ -111,8 +111,8 @@ pub fn gpu() -> Vec<Kind> {
                     Dtype::F32 => (gpu::Dtype::F32, Features { f16: false, ..mask }),
                     Dtype::F16 => (gpu::Dtype::F16, mask),
                 };
-                let options = GpuOptions { dtype, features, submission_limit, ..GpuOptions::default() };
-                let pieces = if submission_limit == in_pieces { ", in pieces" } else { "" };
+                let options = GpuOptions { dtype, features, queue_limit, ..GpuOptions::default() };
+                let pieces = if queue_limit == in_pieces { ", in pieces" } else { "" };
                 let name = format!("gpu, {}, {}{pieces}", options.dtype.name(), has.masked(options.features));
                 // In f16 without subgroups, the kernels are those of f32 with another type to load.
                 let variation = variation || again || (stored == Dtype::F16 && !mask.subgroups);

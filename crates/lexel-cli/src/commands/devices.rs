@@ -44,7 +44,7 @@ pub fn run(args: &DevicesCommand, json: bool) -> Result<(), Failure> {
 fn choice(adapters: &[Entry]) -> (String, String) {
     if let Ok(name) = std::env::var("LEXEL_DEVICE")
         && !name.is_empty()
-        && !name.eq_ignore_ascii_case("auto")
+        && !name.trim().eq_ignore_ascii_case("auto")
     {
         return (name, "LEXEL_DEVICE says so".to_string());
     }

@@ -1,13 +1,13 @@
 //! The device's matrix units, through cooperative matrices, for long sequences.
 
-use super::{BINDINGS, Chosen, LOAD_PART, PART};
+use super::{BINDINGS, Chosen, LOAD_PART, MASK_PART, PART};
 use crate::gpu::kernel::{Kernel, Prelude, Target};
 use std::fmt::Write as _;
 
 static ATTENTION_COOPERATIVE: Kernel = Kernel {
     name: "attention_cooperative",
     source: include_str!("../../../../shaders/attention_cooperative.wgsl"),
-    parts: &[PART, LOAD_PART],
+    parts: &[MASK_PART, PART, LOAD_PART],
     bindings: BINDINGS,
 };
 

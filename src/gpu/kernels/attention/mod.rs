@@ -21,7 +21,8 @@ use crate::program::{Attention, Op, Program};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// The part of all kernels but attention_subgroup.wgsl, and how those that load vectors do it.
+/// The part of all kernels, that of all but attention_subgroup.wgsl, and how those that load vectors do it.
+const MASK_PART: &str = include_str!("../../../../shaders/common/attention_mask.wgsl");
 const PART: &str = include_str!("../../../../shaders/common/attention.wgsl");
 const LOAD_PART: &str = include_str!("../../../../shaders/common/attention_load.wgsl");
 

@@ -1,12 +1,12 @@
 //! Online softmax with keys and values through workgroup memory: needs no feature, any head width, any length, mask and bias.
 
-use super::{BINDINGS, Chosen, LOAD_PART, PART};
+use super::{BINDINGS, Chosen, LOAD_PART, MASK_PART, PART};
 use crate::gpu::kernel::{Kernel, Prelude, stride4};
 
 static ATTENTION: Kernel = Kernel {
     name: "attention",
     source: include_str!("../../../../shaders/attention.wgsl"),
-    parts: &[PART, LOAD_PART],
+    parts: &[MASK_PART, PART, LOAD_PART],
     bindings: BINDINGS,
 };
 

@@ -1,7 +1,7 @@
 //! Broadcasts instead of barriers and reductions, for software adapters with a fixed subgroup size.
 
 use super::super::linear::words;
-use super::Chosen;
+use super::{Chosen, MASK_PART};
 use crate::gpu::kernel::{Binding, Kernel, Prelude, Target, stride4};
 use crate::program::Attention;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 static ATTENTION_SUBGROUP: Kernel = Kernel {
     name: "attention_subgroup",
     source: include_str!("../../../../shaders/attention_subgroup.wgsl"),
-    parts: &[],
+    parts: &[MASK_PART],
     bindings: &[Binding::Read, Binding::Write],
 };
 
@@ -71,6 +71,10 @@ fn unrolled(prelude: Prelude, lanes: usize, head4: usize) -> Prelude {
         let (group, lane) = (column / lanes, column % lanes);
         let _ = writeln!(text, "    let {name}b{key}_{column} = subgroupBroadcast({name}{key}_{group}, {lane}u);");
     };
+    for query in 0..queries {
+        let keys = "first + vec4<u32>(0u, 1u, 2u, 3u)";
+        let _ = writeln!(text, "    let hidden{query} = hidden_keys((*state).token{query}, {keys}, end);");
+    }
     for key in 0..block {
         for column in 0..head4 {
             broadcast(&mut text, 'k', key, column);
@@ -78,10 +82,8 @@ fn unrolled(prelude: Prelude, lanes: usize, head4: usize) -> Prelude {
         for query in 0..queries {
             let dots = (0..head4).map(|column| format!("dot((*state).q{query}_{column}, kb{key}_{column})"));
             let dots = dots.collect::<Vec<_>>().join(" + ");
-            let _ = writeln!(
-                text,
-                "    let s{query}_{key} = select(SMALLEST, {dots}, sees((*state).token{query}, first + {key}u, end));"
-            );
+            let of_key = ["x", "y", "z", "w"][key];
+            let _ = writeln!(text, "    let s{query}_{key} = select({dots}, SMALLEST, hidden{query}.{of_key});");
         }
     }
     for query in 0..queries {

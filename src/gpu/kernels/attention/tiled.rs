@@ -1,7 +1,7 @@
 //! Both products in register tiles, the scores between them in workgroup memory; needs no feature. For short sequences a whole
 //! head at once with one plain softmax, for long ones the online softmax.
 
-use super::{BINDINGS, Chosen, LOAD_PART, PART};
+use super::{BINDINGS, Chosen, LOAD_PART, MASK_PART, PART};
 use crate::gpu::kernel::{Kernel, Prelude, Target, stride4};
 
 const TILES_PART: &str = include_str!("../../../../shaders/common/attention_tiles.wgsl");
@@ -9,14 +9,14 @@ const TILES_PART: &str = include_str!("../../../../shaders/common/attention_tile
 static ATTENTION_WHOLE: Kernel = Kernel {
     name: "attention_whole",
     source: include_str!("../../../../shaders/attention_whole.wgsl"),
-    parts: &[PART, LOAD_PART, TILES_PART],
+    parts: &[MASK_PART, PART, LOAD_PART, TILES_PART],
     bindings: BINDINGS,
 };
 
 static ATTENTION_TILED: Kernel = Kernel {
     name: "attention_tiled",
     source: include_str!("../../../../shaders/attention_tiled.wgsl"),
-    parts: &[PART, LOAD_PART, TILES_PART],
+    parts: &[MASK_PART, PART, LOAD_PART, TILES_PART],
     bindings: BINDINGS,
 };
 

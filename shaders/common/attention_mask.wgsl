@@ -1,0 +1,27 @@
+// Which keys a query of attention sees: those of its sequence that are at most WINDOW away and, if CAUSAL, not behind it.
+const SMALLEST: f32 = -3.4028234e38; // the score of a key that is not seen
+
+// The head of k and v that a head of q meets.
+fn kv_head(head: u32) -> u32 {
+    return head / (HEADS / KV_HEADS);
+}
+
+// The keys that the queries of a tile see: the first, and the one behind the last.
+fn seen_by(tile: vec4<u32>) -> vec2<u32> {
+    let begin = max(tile.z, tile.x - min(tile.x, WINDOW));
+    let last = tile.x + tile.y - 1u;
+    let end = select(min(tile.w, last + min(WINDOW, tile.w) + 1u), last + 1u, CAUSAL);
+    return vec2<u32>(begin, end);
+}
+
+// Which of four keys a query does not see; it sees none from `end` on.
+fn hidden_keys(query: u32, keys: vec4<u32>, end: u32) -> vec4<bool> {
+    var hidden = keys >= vec4<u32>(end);
+    if CAUSAL {
+        hidden = hidden | (keys > vec4<u32>(query));
+    }
+    if WINDOW < 0xffffffffu {
+        hidden = hidden | (max(keys, vec4<u32>(query)) - min(keys, vec4<u32>(query)) > vec4<u32>(WINDOW));
+    }
+    return hidden;
+}
