@@ -28,20 +28,24 @@ fn attention_tiled(
         workgroupBarrier();
         multiply_keys(at, keys);
         workgroupBarrier();
-        for (var i = lane; i < 4u * at.quarter; i += LANES) {
-            var highest = highest_score(at, i, keys);
-            var keep = 0.0;
-            var total = 0.0;
-            if first > seen.x {
-                // A query that sees none of the first keys gives them weight, which the first key that it sees takes away:
-                // exp2 of the difference to its score is 0.
-                highest = max(highest, largest[i]);
-                keep = exp2(largest[i] - highest);
-                total = totals[i] * keep;
+        // As many steps for every thread: among barriers in a loop, FXC takes no loop of varying length here.
+        for (var step = 0u; step < 4u * at.quarter; step += LANES) {
+            let i = step + lane;
+            if i < 4u * at.quarter {
+                var highest = highest_score(at, i, keys);
+                var keep = 0.0;
+                var total = 0.0;
+                if first > seen.x {
+                    // A query that sees none of the first keys gives them weight, which the first key that it sees takes away:
+                    // exp2 of the difference to its score is 0.
+                    highest = max(highest, largest[i]);
+                    keep = exp2(largest[i] - highest);
+                    total = totals[i] * keep;
+                }
+                totals[i] = total + weigh(at, i, keys, highest);
+                largest[i] = highest;
+                factors[i] = keep;
             }
-            totals[i] = total + weigh(at, i, keys, highest);
-            largest[i] = highest;
-            factors[i] = keep;
         }
         workgroupBarrier();
         if row < at.quarter {

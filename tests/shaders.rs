@@ -14,6 +14,8 @@ use lexel::program::Program;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, back};
 use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use support::programs::{MINILM, SMALL_BERT, bert};
 use support::table::table;
@@ -26,6 +28,8 @@ struct Variant {
     entry: &'static str,
     module: Module,
     info: ModuleInfo,
+    /// What it was validated with.
+    capabilities: Capabilities,
 }
 
 #[test]
@@ -77,6 +81,53 @@ fn every_variant_translates_to_hlsl() {
             entry.unwrap_or_else(|error| panic!("{name}: HLSL: {error:?}"));
         });
     }
+}
+
+/// Writes what naga makes of every variant for the compilers of DX12, and for each compiler a list: `FILE ENTRY TARGET OPTIONS`.
+#[test]
+#[ignore = "for scripts/test-dx12-compilers"]
+fn write_hlsl() {
+    let folder = PathBuf::from(std::env::var_os("HLSL_FOLDER").expect("HLSL_FOLDER names no folder"));
+    for (compiler, shader_model) in [("fxc", back::hlsl::ShaderModel::V5_1), ("dxc", back::hlsl::ShaderModel::V6_4)] {
+        let folder = folder.join(compiler);
+        std::fs::create_dir_all(&folder).unwrap();
+        // As wgpu asks for it, for shaders that need no checks.
+        let options = back::hlsl::Options {
+            shader_model,
+            special_constants_binding: Some(back::hlsl::BindTarget { space: 2, ..Default::default() }),
+            zero_initialize_workgroup_memory: false,
+            restrict_indexing: false,
+            force_loop_bounding: false,
+            ..Default::default()
+        };
+        let mut list = String::new();
+        for (i, Variant { name, module, info, capabilities, .. }) in variants().iter().enumerate() {
+            let beyond_fxc = Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP | Capabilities::SHADER_INT64;
+            let is_possible = match compiler {
+                "fxc" => !capabilities.intersects(beyond_fxc | Capabilities::COOPERATIVE_MATRIX),
+                _ => !capabilities.contains(Capabilities::COOPERATIVE_MATRIX),
+            };
+            if !is_possible || workgroup_memory(module) > 32 << 10 {
+                continue;
+            }
+            let mut text = String::new();
+            let translated =
+                back::hlsl::Writer::new(&mut text, &options, &Default::default()).write(module, info, None);
+            let entry = translated.unwrap().entry_point_names.remove(0).unwrap();
+            let file = format!("{i:04}-{entry}.hlsl");
+            std::fs::write(folder.join(&file), format!("// {name}\n{text}")).unwrap();
+            let f16 = if capabilities.contains(Capabilities::SHADER_FLOAT16) { " -enable-16bit-types" } else { "" };
+            writeln!(list, "{file} {entry} cs_{}{f16}", shader_model.to_str()).unwrap();
+        }
+        std::fs::write(folder.join("list"), list).unwrap();
+    }
+}
+
+/// Bytes.
+fn workgroup_memory(module: &Module) -> u32 {
+    let variables = module.global_variables.iter().map(|(_, variable)| variable);
+    let shared = variables.filter(|variable| variable.space == naga::AddressSpace::WorkGroup);
+    shared.map(|variable| module.types[variable.ty].inner.size(module.to_ctx())).sum()
 }
 
 /// What kernels are chosen by: dtype, features, the kind of device and its limits.
@@ -184,5 +235,5 @@ fn parse(name: String, entry: &'static str, text: &str, target: &Target) -> Vari
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{name}:\n{}", error.emit_to_string_with_path(text, &name)));
-    Variant { name, entry, module, info }
+    Variant { name, entry, module, info, capabilities }
 }
