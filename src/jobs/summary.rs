@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// What is known of a stored part.
@@ -139,7 +139,7 @@ impl Summary {
         let rejects = folder.join("rejects.jsonl");
         match self.rejects.is_empty() {
             true => drop(fs::remove_file(rejects)),
-            false => self.write_rejects(&rejects)?,
+            false => publish_bytes(&folder.join("rejects.jsonl.tmp"), &rejects, self.reject_lines().as_bytes())?,
         }
         let (report, temporary) = (folder.join("_report.json"), folder.join("_report.json.tmp"));
         let bytes = serde_json::to_vec_pretty(self).map_err(|error| Error::invalid_file(&report, error))?;
@@ -147,16 +147,9 @@ impl Summary {
         sync_folder(folder)
     }
 
-    /// Writes the rejects, a JSON object a line.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the file cannot be written.
-    pub fn write_rejects(&self, path: &Path) -> Result<()> {
-        let mut bytes = Vec::new();
-        for reject in &self.rejects {
-            serde_json::to_writer(&mut bytes, reject).map_err(|error| Error::invalid_file(path, error))?;
-            bytes.write_all(b"\n").map_err(Error::io(path))?;
-        }
-        publish_bytes(&path.with_extension("jsonl.tmp"), path, &bytes)
+    /// The rejects, a JSON object a line.
+    pub fn reject_lines(&self) -> String {
+        let line = |reject| serde_json::to_string(reject).expect("a struct of numbers and strings has a JSON") + "\n";
+        self.rejects.iter().map(line).collect()
     }
 }

@@ -74,12 +74,23 @@ pub fn merge(folders: &[PathBuf], output: &Path) -> Result<Summary, Failure> {
     summary.rejects = rejects;
     let paths: Vec<PathBuf> = paths.into_iter().flatten().collect();
     publish(output, |file, path| join(&ending, &paths, file, path))?;
-    if !summary.rejects.is_empty() {
-        let mut name = output.as_os_str().to_owned();
-        name.push(".rejects.jsonl");
-        summary.write_rejects(Path::new(&name)).map_err(super::writing)?;
-    }
+    let mut list = output.as_os_str().to_owned();
+    list.push(".rejects.jsonl");
+    list_rejects(Path::new(&list), &summary)?;
     Ok(summary)
+}
+
+/// Writes the list of rejects; without any, removes that of a merge before.
+fn list_rejects(list: &Path, summary: &Summary) -> Result<(), Failure> {
+    if summary.rejects.is_empty() {
+        return match std::fs::remove_file(list) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::writing(list, &error)),
+            _ => Ok(()),
+        };
+    }
+    publish(list, |mut file, path| {
+        file.write_all(summary.reject_lines().as_bytes()).map_err(|error| Failure::writing(path, &error))
+    })
 }
 
 /// Each folder comes once, and none of them holds the output: it could be one of the parts.

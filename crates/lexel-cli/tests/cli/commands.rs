@@ -158,6 +158,9 @@ fn bench_gives_the_named_numbers() {
     fail(2, "known: all-MiniLM-L6-v2", &["bench", "--preset", "x"]);
     fail(2, "--lengths tiny", &["bench", "--preset", "bert-base", "--lengths", "tiny"]);
     fail(2, "cannot be used with '--lengths", &["bench", "-m", &model, "-i", &input, "--lengths", "long"]);
+    for option in [&["--normalize"][..], &["--truncate-dim", "8"], &["--prompt", "x"], &["--query"], &["--offline"]] {
+        fail(2, "cannot be used with", &[&["bench", "--preset", "bert-base"][..], option].concat());
+    }
     fail(2, "--preset", &["bench"]);
     fail(65, "no texts", &["bench", "-m", &model, "-i", &folder.write("empty.txt", "")]);
 }

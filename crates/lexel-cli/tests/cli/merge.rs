@@ -46,3 +46,23 @@ fn an_output_in_a_merged_job_is_refused() {
     assert_eq!(fs::read(&part).unwrap(), before);
     succeed(&["merge", "-q", &path, "-o", &folder.path("job.npy")]);
 }
+
+/// What the user lets nobody read is not listed for all, and a list is that of its file.
+#[test]
+fn a_list_of_rejects_is_replaced_with_its_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let mode = |path: &str| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let (good, bad) = (folder.path("good") + "/", folder.path("bad") + "/");
+    succeed(&job(&model, &folder.write("good.jsonl", "\"a\"\n"), &good, &[]));
+    let broken = folder.write("bad.jsonl", "\"a\"\n{\n");
+    succeed(&job(&model, &broken, &bad, &["--on-invalid", "skip"]));
+    let output = folder.path("all.npy");
+    let list = output.clone() + ".rejects.jsonl";
+    succeed(&["merge", "-q", &bad, "-o", &output]);
+    fs::set_permissions(&list, fs::Permissions::from_mode(0o600)).unwrap();
+    succeed(&["merge", "-q", &bad, "-o", &output]);
+    assert_eq!((mode(&list), fs::read_to_string(&list).unwrap().lines().count()), (0o600, 1));
+    succeed(&["merge", "-q", &good, "-o", &output]);
+    assert!(!fs::exists(&list).unwrap());
+}
