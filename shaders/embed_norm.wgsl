@@ -4,10 +4,9 @@
 @group(1) @binding(4) var<storage, read> affine: array<vec4<f32>>; // [1 or 2, STRIDE4]
 @group(1) @binding(5) var<storage, read_write> out: array<Elem4>;  // [tokens, STRIDE4]
 
-@compute @workgroup_size(TEAM_THREADS)
-fn embed_norm(input: TeamInput) {
-    let team = team_of(input, batch.tokens);
-    for (var t = team.first_row; t < team.end_row; t += team.row_step) {
+fn work_of(team: Team) {
+    let end_row = min(team.end_row, batch.tokens);
+    for (var t = team.first_row; t < end_row; t += team.row_step) {
         let row = row_of(tokens[t]);
         // Of every row, so that all lanes of a workgroup come to the team's sums.
         let moments = moments_of(row, team);

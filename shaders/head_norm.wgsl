@@ -35,10 +35,9 @@ fn normalise(group: u32, at: u32, team: Team) {
     }
 }
 
-@compute @workgroup_size(TEAM_THREADS)
-fn head_norm(input: TeamInput) {
-    let team = team_of(input, batch.tokens * PARTS);
-    for (var i = team.first_row; i < team.end_row; i += team.row_step) {
+fn work_of(team: Team) {
+    let end_row = min(team.end_row, batch.tokens * PARTS);
+    for (var i = team.first_row; i < end_row; i += team.row_step) {
         let row = i / PARTS * STRIDE;
         let part = i % PARTS;
         if part < GROUPS {

@@ -11,10 +11,9 @@ fn row_at(row: Row, c: u32) -> vec4<f32> {
     return vec4<f32>(x[row.at + c]);
 }
 
-@compute @workgroup_size(TEAM_THREADS)
-fn norm(input: TeamInput) {
-    let team = team_of(input, row_count(ROWS_ARE_TOKENS));
-    for (var i = team.first_row; i < team.end_row; i += team.row_step) {
+fn work_of(team: Team) {
+    let end_row = min(team.end_row, row_count(ROWS_ARE_TOKENS));
+    for (var i = team.first_row; i < end_row; i += team.row_step) {
         let row = Row(i * STRIDE4);
         let moments = moments_of(row, team);
         for (var c = team.lane; c < STRIDE4; c += team.lanes) {

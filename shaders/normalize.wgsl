@@ -8,10 +8,9 @@ fn exists(c: u32) -> vec4<bool> {
     return vec4<u32>(4u * c) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(COLS);
 }
 
-@compute @workgroup_size(TEAM_THREADS)
-fn normalize(input: TeamInput) {
-    let team = team_of(input, row_count(ROWS_ARE_TOKENS));
-    for (var row = team.first_row; row < team.end_row; row += team.row_step) {
+fn work_of(team: Team) {
+    let end_row = min(team.end_row, row_count(ROWS_ARE_TOKENS));
+    for (var row = team.first_row; row < end_row; row += team.row_step) {
         let at = row * STRIDE4;
         var squares = 0.0;
         for (var c = team.lane; c < STRIDE4; c += team.lanes) {

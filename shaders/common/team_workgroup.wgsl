@@ -1,18 +1,18 @@
 // A team is the whole workgroup, which takes its TEAM_ROWS rows one by one: for devices without subgroup operations.
 const TEAM_THREADS: u32 = 64u;
 
-struct TeamInput {
+// Rows first_row, first_row + row_step, ... below end_row, which may lie behind the last; columns lane, lane + lanes, ...
+struct Team { first_row: u32, row_step: u32, end_row: u32, lane: u32, lanes: u32 }
+
+// The kernel's entry point, under its name. work_of() is the kernel's own.
+@compute @workgroup_size(TEAM_THREADS)
+fn KERNEL(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
-}
-
-// Rows first_row, first_row + row_step, ... below end_row; columns lane, lane + lanes, ...
-struct Team { first_row: u32, row_step: u32, end_row: u32, lane: u32, lanes: u32 }
-
-fn team_of(input: TeamInput, rows: u32) -> Team {
-    let first = group_index(input.workgroup, input.workgroups) * TEAM_ROWS;
-    return Team(first, 1u, min(first + TEAM_ROWS, rows), input.lane, TEAM_THREADS);
+) {
+    let first = group_index(workgroup, workgroups) * TEAM_ROWS;
+    work_of(Team(first, 1u, first + TEAM_ROWS, lane, TEAM_THREADS));
 }
 
 var<workgroup> team_scratch: array<f32, TEAM_THREADS>;

@@ -69,7 +69,7 @@ pub fn launches(op: &Embed, context: &Context) -> Result<Vec<Launch>> {
     let (kernel, prelude, affine, per_group) = match &op.norm {
         None => (&EMBED, prelude.constant("STRIDE4", stride4(cols)), None, 1),
         Some(by) => {
-            let (prelude, per_group) = team(prelude, context.target);
+            let (prelude, per_group) = team(&EMBED_NORM, prelude, context.target);
             let (prelude, affine) = norm::affine(by, cols, prelude, context);
             (&EMBED_NORM, prelude, Some(affine), per_group)
         }

@@ -21,7 +21,7 @@ pub fn launches(op: &HeadNorm, context: &Context) -> Result<Vec<Launch>> {
     let parts = op.groups[0] + op.groups[1] + 1;
     Ok(vec![Launch {
         kernel: &HEAD_NORM,
-        prelude: team_of(parts as u32, context.prelude(), context.target)
+        prelude: team_of(parts as u32, &HEAD_NORM, context.prelude(), context.target)
             .constant("STRIDE", 4 * stride4(context.out_shape().cols))
             .constant("GROUPS_OF_Q", op.groups[0])
             .constant("GROUP", op.group)

@@ -32,7 +32,7 @@ pub(super) fn affine(by: &RowNorm, cols: usize, prelude: Prelude, context: &Cont
 /// The launches of a normalisation.
 pub fn launches(op: &Norm, context: &Context) -> Result<Vec<Launch>> {
     let shape = context.out_shape();
-    let (prelude, per_group) = team(context.prelude(), context.target);
+    let (prelude, per_group) = team(&NORM, context.prelude(), context.target);
     let (prelude, affine) = affine(&op.norm, shape.cols, prelude, context);
     Ok(vec![Launch {
         kernel: &NORM,

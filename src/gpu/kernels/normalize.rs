@@ -16,7 +16,7 @@ static NORMALIZE: Kernel = Kernel {
 /// The launches of a normalisation to length one.
 pub fn launches(op: &Normalize, context: &Context) -> Result<Vec<Launch>> {
     let shape = context.out_shape();
-    let (prelude, per_group) = team(context.prelude(), context.target);
+    let (prelude, per_group) = team(&NORMALIZE, context.prelude(), context.target);
     Ok(vec![Launch {
         kernel: &NORMALIZE,
         prelude: prelude
