@@ -5,9 +5,9 @@
 mod support;
 
 use lexel::executor::Executor;
-use lexel::gpu::measure::{Measured, measure};
+use lexel::gpu::measure::{Fault, Measured, measure, trial};
 use lexel::gpu::tuning::{AttentionClass, Class, LengthClass, RowClass};
-use lexel::gpu::{Dtype, Features, GpuDevice, GpuExecutor, GpuOptions, Tuning};
+use lexel::gpu::{AdapterSelector, Dtype, Features, GpuDevice, GpuExecutor, GpuOptions, Tuning};
 use lexel::program::*;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -50,6 +50,27 @@ fn a_measurement_finds_a_kernel_for_each_class_and_every_kernel_right() {
     }
     let text = serde_json::to_string(&measured.tuning).unwrap();
     assert_eq!(serde_json::from_str::<Tuning>(&text).unwrap(), measured.tuning, "{text}");
+}
+
+#[test]
+fn the_small_model_of_the_trial_is_right() {
+    let device = device!();
+    let f16 = device.description().features.f16.then_some(Dtype::F16);
+    for dtype in [Dtype::F32, Dtype::Int8].into_iter().chain(f16) {
+        for features in [Features { f16: dtype == Dtype::F16, ..Features::none() }, Features::all()] {
+            assert_eq!(trial(&device, dtype, features, &Tuning::default()), Ok(()), "{}, {features}", dtype.name());
+        }
+    }
+}
+
+/// wgpu's noop backend stands for a driver that is broken.
+#[test]
+fn a_device_that_computes_nothing_fails_the_trial() {
+    let device = GpuDevice::open(&AdapterSelector::Noop).unwrap();
+    let fault = trial(&device, Dtype::F32, Features::none(), &Tuning::default()).unwrap_err();
+    assert!(matches!(&fault, Fault::Wrong(reason) if reason.contains("131 tokens")), "{fault:?}");
+    let error = device.unfit(Dtype::F32, &fault).to_string();
+    assert!(error.contains("it computes wrongly in f32") && error.contains("cosine of 0.000000"), "{error}");
 }
 
 /// Of a class, of whose variants all are right.

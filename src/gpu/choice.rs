@@ -5,33 +5,56 @@
 //! which are experimental in wgpu, is not asked for them again.
 
 use super::device::GpuDevice;
-use super::measure::{BUDGET, Measurement, measure};
+use super::measure::{BUDGET, Fault, Measurement, measure, trial};
 use super::options::{Cooperative, Dtype, Features};
 use super::tuning::Tuning;
 use super::tuning_file::{Attempt, TuningFile};
+use crate::error::{Error, Result};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 impl GpuDevice {
     /// The kernels that suit the device best: measured at its first use, and kept for the next start.
-    pub(super) fn tuning(self: &Arc<Self>, dtype: Dtype, features: Features) -> Tuning {
-        if self.description().is_software() {
-            return Tuning::default();
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device computes wrongly.
+    pub(super) fn tuning(self: &Arc<Self>, dtype: Dtype, features: Features) -> Result<Tuning> {
+        // Noop computes nothing, and is meant to.
+        if self.description().is_software() || self.description().backend == wgpu::Backend::Noop {
+            return Ok(Tuning::default());
         }
         let mut tunings = self.tunings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tuning) = tunings.get(&(dtype, features)) {
+            return Ok(tuning.clone());
+        }
         let file = TuningFile::new(self.description(), dtype, features);
-        let tuning = tunings.entry((dtype, features)).or_insert_with(|| {
-            file.as_ref().and_then(TuningFile::read).unwrap_or_else(|| {
+        let tuning = match file.as_ref().and_then(TuningFile::read) {
+            Some(tuning) => tuning,
+            None => {
                 let measurement = self.measured(dtype, features, BUDGET, file.as_ref());
+                if let Some(fault) = &measurement.fault {
+                    return Err(self.unfit(dtype, fault));
+                }
                 match &file {
                     Some(file) if measurement.is_sound() => file.write(&measurement.tuning),
                     _ => {}
                 }
                 measurement.tuning
-            })
-        });
-        tuning.clone()
+            }
+        };
+        tunings.insert((dtype, features), tuning.clone());
+        Ok(tuning)
+    }
+
+    /// Nobody's embeddings are to come from a device that computes wrongly.
+    pub fn unfit(&self, dtype: Dtype, fault: &Fault) -> Error {
+        let (device, dtype) = (self.description(), dtype.name());
+        let what = match fault {
+            Fault::Wrong(_) => "it computes wrongly",
+            Fault::Failed(_) => "a small model does not run on it",
+        };
+        Error::Device(format!("{device}: {what} in {dtype}: {fault}. Update its driver, or take another device (cpu)"))
     }
 
     /// Measures the kernels anew, all of them, for what is loaded from now on, and keeps what was found for the next start: in
@@ -52,8 +75,23 @@ impl GpuDevice {
         (measurement, kept)
     }
 
+    /// What was measured, and tried.
+    fn measured(
+        self: &Arc<Self>,
+        dtype: Dtype,
+        features: Features,
+        budget: Duration,
+        file: Option<&TuningFile>,
+    ) -> Measurement {
+        let mut measurement = self.kernels(dtype, features, budget, file);
+        if measurement.fault.is_none() {
+            measurement.fault = trial(self, dtype, features, &measurement.tuning).err();
+        }
+        measurement
+    }
+
     /// With cooperative matrices, unless they cost a device its life: this second one, or the process at an earlier start.
-    fn measured(&self, dtype: Dtype, features: Features, budget: Duration, file: Option<&TuningFile>) -> Measurement {
+    fn kernels(&self, dtype: Dtype, features: Features, budget: Duration, file: Option<&TuningFile>) -> Measurement {
         let without = || {
             let features = Features { cooperative: Cooperative::default(), ..features };
             self.measured_apart(dtype, features, budget).unwrap_or_else(|reason| {
@@ -84,7 +122,12 @@ impl GpuDevice {
     }
 
     /// On a second device; or why that did not survive.
-    fn measured_apart(&self, dtype: Dtype, features: Features, budget: Duration) -> Result<Measurement, String> {
+    fn measured_apart(
+        &self,
+        dtype: Dtype,
+        features: Features,
+        budget: Duration,
+    ) -> std::result::Result<Measurement, String> {
         let device = self.second()?;
         // With threads of its own. The caller may be one of rayon's, which while it waits for others of its pool may begin
         // another load, and that one would wait for this one.

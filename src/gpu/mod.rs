@@ -90,8 +90,8 @@ impl GpuExecutor {
     /// Compiles a program and uploads its weights.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device lacks what the options ask for, or is too small for the weights; those of the
-    /// weights' source.
+    /// [`Error::Device`] if the device lacks what the options ask for, is too small for the weights, or computes wrongly,
+    /// which is looked for at its first use; those of the weights' source.
     pub fn load(
         program: Arc<Program>,
         weights: &dyn WeightSource,
@@ -105,7 +105,7 @@ impl GpuExecutor {
             return Err(Error::Device(format!("{description} has no 16-bit floats in shaders; use dtype f32")));
         }
         let tuning = match &options.tuning {
-            TuningChoice::Measured => device.tuning(options.dtype, features),
+            TuningChoice::Measured => device.tuning(options.dtype, features)?,
             TuningChoice::Given(tuning) => tuning.clone(),
         };
         let target = target(device, options.dtype, features, program.wide, tuning);

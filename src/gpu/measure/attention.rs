@@ -1,13 +1,13 @@
 //! The kernels of attention.
 
-use super::{Bench, Measured, Measurement, VOCABULARY, batch, run, stored};
+use super::{Bench, Fault, Measured, Measurement, VOCABULARY, batch, choose, run, stored};
 use crate::gpu::GpuExecutor;
 use crate::gpu::kernels::attention::{Variant, candidates};
 use crate::gpu::options::Dtype;
 use crate::gpu::target;
 use crate::gpu::tuning::{AttentionClass, LengthClass, Tuning, WIDE_HEAD};
 use crate::matrix::Matrix;
-use crate::program::{Attention, Builder, Index, Lookup, Op, Pool, PoolMode, Program, Sum, WeightId};
+use crate::program::{Attention, Builder, Index, Lookup, Op, Output, Pool, PoolMode, Program, Sum, WeightId};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -31,29 +31,32 @@ pub(super) fn measure(bench: &mut Bench, measurement: &mut Measurement) {
             .map(|(length, variant)| (AttentionClass { length, wide }, variant))
             .collect();
         // Compiling takes longest, and can be done side by side.
-        let loaded: Vec<(AttentionClass, Variant, Result<GpuExecutor, String>)> = variants
+        let loaded: Vec<(AttentionClass, Variant, Result<GpuExecutor, Fault>)> = variants
             .into_par_iter()
             .map(|(class, variant)| (class, variant, heads.load(bench, class, variant)))
             .collect();
-        for (class, variant, executor) in loaded {
-            if bench.is_over() {
-                return;
+        for class in loaded.chunk_by(|a, b| a.0 == b.0) {
+            let mut rated = Vec::new();
+            for &(class, variant, ref executor) in class {
+                if bench.is_over() {
+                    break;
+                }
+                let executor = executor.as_ref().map_err(Fault::clone);
+                let flops = executor.and_then(|executor| heads.flops(bench, executor, class.length));
+                match &flops {
+                    Ok(flops) => rated.push((*flops, variant)),
+                    Err(fault) => bench.warn(variant, fault),
+                }
+                measurement.attention.push(Measured { class, variant, flops });
             }
-            let flops = executor.and_then(|executor| heads.flops(bench, &executor, class.length));
-            if let Err(reason) = &flops {
-                bench.warn(variant, reason);
+            let candidates: Vec<Variant> = class.iter().map(|(_, variant, _)| *variant).collect();
+            let is_right = |(_, variant, executor): &(_, Variant, Result<_, _>)| executor.is_ok().then_some(*variant);
+            let right: Vec<Variant> = class.iter().filter_map(is_right).collect();
+            let (name, faults) = (class[0].0, class.iter().filter_map(|(_, _, executor)| executor.as_ref().err()));
+            if let Some(variant) = choose(&candidates, &rated, &right) {
+                measurement.tuning.set_attention(name, variant);
             }
-            measurement.attention.push(Measured { class, variant, flops });
-            let tried = || measurement.attention.iter().filter(|trial| trial.class == class);
-            let rated: Vec<(f64, Variant)> =
-                tried().filter_map(|trial| Some((*trial.flops.as_ref().ok()?, trial.variant))).collect();
-            // One of several is no choice.
-            let all = candidates(&target, heads.head_dim, class.length).len();
-            let is_choice = rated.len() > 1 || tried().count() == all;
-            let best = rated.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).filter(|_| is_choice);
-            if let Some((_, variant)) = best {
-                measurement.tuning.set_attention(class, variant);
-            }
+            measurement.refuse(&right, faults.cloned(), format!("attention of {name}"));
         }
     }
 }
@@ -84,7 +87,7 @@ impl Heads {
     }
 
     /// The program with one variant, whose results are right.
-    fn load(&self, bench: &Bench, class: AttentionClass, variant: Variant) -> Result<GpuExecutor, String> {
+    fn load(&self, bench: &Bench, class: AttentionClass, variant: Variant) -> Result<GpuExecutor, Fault> {
         let mut tuning = Tuning::default();
         tuning.set_attention(class, variant);
         let executor = bench.load(&self.program, tuning)?;
@@ -95,12 +98,12 @@ impl Heads {
             LengthClass::Medium => [61, 33, 2],
             LengthClass::Long => [131, 65, 3],
         };
-        self.check(&run(&executor, batch(&lengths))?, &lengths, bench.dtype)?;
+        self.check(&run(&executor, batch(&lengths), Output::Tokens)?, &lengths, bench.dtype)?;
         Ok(executor)
     }
 
     /// Compares with the same in f64: every query, with a head each in turn.
-    fn check(&self, y: &Matrix, lengths: &[usize], dtype: Dtype) -> Result<(), String> {
+    fn check(&self, y: &Matrix, lengths: &[usize], dtype: Dtype) -> Result<(), Fault> {
         let (qkv, width) = (stored(&self.program, self.qkv, dtype)?, HEADS * self.head_dim);
         let head = |token: usize, part: usize, head: usize| {
             &qkv[token % VOCABULARY * 3 * width + part * width + head * self.head_dim..][..self.head_dim]
@@ -128,7 +131,7 @@ impl Heads {
                         (REPEATS as f64 * sum / total, f64::from(y.row(query)[h * self.head_dim + column]));
                     if (got - want).abs() > tolerance || got.is_nan() {
                         let place = format!("lengths {lengths:?}: token {query}, head {h}, column {column}");
-                        return Err(format!("{place} is {got:.6} instead of {want:.6}"));
+                        return Err(Fault::Wrong(format!("{place} is {got:.6} instead of {want:.6}")));
                     }
                 }
             }
@@ -138,7 +141,7 @@ impl Heads {
     }
 
     /// Operations a second, of the fastest attention.
-    fn flops(&self, bench: &mut Bench, executor: &GpuExecutor, length: LengthClass) -> Result<f64, String> {
+    fn flops(&self, bench: &mut Bench, executor: &GpuExecutor, length: LengthClass) -> Result<f64, Fault> {
         // Between the ends of the class.
         let length = match length {
             LengthClass::Tiny => 12,

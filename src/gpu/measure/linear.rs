@@ -1,6 +1,6 @@
 //! The kernels of the matrix product.
 
-use super::{Bench, Measured, Measurement, VOCABULARY, batch, run, stored};
+use super::{Bench, Fault, Measured, Measurement, VOCABULARY, batch, choose, run, stored};
 use crate::batch::Batch;
 use crate::gpu::GpuExecutor;
 use crate::gpu::kernels::linear::{Variant, candidates};
@@ -8,7 +8,7 @@ use crate::gpu::options::Dtype;
 use crate::gpu::target;
 use crate::gpu::tuning::{Class, RowClass, Tuning, WIDE};
 use crate::matrix::Matrix;
-use crate::program::{Activation, Builder, Index, Linear, Lookup, Op, Pool, PoolMode, Program, WeightId};
+use crate::program::{Activation, Builder, Index, Linear, Lookup, Op, Output, Pool, PoolMode, Program, WeightId};
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(super) fn measure(bench: &mut Bench, measurement: &mut Measurement) {
         let mut seen = HashSet::new();
         variants.retain(|variant| seen.insert(*variant));
         // Compiling takes longest, and can be done side by side.
-        let loaded: Vec<(Variant, Result<GpuExecutor, String>)> =
+        let loaded: Vec<(Variant, Result<GpuExecutor, Fault>)> =
             variants.into_par_iter().map(|variant| (variant, product.load(bench, variant))).collect();
         let many = *many.get_or_insert_with(|| product.many(bench, loaded.iter().find_map(|(_, it)| it.as_ref().ok())));
         // All classes share a weight, so the class of the most work decides how it lies.
@@ -47,31 +47,29 @@ pub(super) fn measure(bench: &mut Bench, measurement: &mut Measurement) {
             // In the candidates' order: the default first.
             let mut candidates = candidates(&target, class.rows);
             candidates.retain(|variant| packing.is_none_or(|packing| packing == variant.packing().name));
-            let (mut tried, mut rated, mut best) = (0, 0, None);
-            for variant in &candidates {
+            let of = |variant: &Variant| {
+                let executor = loaded.iter().find(|(of, _)| of == variant).map(|(_, executor)| executor.as_ref());
+                executor.expect("every candidate was loaded").map_err(Fault::clone)
+            };
+            let mut rated = Vec::new();
+            for &variant in &candidates {
                 if bench.is_over() {
                     break;
                 }
-                let executor = loaded.iter().find(|(of, _)| of == variant).map(|(_, executor)| executor);
-                let executor = executor.expect("every candidate was loaded").as_ref().map_err(String::clone);
-                let flops = executor.and_then(|executor| product.flops(bench, executor, class.rows, many));
-                tried += 1;
+                let flops = of(&variant).and_then(|executor| product.flops(bench, executor, class.rows, many));
                 match &flops {
-                    Ok(flops) => {
-                        rated += 1;
-                        if best.is_none_or(|(most, _)| *flops > most) {
-                            best = Some((*flops, *variant));
-                        }
-                    }
-                    Err(reason) => bench.warn(variant, reason),
+                    Ok(flops) => rated.push((*flops, variant)),
+                    Err(fault) => bench.warn(variant, fault),
                 }
-                measurement.linear.push(Measured { class, variant: *variant, flops });
+                measurement.linear.push(Measured { class, variant, flops });
             }
-            // One of several is no choice.
-            if let Some((_, variant)) = best.filter(|_| rated > 1 || tried == candidates.len()) {
+            let right: Vec<Variant> = candidates.iter().filter(|variant| of(variant).is_ok()).copied().collect();
+            if let Some(variant) = choose(&candidates, &rated, &right) {
                 packing = Some(variant.packing().name);
                 measurement.tuning.set_linear(class, variant);
             }
+            let faults = candidates.iter().filter_map(|variant| of(variant).err());
+            measurement.refuse(&right, faults, format!("a product of {class}"));
         }
     }
     let tuning = &mut measurement.tuning;
@@ -109,14 +107,14 @@ impl Product {
     }
 
     /// The program with one variant, whose results are right.
-    fn load(&self, bench: &Bench, variant: Variant) -> Result<GpuExecutor, String> {
+    fn load(&self, bench: &Bench, variant: Variant) -> Result<GpuExecutor, Fault> {
         let executor = bench.load(&self.program, Tuning::only(variant))?;
-        self.check(&run(&executor, batch(&[CHECKED_ROWS]))?, bench.dtype)?;
+        self.check(&run(&executor, batch(&[CHECKED_ROWS]), Output::Tokens)?, bench.dtype)?;
         Ok(executor)
     }
 
     /// Compares with the same in f64.
-    fn check(&self, y: &Matrix, dtype: Dtype) -> Result<(), String> {
+    fn check(&self, y: &Matrix, dtype: Dtype) -> Result<(), Fault> {
         let [x, residual, weight, bias] = self.weights.map(|weight| stored(&self.program, weight, dtype));
         let (x, residual, weight, bias) = (x?, residual?, weight?, bias?);
         // Numbers are of size 0.1. In f16 each product rounds its sum; in int8 its factors, to 7 bits.
@@ -134,7 +132,8 @@ impl Product {
                 let want = residual[id * self.outer + column] + REPEATS as f64 * (sum + bias[column]);
                 let got = f64::from(y.row(row)[column]);
                 if (got - want).abs() > tolerance || got.is_nan() {
-                    return Err(format!("row {row}, column {column} is {got:.5} instead of {want:.5}"));
+                    let place = format!("row {row}, column {column}");
+                    return Err(Fault::Wrong(format!("{place} is {got:.5} instead of {want:.5}")));
                 }
             }
         }
@@ -153,7 +152,7 @@ impl Product {
     }
 
     /// Operations a second, of the fastest product.
-    fn flops(&self, bench: &mut Bench, executor: &GpuExecutor, rows: RowClass, many: usize) -> Result<f64, String> {
+    fn flops(&self, bench: &mut Bench, executor: &GpuExecutor, rows: RowClass, many: usize) -> Result<f64, Fault> {
         let rows = match rows {
             RowClass::Few => 16,
             RowClass::Medium => many.min(256),

@@ -3,6 +3,9 @@
 
 mod attention;
 mod linear;
+mod trial;
+
+pub use trial::trial;
 
 use super::GpuExecutor;
 use super::device::GpuDevice;
@@ -33,7 +36,23 @@ pub struct Measured<Class, Variant> {
     /// The variant.
     pub variant: Variant,
     /// Multiplications and additions a second; or why the variant is not used.
-    pub flops: Result<f64, String>,
+    pub flops: Result<f64, Fault>,
+}
+
+/// What is wrong with a variant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Its results are.
+    Wrong(String),
+    /// It did not compile or did not run.
+    Failed(String),
+}
+
+impl Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Fault::Wrong(reason) | Fault::Failed(reason)) = self;
+        f.write_str(reason)
+    }
 }
 
 /// What was measured, best class by class, and all that was tried, in order.
@@ -45,17 +64,28 @@ pub struct Measurement {
     pub linear: Vec<Measured<Class, kernels::linear::Variant>>,
     /// The kernels of attention.
     pub attention: Vec<Measured<AttentionClass, kernels::attention::Variant>>,
+    /// What makes the device unfit: a class for which no kernel's results are right, or a [`trial`] that failed.
+    pub fault: Option<Fault>,
 }
 
 impl Measurement {
-    /// Whether it is worth keeping, even if the defaults stay: something was measured, and nothing failed but matrices that
-    /// the driver cannot do. What fails otherwise, for want of memory say, may not fail the next time.
+    /// Whether it is worth keeping, even if the defaults stay: something was measured, and nothing failed to run but matrices
+    /// that the driver cannot do. What fails for want of memory, say, may not fail the next time.
     pub fn is_sound(&self) -> bool {
         use kernels::{attention, linear};
         let mut linear = self.linear.iter().filter(|it| !matches!(it.variant, linear::Variant::Cooperative { .. }));
         let mut attention =
             self.attention.iter().filter(|it| !matches!(it.variant, attention::Variant::Cooperative { .. }));
-        !self.linear.is_empty() && linear.all(|it| it.flops.is_ok()) && attention.all(|it| it.flops.is_ok())
+        let failed = |flops: &Result<f64, Fault>| matches!(flops, Err(Fault::Failed(_)));
+        let any_failed = linear.any(|it| failed(&it.flops)) || attention.any(|it| failed(&it.flops));
+        !self.linear.is_empty() && !any_failed && self.fault.is_none()
+    }
+
+    /// Notes a class that no kernel is right for, and that not for want of memory or the like.
+    fn refuse<V>(&mut self, right: &[V], mut faults: impl Iterator<Item = Fault>, class: String) {
+        if let Some(Fault::Wrong(reason)) = faults.next().filter(|_| right.is_empty()) {
+            self.fault.get_or_insert(Fault::Wrong(format!("{class}: {reason}")));
+        }
     }
 }
 
@@ -95,10 +125,10 @@ impl Bench<'_> {
     }
 
     /// The program with one tuning.
-    fn load(&self, program: &Arc<Program>, tuning: Tuning) -> Result<GpuExecutor, String> {
+    fn load(&self, program: &Arc<Program>, tuning: Tuning) -> Result<GpuExecutor, Fault> {
         let tuning = TuningChoice::Given(tuning);
         let options = GpuOptions { dtype: self.dtype, features: self.features, tuning, ..GpuOptions::default() };
-        GpuExecutor::load(program.clone(), &WEIGHTS, self.device, &options).map_err(|error| error.to_string())
+        GpuExecutor::load(program.clone(), &WEIGHTS, self.device, &options).map_err(failed)
     }
 
     /// Operations a second of those steps of a program that do `flop` each, by the fastest of them.
@@ -108,12 +138,12 @@ impl Bench<'_> {
         batch: &Batch,
         is_step: fn(&Op) -> bool,
         flop: f64,
-    ) -> Result<f64, String> {
+    ) -> Result<f64, Fault> {
         let start = Instant::now();
-        let time = fastest(executor, batch, is_step).map_err(|error| error.to_string());
+        let time = fastest(executor, batch, is_step).map_err(failed);
         self.spent += start.elapsed();
         match time? {
-            Duration::ZERO => Err("the device's clock stood still".into()),
+            Duration::ZERO => Err(Fault::Failed("the device's clock stood still".into())),
             time => Ok(flop / time.as_secs_f64()),
         }
     }
@@ -135,9 +165,23 @@ impl Bench<'_> {
     }
 
     /// Why a variant is not used.
-    fn warn(&self, variant: impl Display, reason: &str) {
+    fn warn(&self, variant: impl Display, reason: &Fault) {
         log::warn!("{}: kernel '{variant}' is not used: {reason}", self.device.description());
     }
+}
+
+fn failed(error: impl Display) -> Fault {
+    Fault::Failed(error.to_string())
+}
+
+/// The kernel of a class: the fastest of several, or of all; of `right` ones, those whose results are, the first where the default,
+/// which else stays, is not among them.
+fn choose<V: Copy + PartialEq>(candidates: &[V], rated: &[(f64, V)], right: &[V]) -> Option<V> {
+    // One of several is no choice.
+    let is_choice = rated.len() > 1 || rated.len() == candidates.len();
+    let fastest = rated.iter().max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, variant)| *variant);
+    let is_default_right = candidates.first().is_none_or(|default| right.contains(default));
+    fastest.filter(|_| is_choice || !is_default_right).or_else(|| right.first().copied().filter(|_| !is_default_right))
 }
 
 /// The least time of such a step.
@@ -152,16 +196,18 @@ fn fastest(executor: &GpuExecutor, batch: &Batch, is_step: fn(&Op) -> bool) -> R
     Ok(fastest)
 }
 
-/// The tokens' rows of a batch, as an executor computes them.
-fn run(executor: &GpuExecutor, batch: Batch) -> Result<Matrix, String> {
-    let result = executor.submit(batch, Output::Tokens).and_then(|pending| pending.wait());
-    result.map_err(|error| error.to_string())
+/// What an executor computes of a batch.
+fn run(executor: &dyn Executor, batch: Batch, output: Output) -> Result<Matrix, Fault> {
+    match executor.submit(batch, output).and_then(|pending| pending.wait()) {
+        Err(error @ RunError::NotFinite { .. }) => Err(Fault::Wrong(error.to_string())),
+        result => result.map_err(failed),
+    }
 }
 
 /// A weight in f64, as a dtype stores it.
-fn stored(program: &Program, weight: WeightId, dtype: Dtype) -> Result<Vec<f64>, String> {
+fn stored(program: &Program, weight: WeightId, dtype: Dtype) -> Result<Vec<f64>, Fault> {
     let spec = program.weight(weight);
-    let values = spec.read_all(&WEIGHTS).map_err(|error| error.to_string())?;
+    let values = spec.read_all(&WEIGHTS).map_err(failed)?;
     let stored = |x: f32| match dtype {
         Dtype::F16 | Dtype::Int8 if spec.cols > 1 => half::f16::from_f32(x).to_f64(),
         _ => f64::from(x),
@@ -178,4 +224,36 @@ fn batch(lengths: &[usize]) -> Batch {
         batch.push(&ids, &vec![0; length], 0);
     }
     batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_is_chosen_that_is_right() {
+        let all = ['a', 'b', 'c'];
+        // The fastest, if there was a choice.
+        assert_eq!(choose(&all, &[(1.0, 'a'), (2.0, 'b')], &all), Some('b'));
+        assert_eq!(choose(&['a'], &[(1.0, 'a')], &['a']), Some('a'));
+        assert_eq!(choose(&all, &[(1.0, 'a')], &all), None);
+        assert_eq!(choose(&all, &[], &all), None);
+        // Not the default, if that is wrong: measured or not.
+        assert_eq!(choose(&all, &[(1.0, 'c')], &['b', 'c']), Some('c'));
+        assert_eq!(choose(&all, &[], &['b', 'c']), Some('b'));
+        assert_eq!(choose::<char>(&all, &[], &[]), None);
+    }
+
+    #[test]
+    fn a_device_without_a_right_kernel_is_unfit() {
+        let (wrong, failed) = (Fault::Wrong("0 instead of 1".into()), Fault::Failed("no memory".into()));
+        let fault = |right: &[char], faults: &[&Fault]| {
+            let mut measurement = Measurement::default();
+            measurement.refuse(right, faults.iter().copied().cloned(), "attention".into());
+            measurement.fault
+        };
+        assert_eq!(fault(&[], &[&wrong, &failed]), Some(Fault::Wrong("attention: 0 instead of 1".into())));
+        assert_eq!(fault(&['b'], &[&wrong]), None);
+        assert_eq!(fault(&[], &[&failed, &wrong]), None);
+    }
 }

@@ -18,6 +18,7 @@ pub fn run(device: &str, json: bool) -> Result<(), Failure> {
     let device = GpuDevice::open(&selector)?;
     let dtypes = [Dtype::F32, Dtype::F16, Dtype::Int8];
     let (mut text, mut all) = (format!("{}\n", device.description()), Vec::new());
+    let mut failure = None;
     for dtype in dtypes.into_iter().filter(|&dtype| dtype != Dtype::F16 || device.description().features.f16) {
         let (measurement, path) = device.tune(dtype);
         if measurement.linear.is_empty() {
@@ -47,7 +48,7 @@ pub fn run(device: &str, json: bool) -> Result<(), Failure> {
             };
             trials.push(serde_json::json!({
                 "op": op, "class": class, "kernel": kernel, "chosen": chosen,
-                "gflop_per_s": rate.as_ref().ok(), "not_used": rate.as_ref().err(),
+                "gflop_per_s": rate.as_ref().ok(), "not_used": rate.as_ref().err().map(ToString::to_string),
             }));
         }
         let _ = match &path {
@@ -55,18 +56,23 @@ pub fn run(device: &str, json: bool) -> Result<(), Failure> {
             None if device.description().is_software() => {
                 writeln!(text, "  not kept: software adapters use the defaults")
             }
+            None if measurement.fault.is_some() => writeln!(text, "  not kept: the device is unfit"),
             None => writeln!(
                 text,
                 "  not kept: something failed that may not fail the next time, or LEXEL_CACHE_DIR is off"
             ),
         };
-        all.push(serde_json::json!({"dtype": name, "file": path, "trials": trials}));
+        let unfit = measurement.fault.as_ref().map(|fault| device.unfit(dtype, fault));
+        let reason = unfit.as_ref().map(ToString::to_string);
+        all.push(serde_json::json!({"dtype": name, "file": path, "trials": trials, "unfit": reason}));
+        failure = failure.or(unfit);
     }
     if json {
         let device = device.description().to_string();
         text = format!("{}\n", serde_json::json!({"device": device, "dtypes": all}));
     }
-    messages::stdout(&text)
+    messages::stdout(&text)?;
+    failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Built without GPUs.
