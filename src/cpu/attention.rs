@@ -1,18 +1,18 @@
 //! Multi-head self-attention within each sequence: for each sequence and head two small matrix products with a softmax
 //! between them. Scores exist only for a block of queries and the keys that it sees, so memory is linear in a sequence's
-//! length, and with a window so is time.
+//! length, and with a window so is time. They lie transposed, a row a key and a column a query: see [`softmax`](super::softmax).
 
 use super::disentangled::Disentangled;
+use super::gemm::{Floats, VECTORS, strip};
 use super::instruction_set::dispatch;
 use super::matmul::{Panels, Strided, StridedMut, matmul, panel_width};
+use super::softmax::{UNSEEN, largest, weigh};
 use super::weights::Weights;
 use crate::batch::Batch;
 use crate::program::{Attention, PositionBias, alibi_slope, relative_bucket};
-use rten_simd::{Isa, SimdOp};
-use rten_vecmath::Softmax;
-
-/// Queries that are scored at a time: a multiple of the six rows that the product's inner loop takes.
-const QUERY_BLOCK: usize = 48;
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, Simd, SimdOp};
+use std::f32::consts::LOG2_E;
 
 /// Longer sequences' values are gathered first: rows of the packed qkv lie 2^n cache lines apart or nearly so, and more
 /// than about 32 of them at once evict each other from the first cache. On Zen 3 this is worth 2 to 9 % at 256 tokens, 5 to
@@ -22,13 +22,13 @@ const GATHER_VALUES_BEYOND: usize = 32;
 /// Memory kept from call to call.
 #[derive(Default)]
 pub struct Scratch {
-    /// One head's keys, scaled and transposed, in panels: `[keys / panel, head_dim, panel]`, the last panel filled with 0
-    keys: Vec<f32>,
+    /// A block of one head's queries, scaled and transposed: `[head_dim, panel]`, filled up with 0
+    queries: Vec<f32>,
     /// One head's values: `[keys, head_dim]`
     values: Vec<f32>,
-    /// `[QUERY_BLOCK, keys that a block sees, rounded up to panels]`
+    /// Of one block: `[keys that it sees, panel]`
     scores: Vec<f32>,
-    /// What one head adds to the scores: of the distances `-(tokens - 1)..tokens`
+    /// What one head adds to the scores: of the distances of a key to a query, from `tokens - 1` down
     bias: Vec<f32>,
     disentangled: Disentangled,
 }
@@ -46,21 +46,22 @@ impl<'a> Bias<'a> {
         Bias { kind: op.bias, table: op.table().map_or(&[], |table| weights.rows(table)) }
     }
 
-    /// One head's, of every distance within a sequence; `false` if there is none.
-    fn fill(&self, head: usize, heads: usize, tokens: usize, out: &mut Vec<f32>) -> bool {
-        let distances = 1 - tokens as i64..tokens as i64;
+    /// One head's, of every distance within a sequence, the largest first, and of as many as a panel beyond; `false` if there
+    /// is none. In powers of two, as all scores.
+    fn fill(&self, head: usize, heads: usize, tokens: usize, panel: usize, out: &mut Vec<f32>) -> bool {
+        let distances = (1 - (tokens + panel) as i64..tokens as i64).rev();
         out.clear();
         match self.kind {
             // Not by distance alone: see Disentangled.
             None | Some(PositionBias::Disentangled { .. }) => return false,
             Some(PositionBias::Alibi) => {
                 let slope = alibi_slope(head, heads);
-                out.extend(distances.map(|distance| -slope * distance.unsigned_abs() as f32));
+                out.extend(distances.map(|distance| -slope * distance.unsigned_abs() as f32 * LOG2_E));
             }
             Some(PositionBias::Relative { max_distance, .. }) => {
                 let buckets = self.table.len() / heads;
                 let bucket = |distance| relative_bucket(distance, buckets, max_distance);
-                out.extend(distances.map(|distance| self.table[bucket(distance) * heads + head]));
+                out.extend(distances.map(|distance| self.table[bucket(distance) * heads + head] * LOG2_E));
             }
         }
         true
@@ -87,77 +88,103 @@ impl SimdOp for Attend<'_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let Attend { op, qkv, bias, batch, scratch, out } = self;
-        let Scratch { keys, values, scores, bias: distances, disentangled } = scratch;
-        let (in_cols, out_cols) = (op.qkv_cols(), op.heads * op.head_dim);
-        let (k_first, v_first) = (out_cols, out_cols + op.kv_heads * op.head_dim);
-        let panel = panel_width(isa);
+        let Scratch { queries: packed, values, scores, bias: distances, disentangled } = scratch;
+        let (ops, panel) = (isa.f32(), panel_width(isa));
+        let (in_cols, out_cols, head_dim) = (op.qkv_cols(), op.heads * op.head_dim, op.head_dim);
+        let (k_first, v_first) = (out_cols, out_cols + op.kv_heads * head_dim);
         let is_masked = op.causal || op.window.is_some();
+        grow(packed, head_dim * panel);
         for s in 0..batch.sequences() {
             let range = batch.range(s);
             let tokens = range.len();
             if tokens == 0 {
                 continue;
             }
-            grow(keys, tokens.next_multiple_of(panel) * op.head_dim);
+            grow(scores, tokens * panel);
             let qkv = &qkv[range.start * in_cols..range.end * in_cols];
             let out = &mut out[range.start * out_cols..range.end * out_cols];
             for head in 0..op.heads {
-                let first = head * op.head_dim;
-                let kv = head / (op.heads / op.kv_heads) * op.head_dim;
+                let first = head * head_dim;
+                let kv = head / (op.heads / op.kv_heads) * head_dim;
+                let k = &qkv[k_first + kv..];
                 let mut v = Panels { data: &qkv[v_first + kv..], panel_stride: panel, row_stride: in_cols };
-                if head.is_multiple_of(op.heads / op.kv_heads) {
-                    pack_keys(&qkv[k_first + kv..], in_cols, tokens, op.head_dim, op.scale, panel, keys);
-                    if tokens > GATHER_VALUES_BEYOND {
-                        grow(values, tokens * op.head_dim);
+                if tokens > GATHER_VALUES_BEYOND {
+                    if head.is_multiple_of(op.heads / op.kv_heads) {
+                        grow(values, tokens * head_dim);
                         let rows = v.data.chunks(in_cols).take(tokens);
-                        for (value, row) in values.chunks_exact_mut(op.head_dim).zip(rows) {
-                            value.copy_from_slice(&row[..op.head_dim]);
+                        for (value, row) in values.chunks_exact_mut(head_dim).zip(rows) {
+                            value.copy_from_slice(&row[..head_dim]);
                         }
                     }
+                    v = Panels { data: values, panel_stride: panel, row_stride: head_dim };
                 }
-                if tokens > GATHER_VALUES_BEYOND {
-                    v = Panels { data: values, panel_stride: panel, row_stride: op.head_dim };
-                }
-                let is_biased = bias.fill(head, op.heads, tokens, distances);
+                let is_biased = bias.fill(head, op.heads, tokens, panel, distances);
                 if let Some(PositionBias::Disentangled { distances, .. }) = bias.kind {
-                    let k = Strided { data: &qkv[k_first + kv..], stride: in_cols };
+                    let k = Strided { data: k, stride: in_cols, step: 1 };
                     disentangled.begin(isa, op, &distances, bias.table, head, k, tokens);
                 }
-                for block in (0..tokens).step_by(QUERY_BLOCK) {
-                    let queries = QUERY_BLOCK.min(tokens - block);
-                    // Whole panels of keys, so that a panel's stride stays what it is.
+                for block in (0..tokens).step_by(panel) {
+                    let queries = panel.min(tokens - block);
                     let seen = op.seen(block, block + queries, tokens);
-                    let (start, end) = (seen.start / panel * panel, seen.end);
-                    let width = (end - start).next_multiple_of(panel);
-                    grow(scores, QUERY_BLOCK * width);
-                    let q = Strided { data: &qkv[block * in_cols + first..], stride: in_cols };
-                    let k = &keys[start * op.head_dim..];
-                    let k = Panels { data: k, panel_stride: panel * op.head_dim, row_stride: panel };
-                    let to = StridedMut { data: scores, stride: width };
-                    matmul(isa, q, k, to, queries, op.head_dim, width);
-                    if let Some(PositionBias::Disentangled { .. }) = bias.kind {
-                        let q = Strided { data: &qkv[block * in_cols + first..], stride: in_cols };
-                        disentangled.add(isa, q, block, queries, op.head_dim, start..end, scores, width);
+                    let q = &qkv[block * in_cols + first..];
+                    pack(q, in_cols, queries, head_dim, op.scale * LOG2_E, panel, packed);
+                    let scores = &mut scores[..seen.len() * panel];
+                    let mut most = [ops.splat(UNSEEN); VECTORS];
+                    assert!(k.len() >= (seen.end - 1) * in_cols + head_dim);
+                    // SAFETY: the keys `seen` are rows of `k`, as asserted; `packed` is `[head_dim, panel]`.
+                    unsafe {
+                        strip(
+                            Floats(isa),
+                            k[seen.start * in_cols..].as_ptr().cast(),
+                            in_cols,
+                            seen.len(),
+                            packed.as_ptr().cast(),
+                            head_dim,
+                            #[inline(always)]
+                            |_| [ops.zero(); VECTORS],
+                            #[inline(always)]
+                            |row, sums| {
+                                let to = &mut scores[row * panel..][..panel];
+                                ops.store(sums[0], to);
+                                ops.store(sums[1], &mut to[ops.len()..]);
+                                most = [ops.max(most[0], sums[0]), ops.max(most[1], sums[1])];
+                            },
+                        );
                     }
-                    for (i, scores) in scores.chunks_exact_mut(width).take(queries).enumerate() {
-                        let query = block + i;
-                        let seen = op.seen(query, query + 1, tokens);
-                        if is_biased {
-                            let of_row = &distances[tokens - 1 - query..][seen.clone()];
-                            for (score, bias) in scores[seen.start - start..].iter_mut().zip(of_row) {
+                    if let Some(PositionBias::Disentangled { .. }) = bias.kind {
+                        let q = Strided { data: q, stride: in_cols, step: 1 };
+                        disentangled.add(isa, q, block, queries, head_dim, seen.clone(), scores, panel);
+                    }
+                    if is_biased {
+                        for (key, scores) in seen.clone().zip(scores.chunks_exact_mut(panel)) {
+                            let of_key = &distances[tokens - 1 - key + block..];
+                            for (score, bias) in scores.iter_mut().zip(of_key) {
                                 *score += bias;
                             }
                         }
-                        if is_masked {
-                            scores[..seen.start - start].fill(0.0);
-                            scores[seen.end - start..].fill(0.0);
-                        }
-                        Softmax::new_mut(&mut scores[seen.start - start..seen.end - start]).eval(isa);
                     }
-                    let p = Strided { data: scores, stride: width };
-                    let v = Panels { data: &v.data[start * v.row_stride..], ..v };
-                    let to = StridedMut { data: &mut out[block * out_cols + first..], stride: out_cols };
-                    matmul(isa, p, v, to, queries, end - start, op.head_dim);
+                    if is_masked {
+                        for (key, scores) in seen.clone().zip(scores.chunks_exact_mut(panel)) {
+                            let by = op.seen_by(key, tokens);
+                            let place = |query: usize| query.saturating_sub(block).min(panel);
+                            scores[..place(by.start)].fill(UNSEEN);
+                            scores[place(by.end)..].fill(UNSEEN);
+                        }
+                    }
+                    if is_masked || bias.kind.is_some() {
+                        most = largest(isa, scores);
+                    }
+                    let factors = weigh(isa, scores, most);
+                    let p = Strided { data: scores, stride: 1, step: panel };
+                    let v = Panels { data: &v.data[seen.start * v.row_stride..], ..v };
+                    let out = &mut out[block * out_cols + first..];
+                    let to = StridedMut { data: out, stride: out_cols };
+                    matmul(isa, p, v, to, queries, seen.len(), head_dim);
+                    let factors = factors.map(|factors| factors.to_array());
+                    let factors = factors.iter().flat_map(|factors| factors.as_ref()).take(queries);
+                    for (out, factor) in out.chunks_mut(out_cols).zip(factors) {
+                        out[..head_dim].iter_mut().for_each(|y| *y *= factor);
+                    }
                 }
             }
         }
@@ -170,25 +197,17 @@ pub(super) fn grow(buffer: &mut Vec<f32>, len: usize) {
     }
 }
 
-/// Transposes `[tokens, head_dim]` with rows `stride` apart into panels `[head_dim, panel]`, times `scale`.
+/// Transposes `[rows, head_dim]`, whose rows begin `stride` apart, into panels `[head_dim, panel]`, times `scale`.
 #[inline(always)]
-pub(super) fn pack_keys(
-    k: &[f32],
-    stride: usize,
-    tokens: usize,
-    head_dim: usize,
-    scale: f32,
-    panel: usize,
-    out: &mut [f32],
-) {
-    for (p, out) in out.chunks_exact_mut(panel * head_dim).take(tokens.div_ceil(panel)).enumerate() {
-        let width = panel.min(tokens - p * panel);
+pub(super) fn pack(x: &[f32], stride: usize, rows: usize, head_dim: usize, scale: f32, panel: usize, out: &mut [f32]) {
+    for (p, out) in out.chunks_exact_mut(panel * head_dim).take(rows.div_ceil(panel)).enumerate() {
+        let width = panel.min(rows - p * panel);
         if width < panel {
             out.fill(0.0);
         }
         for j in 0..width {
-            let key = &k[(p * panel + j) * stride..][..head_dim];
-            for (d, &x) in key.iter().enumerate() {
+            let row = &x[(p * panel + j) * stride..][..head_dim];
+            for (d, &x) in row.iter().enumerate() {
                 out[d * panel + j] = x * scale;
             }
         }

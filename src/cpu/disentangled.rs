@@ -1,10 +1,11 @@
 //! DeBERTa's disentangled attention: what q and k of a head make of the distance between them. Products with the rows of a table
 //! are small matrix products again; the scores then pick from them.
 
-use super::attention::{grow, pack_keys};
+use super::attention::{grow, pack};
 use super::matmul::{Panels, Strided, StridedMut, matmul, panel_width};
 use crate::program::{Attention, Distances};
 use rten_simd::Isa;
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
 /// For one head of one sequence.
@@ -51,16 +52,16 @@ impl Disentangled {
         let half = 2 * distances.span * cols;
         for (offset, is_last) in [(half, false), (0, true)] {
             let table = &table[offset + first * cols + head * head_dim..];
-            pack_keys(table, cols, count, head_dim, op.scale, panel, &mut self.packed);
+            pack(table, cols, count, head_dim, op.scale * LOG2_E, panel, &mut self.packed);
             if !is_last {
                 let to = StridedMut { data: &mut self.of_keys, stride: self.width };
-                let k = Strided { data: k.data, stride: k.stride };
+                let k = Strided { ..k };
                 matmul(isa, k, panels(&self.packed, panel, head_dim), to, tokens, head_dim, self.width);
             }
         }
     }
 
-    /// Adds to the scores `[queries, width]` of the queries from `block` on, whose columns are the keys `seen`.
+    /// Adds to the scores `[keys seen, panel]` of the queries from `block` on.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     pub fn add<I: Isa>(
@@ -72,16 +73,16 @@ impl Disentangled {
         head_dim: usize,
         seen: Range<usize>,
         scores: &mut [f32],
-        width: usize,
+        panel: usize,
     ) {
         grow(&mut self.of_queries, queries * self.width);
         let to = StridedMut { data: &mut self.of_queries, stride: self.width };
-        matmul(isa, q, panels(&self.packed, panel_width(isa), head_dim), to, queries, head_dim, self.width);
-        for (i, scores) in scores.chunks_exact_mut(width).take(queries).enumerate() {
-            let of_query = &self.of_queries[i * self.width..][..self.width];
-            for (score, key) in scores.iter_mut().zip(seen.clone()) {
-                let row = self.rows[self.tokens - 1 + block + i - key];
-                *score += of_query[row] + self.of_keys[key * self.width + row];
+        matmul(isa, q, panels(&self.packed, panel, head_dim), to, queries, head_dim, self.width);
+        for (key, scores) in seen.zip(scores.chunks_exact_mut(panel)) {
+            let of_key = &self.of_keys[key * self.width..][..self.width];
+            let rows = &self.rows[self.tokens - 1 - key + block..][..queries];
+            for (i, (score, &row)) in scores.iter_mut().zip(rows).enumerate() {
+                *score += self.of_queries[i * self.width + row] + of_key[row];
             }
         }
     }

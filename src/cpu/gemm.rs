@@ -111,6 +111,13 @@ pub fn block_rows(depth: usize) -> usize {
     (BLOCK_BYTES / (4 * depth.max(1))).next_multiple_of(12).clamp(12, 384)
 }
 
+/// Rows of a tile: 12 x 2 sums, two vectors of weights and a broadcast fit into the 32 registers of AVX-512 and NEON; 6 x 2 into
+/// 16.
+#[inline(always)]
+pub fn most_rows(lanes: usize) -> usize {
+    if lanes == 16 || cfg!(target_arch = "aarch64") { 12 } else { 6 }
+}
+
 /// The product of `rows` rows and one panel: `start(row)` gives the sums to begin with, `finish(row, sums)` takes them.
 ///
 /// # Safety
@@ -127,8 +134,7 @@ pub unsafe fn strip<P: Product>(
     start: impl Fn(usize) -> [P::Sum; VECTORS],
     mut finish: impl FnMut(usize, [P::Sum; VECTORS]),
 ) {
-    // 12 x 2 sums, two vectors of weights and a broadcast fit into the 32 registers of AVX-512 and NEON; 6 x 2 into 16.
-    let most = if p.lanes() == 16 || cfg!(target_arch = "aarch64") { 12 } else { 6 };
+    let most = most_rows(p.lanes());
     let mut row = 0;
     while row < rows {
         let count = most.min(rows - row);

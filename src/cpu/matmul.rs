@@ -1,16 +1,15 @@
 //! Small matrix products on strided views, for attention: too small for a library's packing and dispatch to pay off.
 //! (Linear ops have weights that are packed once: `gemm.rs`.)
 
+use super::gemm::most_rows;
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
 
-/// Rows of the inner loop's tile: 6 rows of 2 vectors, their 2 operands and a broadcast fill AVX2's 16 registers.
-const ROWS: usize = 6;
-
-/// A matrix whose rows begin `stride` apart.
+/// A matrix whose rows begin `stride` apart, and whose columns lie `step` apart.
 pub struct Strided<'a> {
     pub data: &'a [f32],
     pub stride: usize,
+    pub step: usize,
 }
 
 /// A matrix whose rows begin `stride` apart, to write.
@@ -50,7 +49,7 @@ pub fn matmul<I: Isa>(
 ) {
     let (lanes, panel) = (isa.f32().len(), panel_width(isa));
     assert!(rows > 0 && depth > 0 && cols > 0);
-    assert!(a.stride >= depth && a.data.len() >= (rows - 1) * a.stride + depth);
+    assert!(a.data.len() > (rows - 1) * a.stride + (depth - 1) * a.step);
     assert!(out.stride >= cols && out.data.len() >= (rows - 1) * out.stride + cols);
     let last_panel = (cols - 1) / panel;
     let last_width = cols - last_panel * panel;
@@ -61,13 +60,14 @@ pub fn matmul<I: Isa>(
         let width = panel.min(cols - col);
         let mut row = 0;
         while row < rows {
-            let count = ROWS.min(rows - row);
+            let count = most_rows(lanes).min(rows - row);
             // SAFETY: the tile's rows `row..row + count` and columns `col..col + width` lie within the three views, whose
             // lengths are asserted above.
             unsafe {
                 let tile = Tile {
                     a: a.data.as_ptr().add(row * a.stride),
                     a_stride: a.stride,
+                    a_step: a.step,
                     b: b.data.as_ptr().add(col / panel * b.panel_stride),
                     b_stride: b.row_stride,
                     out: out.data.as_mut_ptr().add(row * out.stride + col),
@@ -93,6 +93,7 @@ pub fn matmul<I: Isa>(
 struct Tile {
     a: *const f32,
     a_stride: usize,
+    a_step: usize,
     b: *const f32,
     b_stride: usize,
     out: *mut f32,
@@ -116,17 +117,16 @@ impl Tile {
     /// The pointers must cover `count` rows, `depth` and those columns.
     #[inline(always)]
     unsafe fn rows<I: Isa, const VECTORS: usize>(&self, isa: I, count: usize, used: usize) {
-        // SAFETY: as the caller promises.
-        unsafe {
-            match count {
-                6 => self.compute::<I, 6, VECTORS>(isa, used),
-                5 => self.compute::<I, 5, VECTORS>(isa, used),
-                4 => self.compute::<I, 4, VECTORS>(isa, used),
-                3 => self.compute::<I, 3, VECTORS>(isa, used),
-                2 => self.compute::<I, 2, VECTORS>(isa, used),
-                _ => self.compute::<I, 1, VECTORS>(isa, used),
-            }
+        macro_rules! tile {
+            ($($count:literal)*) => {
+                match count {
+                    // SAFETY: as the caller promises.
+                    $($count => unsafe { self.compute::<I, $count, VECTORS>(isa, used) },)*
+                    _ => unreachable!("a tile has at most 12 rows"),
+                }
+            };
         }
+        tile!(1 2 3 4 5 6 7 8 9 10 11 12);
     }
 
     /// # Safety
@@ -151,7 +151,7 @@ impl Tile {
                     }
                 }
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let a = ops.splat(*self.a.add(r * self.a_stride + k));
+                    let a = ops.splat(*self.a.add(r * self.a_stride + k * self.a_step));
                     for (sum, column) in sums.iter_mut().zip(columns) {
                         *sum = ops.mul_add(a, column, *sum);
                     }

@@ -27,6 +27,7 @@ mod quantize;
 mod rotary;
 mod rotate;
 mod simd;
+mod softmax;
 mod sum;
 mod team;
 #[cfg(target_arch = "x86_64")]

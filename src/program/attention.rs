@@ -100,6 +100,13 @@ impl Attention {
         let behind = if self.causal { end } else { (end + window).min(len) };
         first.saturating_sub(window)..behind
     }
+
+    /// The queries of a sequence of `len` tokens that see a key.
+    pub fn seen_by(&self, key: usize, len: usize) -> std::ops::Range<usize> {
+        let window = self.window.unwrap_or(len);
+        let first = if self.causal { key } else { key.saturating_sub(window) };
+        first..(key + window + 1).min(len)
+    }
 }
 
 /// The slope of a head: for a power of two of heads, 2^(-8 (head + 1) / heads); otherwise the heads beyond the next lower power

@@ -151,7 +151,11 @@ pub fn assert_codes(name: &str, precision: Precision, found: &QuantizedData, exp
         expected.iter().map(|byte| if signed { i32::from(*byte as i8) } else { i32::from(*byte) }).collect();
     assert_eq!(found.len(), expected.len(), "{name}: codes");
     let allowed = if matches!(precision, Precision::Int8 | Precision::Uint8) { CODE_STEP } else { 0 };
-    let differing = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
+    // The largest number of a dimension is 255 steps from the least, give or take its last bit: that alone says if its code is the
+    // last or the last but one.
+    let last = if signed { 127 } else { 255 };
+    let is_largest = |a: i32, b: i32| allowed > 0 && a.max(b) == last;
+    let differing = found.iter().zip(&expected).filter(|&(&a, &b)| a != b && !is_largest(a, b)).count();
     for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
         assert!((a - b).abs() <= allowed, "{name}: code {i} is {a}, expected {b}");
     }
