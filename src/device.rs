@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[derive(Clone, Default)]
 pub enum Device {
     /// What the environment variable `LEXEL_DEVICE` names, if it is set (as [`Device::from_str`] reads it); else a real GPU if
-    /// there is one; else the CPU. Never a software adapter.
+    /// there is one; else the CPU, also where the GPU cannot run the model, which a warning tells. Never a software adapter.
     #[default]
     Auto,
     /// The native CPU executor.
@@ -23,7 +23,8 @@ pub enum Device {
     Gpu,
     /// One of the real GPUs, counted from 0 in the order of [`GpuDevice::adapters`](crate::gpu::GpuDevice::adapters).
     Nth(usize),
-    /// The adapter whose name contains this, whatever its kind; `llvmpipe` is Mesa's software adapter.
+    /// The adapter whose name and backend contain this, whatever its kind; `llvmpipe` is Mesa's software adapter, `dx12` the
+    /// first through DX12.
     Named(String),
     /// All of these: each computes the next batch when it has room. If one is lost, the others go on.
     Several(Vec<Device>),
@@ -91,7 +92,17 @@ fn from_environment() -> Result<Option<Device>> {
 #[cfg(feature = "gpu")]
 fn auto(program: Arc<Program>, weights: &dyn WeightSource, options: &ExecutorOptions) -> Result<Arc<dyn Executor>> {
     match GpuDevice::open(&AdapterSelector::Auto) {
-        Ok(device) => gpu(&device, program, weights, options),
+        Ok(device) => match gpu(&device, program.clone(), weights, options) {
+            // It is too small, or unfit. If the CPU cannot do it either, that stays the reason.
+            Err(Error::Device(reason)) => match cpu(program, weights, options) {
+                Ok(executor) => {
+                    log::warn!("using the CPU: {reason}");
+                    Ok(executor)
+                }
+                Err(_) => Err(Error::Device(reason)),
+            },
+            result => result,
+        },
         Err(reason) => {
             log::info!("using the CPU: {reason}");
             cpu(program, weights, options)

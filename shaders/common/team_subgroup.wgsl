@@ -16,7 +16,8 @@ fn KERNEL(
     @builtin(subgroup_size) lanes: u32,
 ) {
     let first = group_index(workgroup, workgroups) * TEAM_ROWS;
-    work_of(Team(first + team, teams, first + TEAM_ROWS, lane, lanes));
+    // A subgroup may be larger than the workgroup, and has no more lanes then.
+    work_of(Team(first + team, teams, first + TEAM_ROWS, lane, min(lanes, TEAM_THREADS)));
 }
 
 // The sum over the team's lanes, in every lane.

@@ -85,7 +85,8 @@ impl GpuDevice {
     ) -> Measurement {
         let mut measurement = self.kernels(dtype, features, budget, file);
         if measurement.fault.is_none() {
-            measurement.fault = trial(self, dtype, features, &measurement.tuning).err();
+            let tried = on_own_threads(|| trial(self, dtype, features, &measurement.tuning));
+            measurement.fault = tried.unwrap_or_else(|reason| Err(Fault::Failed(reason))).err();
         }
         measurement
     }
@@ -129,14 +130,18 @@ impl GpuDevice {
         budget: Duration,
     ) -> std::result::Result<Measurement, String> {
         let device = self.second()?;
-        // With threads of its own. The caller may be one of rayon's, which while it waits for others of its pool may begin
-        // another load, and that one would wait for this one.
-        let pool = rayon::ThreadPoolBuilder::new().build().map_err(|error| error.to_string())?;
-        let measured = std::thread::scope(|scope| {
-            let measuring = scope.spawn(|| pool.install(|| measure(&device, dtype, features, budget)));
-            measuring.join().map_err(|_| "measuring panicked".to_string())
-        })?;
+        let measured = on_own_threads(|| measure(&device, dtype, features, budget))?;
         device.health.check().map_err(|error| error.to_string())?;
         Ok(measured)
     }
+}
+
+/// Runs something that spreads over rayon's pool with a pool of its own; or why it did not end. The caller may be one of rayon's
+/// threads, which while it waits for others of its pool may begin another load, and that one would wait for this one.
+fn on_own_threads<T: Send>(work: impl FnOnce() -> T + Send) -> std::result::Result<T, String> {
+    let pool = rayon::ThreadPoolBuilder::new().build().map_err(|error| error.to_string())?;
+    std::thread::scope(|scope| {
+        let working = scope.spawn(|| pool.install(work));
+        working.join().map_err(|_| "measuring panicked".to_string())
+    })
 }

@@ -1,7 +1,8 @@
 //! A GPU: the adapter that was chosen, wgpu's device and queue, and what is known about its health.
 
+use super::adapters::{AdapterSelector, describe, distinct, enumerate, select};
 use super::ahead::Ahead;
-use super::flight::{self, Submitted};
+use super::flight::{self, Submitted, Ticket};
 use super::options::{Cooperative, Dtype, Features};
 use super::pipeline::PipelineCache;
 use super::tuning::Tuning;
@@ -10,22 +11,6 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
-
-/// Which adapter to open.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum AdapterSelector {
-    /// The best real GPU: discrete before integrated before virtual. Never a software adapter.
-    #[default]
-    Auto,
-    /// As `Auto`, and a software adapter where there is no GPU.
-    Any,
-    /// One of the real GPUs, counted from 0 in the order of [`GpuDevice::adapters`].
-    Nth(usize),
-    /// The first adapter whose name contains this text, in any case; a software adapter too.
-    Name(String),
-    /// wgpu's `noop` backend, which checks every call and computes nothing. Only where wgpu was built with that feature.
-    Noop,
-}
 
 /// An adapter of this machine.
 #[derive(Debug, Clone)]
@@ -45,7 +30,7 @@ pub struct AdapterDescription {
 }
 
 impl AdapterDescription {
-    fn of(adapter: &wgpu::Adapter, features: wgpu::Features, limits: wgpu::Limits) -> AdapterDescription {
+    pub(super) fn of(adapter: &wgpu::Adapter, features: wgpu::Features, limits: wgpu::Limits) -> AdapterDescription {
         let info = adapter.get_info();
         let subgroups = features.contains(wgpu::Features::SUBGROUP);
         let (least, most) = subgroup_sizes(&info);
@@ -95,6 +80,8 @@ pub struct GpuDevice {
     pub(super) ahead: Arc<Ahead>,
     description: AdapterDescription,
     adapter: wgpu::Adapter,
+    /// With an application, which draws with it.
+    is_shared: bool,
     /// What has been measured, for each dtype and set of features.
     pub(super) tunings: Mutex<HashMap<(Dtype, Features), Tuning>>,
     flights: Mutex<mpsc::Sender<Submitted>>,
@@ -129,7 +116,7 @@ impl Health {
 impl GpuDevice {
     /// The adapters of this machine, best first.
     pub fn adapters() -> Vec<AdapterDescription> {
-        enumerate().iter().map(describe).collect()
+        distinct(enumerate()).iter().map(describe).collect()
     }
 
     /// Opens an adapter with all features and limits that it has.
@@ -170,14 +157,14 @@ impl GpuDevice {
         device.on_uncaptured_error(Arc::new(move |error| {
             failed.fail(error.to_string());
         }));
-        GpuDevice::start(device, queue, adapter, description, health)
+        GpuDevice::start(device, queue, adapter, description, health, false)
     }
 
     /// A device that an application has already opened and goes on using. Its handlers for lost devices and uncaptured
     /// errors stay as they are; the features and limits that it was requested with are used.
     pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Arc<GpuDevice>> {
         let description = AdapterDescription::of(adapter, device.features(), device.limits());
-        Ok(GpuDevice::start(device, queue, adapter, description, Arc::new(Health::default())))
+        Ok(GpuDevice::start(device, queue, adapter, description, Arc::new(Health::default()), true))
     }
 
     fn start(
@@ -186,6 +173,7 @@ impl GpuDevice {
         adapter: &wgpu::Adapter,
         description: AdapterDescription,
         health: Arc<Health>,
+        is_shared: bool,
     ) -> Arc<GpuDevice> {
         let flights = flight::start_thread(device.clone(), health.clone());
         let pipelines = PipelineCache::new(&device, &adapter.get_info());
@@ -197,6 +185,7 @@ impl GpuDevice {
             ahead: Arc::default(),
             description,
             adapter: adapter.clone(),
+            is_shared,
             tunings: Mutex::default(),
             flights: Mutex::new(flights),
         })
@@ -241,9 +230,22 @@ impl GpuDevice {
 
     /// Submits the writes that the queue holds, and waits until all is done: their staging memory is free again.
     pub(super) fn wait(&self) -> Result<(), RunError> {
-        let last = self.queue.submit([]);
-        while !flight::poll(&self.device, last.clone(), &self.health)? {}
+        let last = self.submit([]);
+        while !flight::poll(&self.device, &last, &self.health)? {}
         Ok(())
+    }
+
+    /// Submits what can be waited for.
+    pub(super) fn submit(&self, commands: impl IntoIterator<Item = wgpu::CommandBuffer>) -> Ticket {
+        let index = self.queue.submit(commands);
+        let done = self.is_shared.then(|| {
+            let (sender, done) = mpsc::channel();
+            self.queue.on_submitted_work_done(move || {
+                let _ = sender.send(()); // nobody may wait for it
+            });
+            done
+        });
+        Ticket { index, done }
     }
 }
 
@@ -298,83 +300,4 @@ fn cooperative(kinds: &[wgpu::CooperativeMatrixProperties]) -> Cooperative {
         usable.map(|kind| kind.m_size).max()
     };
     Cooperative { f16: largest(wgpu::CooperativeScalarType::F16), f32: largest(wgpu::CooperativeScalarType::F32) }
-}
-
-fn describe(adapter: &wgpu::Adapter) -> AdapterDescription {
-    AdapterDescription::of(adapter, adapter.features(), adapter.limits())
-}
-
-/// Adapters of the backends that have compute shaders worth the name, best first.
-fn enumerate() -> Vec<wgpu::Adapter> {
-    // One instance for the process: making one loads drivers.
-    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
-    let instance = INSTANCE.get_or_init(|| {
-        let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-        descriptor.backends = wgpu::Backends::PRIMARY;
-        descriptor.flags = wgpu::InstanceFlags::empty().with_env();
-        wgpu::Instance::new(descriptor)
-    });
-    let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
-    adapters
-        .retain(|adapter| adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
-    adapters.sort_by_key(|adapter| {
-        let info = adapter.get_info();
-        let device_type = match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => 0,
-            wgpu::DeviceType::IntegratedGpu => 1,
-            wgpu::DeviceType::VirtualGpu => 2,
-            wgpu::DeviceType::Other => 3,
-            wgpu::DeviceType::Cpu => 4,
-        };
-        // The same GPU may be there twice on Windows; its Vulkan driver has more features.
-        let backend = match info.backend {
-            wgpu::Backend::Vulkan | wgpu::Backend::Metal => 0,
-            _ => 1,
-        };
-        (device_type, backend)
-    });
-    adapters
-}
-
-fn select(selector: &AdapterSelector) -> Result<wgpu::Adapter> {
-    if *selector == AdapterSelector::Noop {
-        return noop();
-    }
-    let adapters = enumerate();
-    let found: Vec<String> = adapters.iter().map(|adapter| describe(adapter).to_string()).collect();
-    let is_real = |adapter: &wgpu::Adapter| adapter.get_info().device_type != wgpu::DeviceType::Cpu;
-    let mut real = 0;
-    let matching = adapters.into_iter().find(|adapter| {
-        let info = adapter.get_info();
-        real += is_real(adapter) as usize;
-        match selector {
-            AdapterSelector::Auto => is_real(adapter),
-            AdapterSelector::Any => true,
-            AdapterSelector::Nth(index) => is_real(adapter) && real == index + 1,
-            AdapterSelector::Name(name) => info.name.to_lowercase().contains(&name.to_lowercase()),
-            AdapterSelector::Noop => false,
-        }
-    });
-    matching.ok_or_else(|| {
-        let wanted = match selector {
-            AdapterSelector::Auto => "no GPU".to_string(),
-            AdapterSelector::Nth(index) => format!("no GPU of number {index}, counted from 0"),
-            AdapterSelector::Name(name) => {
-                let known = "cpu, gpu, gpu0, gpu1, ... and parts of adapters' names, as `lexel devices` lists them";
-                format!("no adapter named '{name}' (known: {known})")
-            }
-            AdapterSelector::Any | AdapterSelector::Noop => "no adapter".to_string(),
-        };
-        let found = if found.is_empty() { "none; is a driver installed?".to_string() } else { found.join("; ") };
-        Error::Device(format!("{wanted}; adapters of this machine: {found}"))
-    })
-}
-
-fn noop() -> Result<wgpu::Adapter> {
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = wgpu::Backends::NOOP;
-    descriptor.backend_options.noop = wgpu::NoopBackendOptions::enabled();
-    let instance = wgpu::Instance::new(descriptor);
-    pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()))
-        .map_err(|error| Error::Device(format!("the noop backend: {error}")))
 }

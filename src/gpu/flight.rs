@@ -13,15 +13,23 @@ pub(super) type Finish = Box<dyn FnOnce(Result<&[u8], RunError>) + Send>;
 /// What the thread waits for.
 pub(super) enum Submitted {
     /// A part of a batch.
-    Part(wgpu::SubmissionIndex, Account),
+    Part(Ticket, Account),
     /// The end of a batch.
     Batch(Flight),
+}
+
+/// A submission, to be waited for.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub index: wgpu::SubmissionIndex,
+    /// On a device that an application shares: hears of the end.
+    pub done: Option<mpsc::Receiver<()>>,
 }
 
 /// A submitted batch.
 pub(super) struct Flight {
     /// Its last one.
-    pub submission: wgpu::SubmissionIndex,
+    pub submission: Ticket,
     /// Of that one, if it counts.
     pub account: Option<Account>,
     /// Being mapped for reading.
@@ -51,9 +59,9 @@ pub(super) fn start_thread(device: wgpu::Device, health: Arc<Health>) -> mpsc::S
         };
         for submitted in receiver {
             match submitted {
-                Submitted::Part(index, account) => {
+                Submitted::Part(ticket, account) => {
                     let result = loop {
-                        match poll(&device, index.clone(), &health) {
+                        match poll(&device, &ticket, &health) {
                             Ok(false) => {}
                             result => break result,
                         }
@@ -101,9 +109,10 @@ fn land(flight: Flight, waited: Result<(), RunError>, health: &Health) {
 fn wait(flight: &Flight, device: &wgpu::Device, health: &Health) -> Result<(), RunError> {
     let Flight { submission, mapped, .. } = flight;
     loop {
-        let done = poll(device, submission.clone(), health)?;
+        let done = poll(device, submission, health)?;
         // The callback may be running on another thread, where an application polls the device itself.
-        match mapped.recv_timeout(if done { PATIENCE } else { Duration::ZERO }) {
+        let patience = if submission.done.is_some() { PAUSE } else { PATIENCE };
+        match mapped.recv_timeout(if done { patience } else { Duration::ZERO }) {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => {
                 health.check()?;
@@ -118,20 +127,28 @@ fn wait(flight: &Flight, device: &wgpu::Device, health: &Health) -> Result<(), R
     }
 }
 
+/// Between two looks at a device that an application shares.
+const PAUSE: Duration = Duration::from_micros(300);
+
 /// Waits for a submission: `false` if it is to be waited for again. wgpu 30 panics where the device was lost meanwhile
 /// (`Device::poll` in backend/wgpu_core.rs: every error but a time-out is fatal there); that becomes the error it is.
 ///
 /// No time-out: when one passed and another thread then saw the queue empty (each submit polls), wgpu-core's
 /// `Device::maintain` panicked, "If the queue is empty, ...", and a healthy device was given up. A lost device ends the wait.
-pub(super) fn poll(
-    device: &wgpu::Device,
-    submission: wgpu::SubmissionIndex,
-    health: &Health,
-) -> Result<bool, RunError> {
+///
+/// On a device that an application shares, it only looks, now and then: while wgpu-core waits, it holds a lock
+/// (`snatchable_lock`) that presenting a frame needs.
+pub(super) fn poll(device: &wgpu::Device, ticket: &Ticket, health: &Health) -> Result<bool, RunError> {
     health.check()?;
-    let poll = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+    let poll = match ticket.done {
+        Some(_) => wgpu::PollType::Poll,
+        None => wgpu::PollType::Wait { submission_index: Some(ticket.index.clone()), timeout: None },
+    };
     match catch_unwind(AssertUnwindSafe(|| device.poll(poll))) {
-        Ok(Ok(_)) => Ok(true),
+        Ok(Ok(_)) => {
+            let done = ticket.done.as_ref();
+            Ok(done.is_none_or(|done| done.recv_timeout(PAUSE) != Err(mpsc::RecvTimeoutError::Timeout)))
+        }
         Ok(Err(wgpu::PollError::Timeout)) => Ok(false),
         Ok(Err(error)) => Err(health.fail(error.to_string())),
         Err(panic) => {

@@ -8,6 +8,7 @@
 //! To add a kernel: `shaders/x.wgsl` and `kernels/x.rs` (the conventions are in [`kernel`]), and its arm in
 //! [`compile::compile`].
 
+mod adapters;
 mod ahead;
 mod ceilings;
 mod choice;
@@ -33,7 +34,8 @@ pub mod weights;
 mod work;
 mod workspace;
 
-pub use device::{AdapterDescription, AdapterSelector, GpuDevice};
+pub use adapters::AdapterSelector;
+pub use device::{AdapterDescription, GpuDevice};
 pub use options::{Cooperative, Dtype, Features, GpuOptions, TuningChoice};
 pub use tuning::Tuning;
 

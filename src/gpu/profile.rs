@@ -73,7 +73,7 @@ impl GpuExecutor {
             encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
                 let _ = mapping.send(result); // nobody listens once the batch has failed
             });
-            (self.device.queue.submit([encoder.finish()]), buffer)
+            (self.device.submit([encoder.finish()]), buffer)
         });
         let (submission, buffer) = match submitted {
             Ok(submitted) => submitted,

@@ -1,7 +1,7 @@
 //! A batch on its way to the device: recorded step by step, cut into submissions, its results copied where they can be read.
 
 use super::ahead::Account;
-use super::flight::{Flight, Submitted};
+use super::flight::{Flight, Submitted, Ticket};
 use super::kernel::stride4;
 use super::options::Dtype;
 use super::piece::{self, Piece, Whole};
@@ -107,18 +107,14 @@ impl GpuExecutor {
     }
 
     /// Submits, as soon as there is room for these pieces among what the device has yet to do.
-    fn enqueue(
-        &self,
-        encoder: wgpu::CommandEncoder,
-        pieces: &[Piece],
-    ) -> Result<(wgpu::SubmissionIndex, Account), RunError> {
+    fn enqueue(&self, encoder: wgpu::CommandEncoder, pieces: &[Piece]) -> Result<(Ticket, Account), RunError> {
         let commands = encoder.finish();
         let seconds = pieces.iter().map(|piece| piece.seconds).sum();
         let place = self.device.ahead.enter(seconds, self.pace.limit(), &self.device.health)?;
         let begun = Instant::now();
-        let index = self.device.queue.submit([commands]);
+        let ticket = self.device.submit([commands]);
         let work = pieces.iter().map(|piece| piece.work).sum();
-        Ok((index, Account { begun, work, pace: self.pace.clone(), place }))
+        Ok((ticket, Account { begun, work, pace: self.pace.clone(), place }))
     }
 
     /// One compute pass over these pieces.

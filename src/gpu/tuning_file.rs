@@ -99,7 +99,8 @@ impl Attempt {
     fn begin(path: PathBuf) -> Attempt {
         let open = || {
             fs::create_dir_all(path.parent()?).ok()?;
-            let file = fs::OpenOptions::new().create(true).read(true).append(true).open(&path).ok()?;
+            // Not to append: on Windows such a file cannot be emptied. It is read to its end before it is written.
+            let file = fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).ok()?;
             file.try_lock().ok()?;
             Some(file)
         };
@@ -125,7 +126,8 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         if let Some(file) = &self.file {
             // Emptied first: another process may have opened it already.
-            let _ = file.set_len(0).and_then(|()| fs::remove_file(&self.path));
+            let _ = file.set_len(0);
+            let _ = fs::remove_file(&self.path);
         }
     }
 }

@@ -31,32 +31,34 @@ pub(super) fn measure(bench: &mut Bench, measurement: &mut Measurement) {
             .map(|(length, variant)| (AttentionClass { length, wide }, variant))
             .collect();
         // Compiling takes longest, and can be done side by side.
-        let loaded: Vec<(AttentionClass, Variant, Result<GpuExecutor, Fault>)> = variants
+        let mut loaded: Vec<(AttentionClass, Variant, Result<GpuExecutor, Fault>)> = variants
             .into_par_iter()
             .map(|(class, variant)| (class, variant, heads.load(bench, class, variant)))
             .collect();
-        for class in loaded.chunk_by(|a, b| a.0 == b.0) {
+        for class in loaded.chunk_by_mut(|a, b| a.0 == b.0) {
+            let name = class[0].0;
+            let candidates: Vec<Variant> = class.iter().map(|(_, variant, _)| *variant).collect();
+            let right: Vec<Variant> = class.iter().filter(|it| it.2.is_ok()).map(|(_, variant, _)| *variant).collect();
+            let faults: Vec<Fault> =
+                class.iter().filter_map(|(_, _, executor)| executor.as_ref().err().cloned()).collect();
             let mut rated = Vec::new();
-            for &(class, variant, ref executor) in class {
+            for (_, variant, executor) in class {
                 if bench.is_over() {
                     break;
                 }
-                let executor = executor.as_ref().map_err(Fault::clone);
-                let flops = executor.and_then(|executor| heads.flops(bench, executor, class.length));
+                // It ends here, and with it the memory that it grew to.
+                let executor = std::mem::replace(executor, Err(Fault::Failed("rated".into())));
+                let flops = executor.and_then(|executor| heads.flops(bench, &executor, name.length));
                 match &flops {
-                    Ok(flops) => rated.push((*flops, variant)),
-                    Err(fault) => bench.warn(variant, fault),
+                    Ok(flops) => rated.push((*flops, *variant)),
+                    Err(fault) => bench.warn(*variant, fault),
                 }
-                measurement.attention.push(Measured { class, variant, flops });
+                measurement.attention.push(Measured { class: name, variant: *variant, flops });
             }
-            let candidates: Vec<Variant> = class.iter().map(|(_, variant, _)| *variant).collect();
-            let is_right = |(_, variant, executor): &(_, Variant, Result<_, _>)| executor.is_ok().then_some(*variant);
-            let right: Vec<Variant> = class.iter().filter_map(is_right).collect();
-            let (name, faults) = (class[0].0, class.iter().filter_map(|(_, _, executor)| executor.as_ref().err()));
             if let Some(variant) = choose(&candidates, &rated, &right) {
                 measurement.tuning.set_attention(name, variant);
             }
-            measurement.refuse(&right, faults.cloned(), format!("attention of {name}"));
+            measurement.refuse(&right, faults.into_iter(), format!("attention of {name}"));
         }
     }
 }

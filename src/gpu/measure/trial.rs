@@ -10,10 +10,11 @@ use crate::program::{
 };
 use std::sync::Arc;
 
-/// Columns of its rows, of which a head has half, and of the layer's inside.
-const HIDDEN: usize = 128;
-const HEADS: usize = 2;
-const INTERMEDIATE: usize = 512;
+/// Columns of its rows: whatever a subgroup's size, they take it more than one round, and the last is not full.
+const HIDDEN: usize = 520;
+const HEADS: usize = 13;
+/// Columns inside of its layer.
+const INTERMEDIATE: usize = 640;
 
 /// Sequences of its batches: long ones and short ones, which get other kernels.
 const BATCHES: [&[usize]; 2] = [&[131, 65, 3], &[12, 1]];

@@ -26,8 +26,9 @@ pub struct SourceArgs {
 pub struct DeviceArgs {
     /// auto, cpu, gpu, gpu0, gpu1, ..., part of an adapter's name (see `lexel devices`), or several: gpu0,gpu1,cpu
     ///
-    /// auto takes a real GPU if there is one, else the CPU; a software adapter only runs when it is named. Of several devices,
-    /// each takes the next batch when it has room; if one fails, the others go on.
+    /// auto takes a real GPU if there is one that can run the model, else the CPU; a software adapter only runs when it is named.
+    /// dx12 is a GPU through DX12 where Vulkan has it, too. Of several devices, each takes the next batch when it has room; if one
+    /// fails, the others go on.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
     /// What to compute in; f16 needs a GPU that has it
