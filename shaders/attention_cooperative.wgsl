@@ -20,8 +20,9 @@ var<workgroup> weights: array<Elem, QUERY_TILE * WEIGHTS>;
 var<workgroup> largest: array<f32, QUERY_TILE>;
 var<workgroup> totals: array<f32, QUERY_TILE>;
 var<workgroup> factors: array<f32, QUERY_TILE>;
-// Whether some sums have to be corrected.
-var<workgroup> grown: atomic<u32>;
+// The first: whether some sums have to be corrected. As long as a vector, so that in whatever order the driver lays these arrays
+// out, the matrices' begin at multiples of 16 bytes.
+var<workgroup> grown: array<atomic<u32>, 4>;
 
 // What a subgroup is doing: its tile, head and the keys that these see; the first row of its band; its lanes.
 struct Run { tile: vec4<u32>, head: u32, seen: vec2<u32>, band: u32, lane: u32, lanes: u32, thread: u32 }
@@ -51,7 +52,7 @@ fn fetch_keys(run: Run, first: u32) {
     fetch(0u, KEYS, first, run.seen.y, HEADS + kv, run.thread);
     fetch(KEYS, KEYS, first, run.seen.y, HEADS + KV_HEADS + kv, run.thread);
     if run.thread == 0u {
-        atomicStore(&grown, 0u);
+        atomicStore(&grown[0], 0u);
     }
 }
 
@@ -108,7 +109,7 @@ fn weigh(run: Run, first: u32, width: u32) {
             totals[row] = total * keep + added;
             factors[row] = keep;
             if is_far && first > run.seen.x {
-                atomicStore(&grown, 1u);
+                atomicStore(&grown[0], 1u);
             }
         }
     }

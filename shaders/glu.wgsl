@@ -3,9 +3,17 @@
 @group(1) @binding(0) var<storage, read> x: array<Elem>;          // [rows, X_STRIDE]
 @group(1) @binding(1) var<storage, read_write> out: array<Elem4>; // [rows, STRIDE4]
 
-// Columns behind the last hold whatever follows, which is finite.
-fn load(at: u32) -> vec4<f32> {
-    return vec4<f32>(f32(x[at]), f32(x[at + 1u]), f32(x[at + 2u]), f32(x[at + 3u]));
+// Four columns of a half that begins at `at`; zeros behind the last.
+fn load(at: u32, c: u32) -> vec4<f32> {
+    return vec4<f32>(load1(at, c), load1(at, c + 1u), load1(at, c + 2u), load1(at, c + 3u));
+}
+
+fn load1(at: u32, c: u32) -> f32 {
+    var y = 0.0;
+    if COLS % 4u == 0u || c < COLS {
+        y = f32(x[at + c]);
+    }
+    return y;
 }
 
 @compute @workgroup_size(64)
@@ -19,7 +27,7 @@ fn glu(
         return;
     }
     for (var i = lane; i < STRIDE4; i += 64u) {
-        let at = row * X_STRIDE + i * 4u;
-        out[row * STRIDE4 + i] = Elem4(activation(load(at + ACTIVATED)) * load(at + MULTIPLIED));
+        let at = row * X_STRIDE;
+        out[row * STRIDE4 + i] = Elem4(activation(load(at + ACTIVATED, 4u * i)) * load(at + MULTIPLIED, 4u * i));
     }
 }

@@ -221,16 +221,39 @@ fn an_id_beyond_the_vocabulary_never_reaches_the_device() {
     assert!(matches!(executor.submit(batch, Output::Tokens), Err(RunError::InvalidBatch(_))));
 }
 
+/// Ones, but for row 5 of the table `word`.
+struct Poisoned;
+impl WeightSource for Poisoned {
+    fn read(&self, tensor: &TensorSpec, rows: Range<usize>) -> Result<Vec<f32>> {
+        let value = |row| if row == 5 && tensor.name == "word" { f32::NAN } else { 1.0 };
+        Ok(rows.flat_map(|row| vec![value(row); tensor.cols()]).collect())
+    }
+}
+
+/// As clamp, max and comparisons would, each in its way.
+#[test]
+fn no_activation_makes_a_number_of_what_is_none() {
+    let device = device!();
+    for activation in Activation::ALL {
+        let mut b = Builder::new();
+        let table = b.matrix("word", 10, 8);
+        let x = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
+        let weight = b.matrix("weight", 6, 8);
+        let y = b.linear(Linear { x, weight, bias: None, activation, residual: None });
+        let pooled = b.pool(Pool::new(y, PoolMode::Mean));
+        let program = Arc::new(b.finish(pooled, y));
+        let executor = GpuExecutor::load(program, &Poisoned, &device, &options()).unwrap();
+        let mut batch = Batch::new();
+        batch.push(&[1], &[0], 0);
+        batch.push(&[5], &[0], 0);
+        let result = executor.submit(batch, Output::Tokens).unwrap().wait();
+        assert_eq!(result, Err(RunError::NotFinite { sequence: 1 }), "{}", activation.name());
+    }
+}
+
 #[test]
 fn numbers_that_are_none_name_their_sequence() {
     let device = device!();
-    struct Poisoned;
-    impl WeightSource for Poisoned {
-        fn read(&self, tensor: &TensorSpec, rows: Range<usize>) -> Result<Vec<f32>> {
-            // Row 5 of the table.
-            Ok(rows.flat_map(|row| vec![if row == 5 { f32::NAN } else { 1.0 }; tensor.cols()]).collect())
-        }
-    }
     let mut b = Builder::new();
     let table = b.matrix("word", 10, 8);
     let x = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);

@@ -3,6 +3,12 @@
 // Arguments of exp and tanh are bounded: exp overflows to infinity, and tanh of a large number is NaN on drivers that
 // compute it as a quotient of exponentials.
 
+// y, and NaN where x is: clamp and max may make a number of it, and nobody would hear of a broken row. By its bits, because
+// compilers that assume that there is no NaN take `x != x` to be false.
+fn keep_nan(y: vec4<f32>, x: vec4<f32>) -> vec4<f32> {
+    return select(y, x, (bitcast<vec4<u32>>(x) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u));
+}
+
 // A rational function of degree 13 over 8 on [-4, 4], beyond which erf is 1 within f32. Coefficients: Eigen's
 // generic_fast_erf_float. It leaves gelu within 2e-7 of max(1, |x|) (tests/gpu.rs).
 fn erf(x: vec4<f32>) -> vec4<f32> {

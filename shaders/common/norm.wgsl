@@ -31,12 +31,14 @@ fn moments_of(row: Row, team: Team) -> Moments {
         shift = team_sum(dot(left, vec4<f32>(1.0)), team.lane) / f32(COLS);
     }
     let variance = team_sum(dot(squares, vec4<f32>(1.0)), team.lane) / f32(COLS) - shift * shift;
-    return Moments(mean, shift, 1.0 / sqrt(variance + EPS));
+    return Moments(mean, shift, 1.0 / sqrt(max(variance, 0.0) + EPS));
 }
 
 // `affine` is [STRIDE4] weights and then, if BIAS, as many biases; zero behind COLS.
 fn normalised(row: Row, c: u32, moments: Moments) -> vec4<f32> {
-    var y = ((row_at(row, c) - moments.mean) - moments.shift) * moments.scale * affine[c];
+    // As fma, because compilers that may reorder sums would subtract the mean's rest from the mean, which it is too small for.
+    let d = row_at(row, c) - moments.mean;
+    var y = fma(d, vec4<f32>(moments.scale), vec4<f32>(-moments.shift * moments.scale)) * affine[c];
     if BIAS {
         y += affine[STRIDE4 + c];
     }

@@ -168,8 +168,13 @@ impl Prelude {
                 let _ = writeln!(text, "fn activation(x: vec4<f32>) -> vec4<f32> {{ return {call}; }}");
             }
             other => {
-                let _ =
-                    writeln!(text, "fn activation(x: vec4<f32>) -> vec4<f32> {{ return act_{}(x); }}", other.name());
+                let call = format!("act_{}(x)", other.name());
+                let call = match other {
+                    // They multiply by x.
+                    Activation::Gelu | Activation::GeluTanh | Activation::QuickGelu | Activation::Silu => call,
+                    _ => format!("keep_nan({call}, x)"),
+                };
+                let _ = writeln!(text, "fn activation(x: vec4<f32>) -> vec4<f32> {{ return {call}; }}");
             }
         }
         let variant = self.parts.iter().map(AsRef::as_ref);

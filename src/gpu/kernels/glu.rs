@@ -25,6 +25,7 @@ pub fn launches(op: &Glu, context: &Context) -> Result<Vec<Launch>> {
             .prelude()
             .activation(op.activation)
             .constant("X_STRIDE", 4 * stride4(context.shape(op.x).cols))
+            .constant("COLS", shape.cols)
             .constant("STRIDE4", stride4(shape.cols))
             .constant("ACTIVATED", activated)
             .constant("MULTIPLIED", multiplied)

@@ -7,16 +7,15 @@ use std::fmt::Write as _;
 
 /// `position_bias(head, query, key)` of common/attention.wgsl.
 pub(super) fn position_bias(op: &Attention, context: &Context) -> String {
+    // Tables stand outside of the function: within it, FXC gives every thread its own.
+    let mut table = String::new();
     let body = match op.bias {
         None => "return 0.0;".to_string(),
         Some(PositionBias::Alibi) => {
             let slopes = (0..op.heads).map(|head| format!("{:?}", alibi_slope(head, op.heads)));
             let slopes = slopes.collect::<Vec<_>>().join(", ");
-            format!(
-                "var slopes = array<f32, {}>({slopes});\n    \
-                 return -slopes[head] * f32(max(query, key) - min(query, key));",
-                op.heads
-            )
+            table = format!("const SLOPES = array<f32, {}>({slopes});\n", op.heads);
+            "return -SLOPES[head] * f32(max(query, key) - min(query, key));".to_string()
         }
         Some(PositionBias::Relative { table, max_distance }) => {
             let buckets = context.weight(table).rows;
@@ -36,16 +35,18 @@ pub(super) fn position_bias(op: &Attention, context: &Context) -> String {
                 4 * stride4(op.heads)
             )
         }
-        Some(PositionBias::Disentangled { table, distances }) => {
-            disentangled(op, &distances, context.weight(table).cols)
+        Some(PositionBias::Disentangled { table: table_id, distances }) => {
+            let (changes, body) = disentangled(op, &distances, context.weight(table_id).cols);
+            table = changes;
+            body
         }
     };
-    format!("fn position_bias(head: u32, query: u32, key: u32) -> f32 {{\n    {body}\n}}\n")
+    format!("{table}fn position_bias(head: u32, query: u32, key: u32) -> f32 {{\n    {body}\n}}\n")
 }
 
-/// The body of `position_bias`: the row of the distance, found among the distances at which rows change, and its products with q
+/// The table of the distances at which rows change, and the body of `position_bias`: the row of the distance, found in that table, and its products with q
 /// and k, whose halves of the table lie one behind the other.
-fn disentangled(op: &Attention, distances: &Distances, cols: usize) -> String {
+fn disentangled(op: &Attention, distances: &Distances, cols: usize) -> (String, String) {
     let (span, stride) = (distances.span, 4 * stride4(cols));
     let furthest = (1..).find(|&far| distances.row(far) == 2 * span - 1 && distances.row(-far) == 0).unwrap_or(1);
     let changes: Vec<String> = (1..=furthest)
@@ -55,14 +56,13 @@ fn disentangled(op: &Attention, distances: &Distances, cols: usize) -> String {
     let count = changes.len();
     let changes = changes.join(", ");
     let columns = op.head_dim.div_ceil(4);
-    format!(
-        "var changes = array<u32, {count}>({changes});
-    let far = max(query, key) - min(query, key);
+    let body = format!(
+        "let far = max(query, key) - min(query, key);
     var rows = 0u;
     var end = {count}u;
     while rows < end {{
         let middle = (rows + end) / 2u;
-        if far >= changes[middle] {{ rows = middle + 1u; }} else {{ end = middle; }}
+        if far >= CHANGES[middle] {{ rows = middle + 1u; }} else {{ end = middle; }}
     }}
     let row = select({span}u - rows, min({span}u + rows, {last}u), query >= key);
     var sum = 0.0;
@@ -77,5 +77,6 @@ fn disentangled(op: &Attention, distances: &Distances, cols: usize) -> String {
     return sum * SCALE_LOG2 / LOG2_E;",
         last = 2 * span - 1,
         half = 2 * span * stride,
-    )
+    );
+    (format!("const CHANGES = array<u32, {count}>({changes});\n"), body)
 }

@@ -27,7 +27,7 @@ pub(super) fn queries(size: usize, rows: usize) -> usize {
 pub(super) fn bytes(target: &Target, head_dim: usize, queries: usize, keys: usize) -> usize {
     let elem = target.dtype.size();
     let rows = queries.max(2 * keys) * (head_dim + 8) * elem;
-    rows + queries * ((keys + 4) * 4 + (keys + 8) * elem + 3 * 4) + 4
+    rows + queries * ((keys + 4) * 4 + (keys + 8) * elem + 3 * 4) + 4 * 4
 }
 
 pub(super) fn choose(
@@ -91,7 +91,7 @@ fn unrolled(size: usize, rows: usize, columns: usize, at_once: usize) -> String 
         workgroupBarrier();
         weigh(run, first, width);
         workgroupBarrier();
-        if atomicLoad(&grown) != 0u {\n",
+        if atomicLoad(&grown[0]) != 0u {\n",
     );
     let chunks = || (0..columns).step_by(at_once).map(|first| first..columns.min(first + at_once));
     let place = |row, column| format!("&scores[{} + {}u]", at(row, "SCORES"), column * size);
