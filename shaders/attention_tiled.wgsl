@@ -20,7 +20,7 @@ fn attention_tiled(
     let seen = seen_by(at.tile);
     let row = lane / HEAD4;
     let column = lane % HEAD4;
-    var sums: array<vec4<f32>, 4>;
+    var sums: Four;
     fetch_queries(at);
     for (var first = seen.x; first < seen.y; first += KEYS) {
         let keys = keys_of(first, min(first + KEYS, seen.y));
@@ -49,9 +49,10 @@ fn attention_tiled(
         }
         workgroupBarrier();
         if row < at.quarter {
-            for (var j = 0u; j < 4u; j++) {
-                sums[j] *= factors[row + j * at.quarter];
-            }
+            sums.a *= factors[row];
+            sums.b *= factors[row + at.quarter];
+            sums.c *= factors[row + 2u * at.quarter];
+            sums.d *= factors[row + 3u * at.quarter];
             multiply_values(at, keys, row, column, &sums);
         }
     }

@@ -23,7 +23,7 @@ fn attention_whole(
     }
     workgroupBarrier();
     for (var i = at.lane; i < at.quarter * HEAD4; i += LANES) {
-        var sums: array<vec4<f32>, 4>;
+        var sums: Four;
         multiply_values(at, keys, i / HEAD4, i % HEAD4, &sums);
         store_sums(at, i / HEAD4, i % HEAD4, sums);
     }

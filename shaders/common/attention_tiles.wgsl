@@ -18,6 +18,9 @@ struct Place { lane: u32, head: u32, part: u32, tile: vec4<u32>, quarter: u32 }
 // Keys of a sequence: the first, the one behind the last, a quarter of their number, rounded up.
 struct Keys { first: u32, end: u32, quarter: u32 }
 
+// Four vectors, each under its name: an array is kept in memory by compilers that do not unroll loops (FXC and DXC).
+struct Four { a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32> }
+
 fn place(tile: vec4<u32>, first_head: u32, lane: u32) -> Place {
     let part = lane / LANES;
     let head = first_head + part;
@@ -54,31 +57,48 @@ fn scores_at(at: Place, row: u32) -> u32 {
     return (at.part * QUERY_TILE + row) * SCORES4;
 }
 
+// Columns 4 c to 4 c + 3 of a row in workgroup memory.
+fn row_at(first: u32, row: u32, c: u32) -> vec4<f32> {
+    return vec4<f32>(rows[first + row * STRIDE4 + c]);
+}
+
+fn dots(q: vec4<f32>, k: Four) -> vec4<f32> {
+    return vec4<f32>(dot(q, k.a), dot(q, k.b), dot(q, k.c), dot(q, k.d));
+}
+
 // The scores of four queries and four keys at a time.
 fn multiply_keys(at: Place, keys: Keys) {
     let queries_at = at.part * ROWS4;
+    let keys_at = queries_at + KEYS_AT;
     for (var i = at.lane; i < at.quarter * keys.quarter; i += LANES) {
         let row = i / keys.quarter;
         let key = i % keys.quarter;
-        var sums: array<vec4<f32>, 4>;
+        var sums: Four;
         for (var c = 0u; c < HEAD4; c++) {
-            var k: array<vec4<f32>, 4>;
-            for (var j = 0u; j < 4u; j++) {
-                k[j] = vec4<f32>(rows[queries_at + KEYS_AT + (key + j * keys.quarter) * STRIDE4 + c]);
-            }
-            for (var j = 0u; j < 4u; j++) {
-                let q = vec4<f32>(rows[queries_at + (row + j * at.quarter) * STRIDE4 + c]);
-                sums[j] += vec4<f32>(dot(q, k[0]), dot(q, k[1]), dot(q, k[2]), dot(q, k[3]));
-            }
+            let k = Four(
+                row_at(keys_at, key, c),
+                row_at(keys_at, key + keys.quarter, c),
+                row_at(keys_at, key + 2u * keys.quarter, c),
+                row_at(keys_at, key + 3u * keys.quarter, c),
+            );
+            sums.a += dots(row_at(queries_at, row, c), k);
+            sums.b += dots(row_at(queries_at, row + at.quarter, c), k);
+            sums.c += dots(row_at(queries_at, row + 2u * at.quarter, c), k);
+            sums.d += dots(row_at(queries_at, row + 3u * at.quarter, c), k);
         }
-        let of_tile = keys.first + key + keys.quarter * vec4<u32>(0u, 1u, 2u, 3u);
-        for (var j = 0u; j < 4u; j++) {
-            // Rows behind the tile's last query repeat it, and are not written.
-            let query = row + j * at.quarter;
-            let token = at.tile.x + min(query, at.tile.y - 1u);
-            scores[scores_at(at, query) + key] = see(sums[j] * SCALE_LOG2, at.head, token, of_tile, keys.end);
-        }
+        store_scores(at, keys, row, key, sums.a);
+        store_scores(at, keys, row + at.quarter, key, sums.b);
+        store_scores(at, keys, row + 2u * at.quarter, key, sums.c);
+        store_scores(at, keys, row + 3u * at.quarter, key, sums.d);
     }
+}
+
+// Those of one query.
+fn store_scores(at: Place, keys: Keys, query: u32, key: u32, sums: vec4<f32>) {
+    // Rows behind the tile's last query repeat it, and are not written.
+    let token = at.tile.x + min(query, at.tile.y - 1u);
+    let of_tile = keys.first + key + keys.quarter * vec4<u32>(0u, 1u, 2u, 3u);
+    scores[scores_at(at, query) + key] = see(sums * SCALE_LOG2, at.head, token, of_tile, keys.end);
 }
 
 // The largest score of a query.
@@ -104,29 +124,45 @@ fn weigh(at: Place, row: u32, keys: Keys, highest: f32) -> f32 {
     return total.x + total.y + total.z + total.w;
 }
 
+// Four columns of a value; keys behind the last have no weight.
+fn value(keys: Keys, key: u32, kv: u32, column: u32) -> vec4<f32> {
+    return load(min(keys.first + key, keys.end - 1u), kv, column);
+}
+
+// The values by a query's weights of them.
+fn weighted(at: Place, row: u32, key: u32, v: Four) -> vec4<f32> {
+    let p = scores[scores_at(at, row) + key];
+    return p.x * v.a + p.y * v.b + p.z * v.c + p.w * v.d;
+}
+
 // Adds the values to the sums of four columns of four queries. Values come straight from storage: neighbouring threads read
 // neighbouring columns.
-fn multiply_values(at: Place, keys: Keys, row: u32, column: u32, sums: ptr<function, array<vec4<f32>, 4>>) {
+fn multiply_values(at: Place, keys: Keys, row: u32, column: u32, sums: ptr<function, Four>) {
     let kv = HEADS + KV_HEADS + kv_head(at.head);
     for (var key = 0u; key < keys.quarter; key++) {
-        var v: array<vec4<f32>, 4>;
-        for (var j = 0u; j < 4u; j++) {
-            // Keys behind the last have no weight.
-            v[j] = load(min(keys.first + key + j * keys.quarter, keys.end - 1u), kv, column);
-        }
-        for (var j = 0u; j < 4u; j++) {
-            let p = scores[scores_at(at, row + j * at.quarter) + key];
-            (*sums)[j] += p.x * v[0] + p.y * v[1] + p.z * v[2] + p.w * v[3];
-        }
+        let v = Four(
+            value(keys, key, kv, column),
+            value(keys, key + keys.quarter, kv, column),
+            value(keys, key + 2u * keys.quarter, kv, column),
+            value(keys, key + 3u * keys.quarter, kv, column),
+        );
+        (*sums).a += weighted(at, row, key, v);
+        (*sums).b += weighted(at, row + at.quarter, key, v);
+        (*sums).c += weighted(at, row + 2u * at.quarter, key, v);
+        (*sums).d += weighted(at, row + 3u * at.quarter, key, v);
     }
 }
 
 // Writes four columns of four queries.
-fn store_sums(at: Place, row: u32, column: u32, sums: array<vec4<f32>, 4>) {
-    for (var j = 0u; j < 4u; j++) {
-        let query = row + j * at.quarter;
-        if query < at.tile.y {
-            store(at.tile.x + query, at.head, column, sums[j] / totals[at.part * QUERY_TILE + query]);
-        }
+fn store_sums(at: Place, row: u32, column: u32, sums: Four) {
+    store_row(at, row, column, sums.a);
+    store_row(at, row + at.quarter, column, sums.b);
+    store_row(at, row + 2u * at.quarter, column, sums.c);
+    store_row(at, row + 3u * at.quarter, column, sums.d);
+}
+
+fn store_row(at: Place, query: u32, column: u32, sum: vec4<f32>) {
+    if query < at.tile.y {
+        store(at.tile.x + query, at.head, column, sum / totals[at.part * QUERY_TILE + query]);
     }
 }
