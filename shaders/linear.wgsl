@@ -1,7 +1,8 @@
 // y = activation(x * weight^T + bias) + residual.
 // A workgroup of 16 x 16 threads computes TILE_ROWS rows by PANELS * 64 columns, each thread TILE_ROWS / 16 rows by 4 columns
 // of each panel. It goes through the inner columns in steps of 4 * STEP4: x and weight are staged in workgroup memory in f32,
-// x row by row so that one read gives four columns of a row.
+// x row by row so that one read gives four columns of a row. `Sums`, multiply() and finish_sums() are generated
+// (kernels/linear/tiled.rs).
 @group(1) @binding(0) var<storage, read> x: array<Elem4>;         // [rows, IN4]
 @group(1) @binding(1) var<storage, read> weight: array<Elem4>;    // [ceil(out / 64), 4 * IN4, 16]
 
@@ -32,7 +33,7 @@ fn linear(
     let w_panel = min(workgroup.z * PANELS + index % COLUMNS4 / PANEL4, (OUT4 - 1u) / PANEL4);
     let w_at = w_panel * IN4 * 4u * PANEL4 + index % PANEL4;
     let x_row = thread.y * ROWS_A_THREAD * X_STRIDE;
-    var sums: array<vec4<f32>, ROWS_A_THREAD * PANELS>;
+    var sums: Sums;
     for (var k4 = 0u; k4 < IN4; k4 += STEP4) {
         for (var i = index; i < TILE_ROWS * STEP4; i += 256u) {
             let row = i / STEP4;
@@ -51,24 +52,9 @@ fn linear(
         w_tile[index] = w;
         workgroupBarrier();
         for (var k = 0u; k < STEP4; k++) {
-            for (var panel = 0u; panel < PANELS; panel++) {
-                let at = k * 4u * COLUMNS4 + panel * PANEL4 + thread.x;
-                let w0 = w_tile[at];
-                let w1 = w_tile[at + COLUMNS4];
-                let w2 = w_tile[at + 2u * COLUMNS4];
-                let w3 = w_tile[at + 3u * COLUMNS4];
-                for (var i = 0u; i < ROWS_A_THREAD; i++) {
-                    let a = x_tile[x_row + i * X_STRIDE + k];
-                    let sum = panel * ROWS_A_THREAD + i;
-                    sums[sum] = fma(vec4<f32>(a.w), w3, fma(vec4<f32>(a.z), w2, fma(vec4<f32>(a.y), w1, fma(vec4<f32>(a.x), w0, sums[sum]))));
-                }
-            }
+            multiply(&sums, x_row + k, k * 4u * COLUMNS4 + thread.x);
         }
         workgroupBarrier();
     }
-    for (var i = 0u; i < ROWS_A_THREAD * PANELS; i++) {
-        let row = first + thread.y * ROWS_A_THREAD + i % ROWS_A_THREAD;
-        let column = (workgroup.z * PANELS + i / ROWS_A_THREAD) * PANEL4 + thread.x;
-        finish(sums[i], row, rows, column);
-    }
+    finish_sums(sums, first + thread.y * ROWS_A_THREAD, rows, workgroup.z * COLUMNS4 + thread.x);
 }

@@ -9,6 +9,16 @@ const SHARES: u32 = 16u;
 // 16 KiB for 4 rows
 var<workgroup> partial_sums: array<vec4<f32>, ROWS * SHARES * COLUMNS4>;
 
+// A row each, by name: an array that loops index stays in memory where nobody unrolls them (FXC and DXC).
+struct Sums { a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32> }
+const_assert ROWS == 4u;
+
+// The sum, and products of four columns of a row. Rows behind the last are computed from the last, and not written.
+fn multiply(sum: vec4<f32>, row: u32, rows: u32, k4: u32, w: mat4x4<f32>) -> vec4<f32> {
+    let a = vec4<f32>(x[min(row, rows - 1u) * IN4 + k4]);
+    return fma(vec4<f32>(a.w), w[3], fma(vec4<f32>(a.z), w[2], fma(vec4<f32>(a.y), w[1], fma(vec4<f32>(a.x), w[0], sum))));
+}
+
 @compute @workgroup_size(16, 16)
 fn linear_few(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -21,22 +31,25 @@ fn linear_few(
     if first >= rows {
         return; // the whole workgroup
     }
-    var sums: array<vec4<f32>, ROWS>;
+    var sums: Sums;
     for (var k4 = thread.y; k4 < IN4; k4 += SHARES) {
-        let w = ((workgroup.z * IN4 + k4) * 4u) * COLUMNS4 + thread.x;
-        let w0 = vec4<f32>(weight[w]);
-        let w1 = vec4<f32>(weight[w + COLUMNS4]);
-        let w2 = vec4<f32>(weight[w + 2u * COLUMNS4]);
-        let w3 = vec4<f32>(weight[w + 3u * COLUMNS4]);
-        for (var i = 0u; i < ROWS; i++) {
-            // Rows behind the last are computed from the last, and not written.
-            let a = vec4<f32>(x[min(first + i, rows - 1u) * IN4 + k4]);
-            sums[i] = fma(vec4<f32>(a.w), w3, fma(vec4<f32>(a.z), w2, fma(vec4<f32>(a.y), w1, fma(vec4<f32>(a.x), w0, sums[i]))));
-        }
+        let at = ((workgroup.z * IN4 + k4) * 4u) * COLUMNS4 + thread.x;
+        let w = mat4x4<f32>(
+            vec4<f32>(weight[at]),
+            vec4<f32>(weight[at + COLUMNS4]),
+            vec4<f32>(weight[at + 2u * COLUMNS4]),
+            vec4<f32>(weight[at + 3u * COLUMNS4]),
+        );
+        sums.a = multiply(sums.a, first, rows, k4, w);
+        sums.b = multiply(sums.b, first + 1u, rows, k4, w);
+        sums.c = multiply(sums.c, first + 2u, rows, k4, w);
+        sums.d = multiply(sums.d, first + 3u, rows, k4, w);
     }
-    for (var i = 0u; i < ROWS; i++) {
-        partial_sums[(i * SHARES + thread.y) * COLUMNS4 + thread.x] = sums[i];
-    }
+    let to = thread.y * COLUMNS4 + thread.x;
+    partial_sums[to] = sums.a;
+    partial_sums[to + SHARES * COLUMNS4] = sums.b;
+    partial_sums[to + 2u * SHARES * COLUMNS4] = sums.c;
+    partial_sums[to + 3u * SHARES * COLUMNS4] = sums.d;
     workgroupBarrier();
     if index < ROWS * COLUMNS4 {
         let row = index / COLUMNS4;
