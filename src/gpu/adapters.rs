@@ -25,6 +25,18 @@ pub(super) fn describe(adapter: &wgpu::Adapter) -> AdapterDescription {
     AdapterDescription::of(adapter, adapter.features(), adapter.limits())
 }
 
+/// Metal's driver: it is part of the system, whose version wgpu does not tell. What is known of a driver is forgotten with it.
+pub(super) fn metal_driver() -> String {
+    let version = std::fs::read_to_string("/System/Library/CoreServices/SystemVersion.plist").unwrap_or_default();
+    format!("macOS {}", product_version(&version).unwrap_or_default()).trim().to_string()
+}
+
+fn product_version(plist: &str) -> Option<&str> {
+    let (_, rest) = plist.split_once("<key>ProductVersion</key>")?;
+    let (_, rest) = rest.split_once("<string>")?;
+    Some(rest.split_once("</string>")?.0)
+}
+
 /// Adapters of the backends that have compute shaders worth the name, best first.
 pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
     // One instance for the process: making one loads drivers.
@@ -129,6 +141,13 @@ fn noop() -> Result<wgpu::Adapter> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_systems_version_is_found() {
+        let plist = "<dict>\n\t<key>ProductName</key>\n\t<string>macOS</string>\n\t<key>ProductVersion</key>\n\t<string>26.1</string>\n";
+        assert_eq!(product_version(plist), Some("26.1"));
+        assert_eq!(product_version("<key>ProductVersion</key>"), None);
+    }
 
     #[test]
     fn a_gpu_counts_once_and_has_a_name_for_each_of_its_drivers() {

@@ -1,6 +1,6 @@
 //! A GPU: the adapter that was chosen, wgpu's device and queue, and what is known about its health.
 
-use super::adapters::{AdapterSelector, describe, distinct, enumerate, select};
+use super::adapters::{AdapterSelector, describe, distinct, enumerate, metal_driver, select};
 use super::ahead::Ahead;
 use super::flight::{self, Submitted, Ticket};
 use super::options::{Cooperative, Dtype, Features};
@@ -45,7 +45,10 @@ impl AdapterDescription {
             name: info.name.clone(),
             backend: info.backend,
             device_type: info.device_type,
-            driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+            driver: match info.backend {
+                wgpu::Backend::Metal => metal_driver(),
+                _ => format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+            },
             features: Features {
                 f16: features.contains(wgpu::Features::SHADER_F16),
                 subgroups,

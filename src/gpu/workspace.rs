@@ -172,7 +172,14 @@ impl Workspace {
         let granted = self.allocated.take().map_or(0, |allocated| allocated.bytes);
         (self.tokens, self.sequences) = (0, 0);
         let sizes = self.sizes(tokens, sequences, fixed);
-        let created = device.scoped(|| self.create(&sizes, tokens, sequences, fixed, device));
+        let create = || device.scoped(|| self.create(&sizes, tokens, sequences, fixed, device));
+        let created = match create() {
+            Err(wgpu::Error::OutOfMemory { .. }) if granted > 0 => {
+                device.wait()?; // then the old ones are gone
+                create()
+            }
+            created => created,
+        };
         match created {
             Ok(allocated) => {
                 log::debug!("workspace: {tokens} tokens, {sequences} sequences, {} bytes", allocated.bytes);
