@@ -42,10 +42,10 @@ fn a_measurement_finds_a_kernel_for_each_class_and_every_kernel_right() {
     }
     for wide in [false, true] {
         for class in RowClass::ALL.map(|rows| Class { rows, wide }) {
-            assert_eq!(measured.tuning.linear(class), Some(fastest(&measured.linear, class)));
+            assert_eq!(measured.tuning.linear(class), Some(best(&measured.linear, class)));
         }
         for class in LengthClass::ALL.map(|length| AttentionClass { length, wide }) {
-            assert_eq!(measured.tuning.attention(class), Some(fastest(&measured.attention, class)));
+            assert_eq!(measured.tuning.attention(class), Some(best(&measured.attention, class)));
         }
     }
     let text = serde_json::to_string(&measured.tuning).unwrap();
@@ -73,14 +73,14 @@ fn a_device_that_computes_nothing_fails_the_trial() {
     assert!(error.contains("it computes wrongly in f32") && error.contains("cosine of 0.000000"), "{error}");
 }
 
-/// Of a class, of whose variants all are right.
-fn fastest<C: Copy + PartialEq + Debug, V: Copy + Debug>(trials: &[Measured<C, V>], class: C) -> V {
+/// Of a class, of whose variants all are right: the fastest, if it is so by 3 % beside the first, the default.
+fn best<C: Copy + PartialEq + Debug, V: Copy + Debug>(trials: &[Measured<C, V>], class: C) -> V {
     let rate = |trial: &Measured<C, V>| *trial.flops.as_ref().unwrap_or_else(|reason| panic!("{trial:?}: {reason}"));
-    let of_class = trials.iter().filter(|trial| trial.class == class);
-    let fastest = of_class.max_by(|a, b| rate(a).total_cmp(&rate(b)));
-    let fastest = fastest.unwrap_or_else(|| panic!("nothing was measured for {class:?}"));
+    let mut of_class = trials.iter().filter(|trial| trial.class == class);
+    let default = of_class.next().unwrap_or_else(|| panic!("nothing was measured for {class:?}"));
+    let fastest = of_class.chain([default]).max_by(|a, b| rate(a).total_cmp(&rate(b))).unwrap_or(default);
     assert!(rate(fastest) > 0.0, "{fastest:?}");
-    fastest.variant
+    if rate(fastest) > 1.03 * rate(default) { fastest.variant } else { default.variant }
 }
 
 /// What rounding to 8 bits costs: the errors of a sum's terms are independent, so theirs stays well below a hundredth of it.

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// `LEXEL_CACHE_DIR`, else `lexel` in the user's cache folder. `None` if `LEXEL_CACHE_DIR` is `off`, or there is no home.
 pub(super) fn folder() -> Option<PathBuf> {
@@ -26,7 +27,9 @@ pub(super) fn replace(path: &Path, data: &[u8]) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
+    static WRITERS: AtomicUsize = AtomicUsize::new(0);
+    let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
+    let aside = path.with_extension(format!("{}-{writer}.tmp", std::process::id()));
     let written = fs::write(&aside, data);
     written.and_then(|()| fs::rename(&aside, path)).inspect_err(|_| _ = fs::remove_file(&aside))
 }

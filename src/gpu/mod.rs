@@ -124,7 +124,7 @@ impl GpuExecutor {
             },
         );
         let (pipelines, weights) = (pipelines?, weights?);
-        // What a measurement compiles is kept with the first program after it.
+        // Not of the small programs of measurements.
         if options.tuning == TuningChoice::Measured {
             device.pipelines.save();
         }
