@@ -62,6 +62,10 @@ fn row_at(first: u32, row: u32, c: u32) -> vec4<f32> {
     return vec4<f32>(rows[first + row * STRIDE4 + c]);
 }
 
+fn one_of(x: Four, j: u32) -> vec4<f32> {
+    return select(select(x.a, x.b, j == 1u), select(x.c, x.d, j == 3u), j >= 2u);
+}
+
 fn dots(q: vec4<f32>, k: Four) -> vec4<f32> {
     return vec4<f32>(dot(q, k.a), dot(q, k.b), dot(q, k.c), dot(q, k.d));
 }
@@ -86,19 +90,16 @@ fn multiply_keys(at: Place, keys: Keys) {
             sums.c += dots(row_at(queries_at, row + 2u * at.quarter, c), k);
             sums.d += dots(row_at(queries_at, row + 3u * at.quarter, c), k);
         }
-        store_scores(at, keys, row, key, sums.a);
-        store_scores(at, keys, row + at.quarter, key, sums.b);
-        store_scores(at, keys, row + 2u * at.quarter, key, sums.c);
-        store_scores(at, keys, row + 3u * at.quarter, key, sums.d);
+        let of_tile = keys.first + key + keys.quarter * vec4<u32>(0u, 1u, 2u, 3u);
+        // A loop, because a bias may be much code.
+        for (var j = 0u; j < 4u; j++) {
+            // Rows behind the tile's last query repeat it, and are not written.
+            let query = row + j * at.quarter;
+            let token = at.tile.x + min(query, at.tile.y - 1u);
+            let of_query = one_of(sums, j) * SCALE_LOG2;
+            scores[scores_at(at, query) + key] = see(of_query, at.head, token, of_tile, keys.end);
+        }
     }
-}
-
-// Those of one query.
-fn store_scores(at: Place, keys: Keys, query: u32, key: u32, sums: vec4<f32>) {
-    // Rows behind the tile's last query repeat it, and are not written.
-    let token = at.tile.x + min(query, at.tile.y - 1u);
-    let of_tile = keys.first + key + keys.quarter * vec4<u32>(0u, 1u, 2u, 3u);
-    scores[scores_at(at, query) + key] = see(sums * SCALE_LOG2, at.head, token, of_tile, keys.end);
 }
 
 // The largest score of a query.
