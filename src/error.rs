@@ -104,6 +104,16 @@ pub enum RunError {
         /// Bytes that the device or the memory budget grants.
         granted: u64,
     },
+    /// The device did not do all of a batch, and its driver does not say why. As with [`RunError::OutOfMemory`], the
+    /// scheduler tries again with less at once.
+    #[error(
+        "the device gave up on a batch of {tokens} tokens and does not say why (its memory may be full, or it took too \
+         long); shorten the texts (max_seq_length), or choose another device"
+    )]
+    Unfinished {
+        /// Tokens in the batch that failed.
+        tokens: usize,
+    },
     /// The device is gone (driver reset, unplugged, destroyed by the application). The model must be loaded again.
     #[error("device lost: {0}; load the model again, on another device if this one keeps failing")]
     DeviceLost(String),

@@ -19,6 +19,7 @@ mod growth;
 mod kept;
 pub mod kernel;
 pub mod kernels;
+mod mark;
 pub mod measure;
 mod options;
 mod pace;
@@ -114,6 +115,8 @@ impl GpuExecutor {
         let compiled = compile::compile(&program, &target)?;
         check_limits(&compiled, &target, description)?;
 
+        // Before the weights, after which the device must prove that it has everything.
+        let (params, params_at) = upload_params(&compiled, device)?;
         // Side by side: drivers compile on the CPU, and uploads wait for the device.
         let (pipelines, weights) = rayon::join(
             || compile_pipelines(&compiled, options.checked, device),
@@ -129,7 +132,6 @@ impl GpuExecutor {
             device.pipelines.save();
         }
         log::debug!("weights: {} bytes", weights.bytes());
-        let (params, params_at) = upload_params(&compiled, device)?;
         let unused = create(device, "unused", 64, wgpu::BufferUsages::STORAGE)?;
 
         let needed = [Output::Sentences, Output::Tokens].map(|output| program.needed(output));
@@ -200,7 +202,7 @@ impl Executor for GpuExecutor {
             Ok(()) => Ok(pending),
             Err(error) => {
                 if let RunError::OutOfMemory { tokens, .. } = error {
-                    self.pace.out_of_memory(tokens);
+                    self.pace.refused(tokens);
                 }
                 Err(error)
             }

@@ -111,8 +111,8 @@ impl Pace {
         state.growth.landed(tokens, work.total(), time);
     }
 
-    /// A batch of so many tokens did not fit.
-    pub fn out_of_memory(&self, tokens: usize) {
+    /// A batch of so many tokens did not fit, or was not done.
+    pub fn refused(&self, tokens: usize) {
         self.lock().growth.refuse(tokens);
     }
 

@@ -27,12 +27,20 @@ impl GpuExecutor {
         finish: impl FnOnce(Result<Vec<Matrix>, RunError>) + Send + 'static,
     ) -> Result<(), RunError> {
         let data = BatchData::new(batch, |longest| self.fixed.compiled.queries(longest));
+        let program = &self.fixed.program;
+        let steps: Vec<usize> = (0..needed.len()).filter(|&step| needed[step]).collect();
+        let costs = program.costs(batch);
+        let works: Vec<Work> = steps.iter().map(|&step| Work::of(&program.steps[step].op, &costs[step])).collect();
+        let pieces = self.pieces(&steps, &works, &data, self.pace.most_seconds());
+        let mut runs = pace::cut(pieces.iter().map(|piece| piece.seconds), self.pace.most_seconds());
+        let last = runs.pop().unwrap_or_default();
+
         workspace.reserve(batch.tokens(), batch.sequences(), &self.fixed, &self.device)?;
+        workspace.reserve_marks(runs.len() + 1, &self.device)?;
         let Some(allocated) = workspace.allocated() else {
             return Err(self.device.health.fail("no workspace"));
         };
 
-        let program = &self.fixed.program;
         let parts: Vec<Part> = outputs
             .iter()
             .scan(0, |offset, &value| {
@@ -43,29 +51,26 @@ impl GpuExecutor {
                 Some(part)
             })
             .collect();
-        let bytes: u64 = parts.iter().map(|part| part.bytes() as u64).sum();
+        let results: u64 = parts.iter().map(|part| part.bytes() as u64).sum();
         let limit = self.device.description().limits.max_buffer_size;
-        if bytes > limit {
-            return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: bytes, granted: limit });
+        if results > limit {
+            return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: results, granted: limit });
         }
-
-        let steps: Vec<usize> = (0..needed.len()).filter(|&step| needed[step]).collect();
-        let costs = program.costs(batch);
-        let works: Vec<Work> = steps.iter().map(|&step| Work::of(&program.steps[step].op, &costs[step])).collect();
-        let pieces = self.pieces(&steps, &works, &data, self.pace.most_seconds());
-        let mut runs = pace::cut(pieces.iter().map(|piece| piece.seconds), self.pace.most_seconds());
-        let last = runs.pop().unwrap_or_default();
 
         let (mapping, mapped) = mpsc::channel();
         let begun = Instant::now();
         let submitted = self.device.scoped(|| {
+            let marks = &allocated.marks;
+            let mark = marks.begin(runs.len() + 1, &self.device.queue);
+            let bytes = results + mark.bytes() as u64;
             let buffer = self.readback.take(bytes, &self.device.device);
             let encoder = || self.device.device.create_command_encoder(&Default::default());
             let firsts = self.write(&data, &pieces, allocated);
-            for run in runs {
+            for (i, run) in (0..).zip(&runs) {
                 let mut encoder = encoder();
                 self.record(&pieces[run.clone()], &firsts, allocated, &mut encoder);
-                let (index, account) = self.enqueue(encoder, &pieces[run])?;
+                marks.copy(i, &mut encoder);
+                let (index, account) = self.enqueue(encoder, &pieces[run.clone()])?;
                 self.device.launch(Submitted::Part(index, account))?;
             }
             let mut encoder = encoder();
@@ -74,24 +79,32 @@ impl GpuExecutor {
                 let source = workspace.buffer(allocated, value);
                 encoder.copy_buffer_to_buffer(source, 0, &buffer, part.offset, part.bytes() as u64);
             }
+            marks.copy(runs.len(), &mut encoder);
+            marks.collect(mark, &mut encoder, &buffer, results);
             encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
                 let _ = mapping.send(result); // nobody listens once the batch has failed
             });
-            Ok::<_, RunError>((self.enqueue(encoder, &pieces[last])?, buffer))
+            Ok::<_, RunError>((self.enqueue(encoder, &pieces[last])?, buffer, bytes, mark))
         });
-        let ((submission, account), buffer) = match submitted {
+        let ((submission, account), buffer, bytes, mark) = match submitted {
             Ok(submitted) => submitted?,
             Err(wgpu::Error::OutOfMemory { .. }) => {
-                return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: bytes, granted: 0 });
+                return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: results, granted: 0 });
             }
             Err(error) => return Err(self.device.health.fail(error.to_string())),
         };
         let (pace, tokens, work) = (self.pace.clone(), batch.tokens(), works.into_iter().sum());
         let finish = Box::new(move |bytes: Result<&[u8], RunError>| {
-            if bytes.is_ok() {
-                pace.landed(begun, tokens, &work);
+            let results = bytes.and_then(|bytes| match bytes.split_at(results as usize) {
+                (results, marks) if mark.is_on(marks) => Ok(results),
+                _ => Err(RunError::Unfinished { tokens }),
+            });
+            match &results {
+                Ok(_) => pace.landed(begun, tokens, &work),
+                Err(RunError::Unfinished { .. }) => pace.refused(tokens),
+                Err(_) => {}
             }
-            finish(bytes.map(|bytes| parts.iter().map(|part| part.read(bytes)).collect()));
+            finish(results.map(|bytes| parts.iter().map(|part| part.read(bytes)).collect()));
         });
         let (account, pool) = (Some(account), self.readback.clone());
         self.device.launch(Submitted::Batch(Flight { submission, account, buffer, bytes, mapped, finish, pool }))

@@ -216,7 +216,7 @@ impl Upload<'_> {
 
     /// Until the device has everything.
     fn wait(&mut self) -> Result<()> {
-        self.device.wait()?;
+        self.device.flush()?;
         self.unwaited = 0;
         Ok(())
     }

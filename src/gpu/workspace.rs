@@ -4,6 +4,7 @@
 use super::compile::{Compiled, Launch, Slot};
 use super::device::GpuDevice;
 use super::kernel::{Binding, stride4};
+use super::mark::Marks;
 use super::options::Dtype;
 use super::piece::MOST_FIRSTS;
 use super::pipeline::Pipeline;
@@ -18,6 +19,9 @@ const SEQUENCES_STEP: usize = 64;
 
 /// Every value has room for whole blocks of so many rows: `linear_cooperative.wgsl` reads whole blocks.
 const BLOCK_ROWS: usize = 16;
+
+/// Submissions that most batches are done in.
+const MARKS: usize = 16;
 
 /// What every launch needs on the device and no batch changes.
 #[derive(Debug)]
@@ -58,6 +62,7 @@ pub(super) struct Allocated {
     pub batch_group: wgpu::BindGroup,
     /// `@group(1)` of each launch of each step.
     pub groups: Vec<Vec<wgpu::BindGroup>>,
+    pub marks: Marks,
     bytes: u64,
 }
 
@@ -99,6 +104,18 @@ impl Workspace {
                     .and_then(|()| self.allocate(tokens, sequences, tokens, fixed, device)),
                 other => Err(other),
             })
+    }
+
+    /// After [`Workspace::reserve`]: makes room for the marks of so many submissions.
+    ///
+    /// # Errors
+    /// [`RunError::DeviceLost`] if the device does not even have that.
+    pub fn reserve_marks(&mut self, submissions: usize, device: &GpuDevice) -> Result<(), RunError> {
+        if let Some(allocated) = self.allocated.as_mut().filter(|allocated| allocated.marks.room() < submissions) {
+            let marks = device.scoped(|| Marks::new(submissions, &device.device));
+            allocated.marks = marks.map_err(|error| device.health.fail(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// The most tokens that a batch may have, doubled from `tokens` up to `most`, within the budget or, without one, within
@@ -249,7 +266,15 @@ impl Workspace {
                 .map(|((launch, pipeline), &at)| self.group((launch, pipeline, at), &values, &scratch, fixed, device))
                 .collect()
         });
-        Allocated { groups: groups.collect(), values, batch, sizes_stride, batch_group, bytes: sizes.iter().sum() }
+        Allocated {
+            groups: groups.collect(),
+            values,
+            batch,
+            sizes_stride,
+            batch_group,
+            marks: Marks::new(MARKS, &device.device),
+            bytes: sizes.iter().sum(),
+        }
     }
 
     fn group(

@@ -92,13 +92,17 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// What the executor did not compute: submitted in halves if it does not fit, given back if the device is lost.
+    /// What the executor did not compute: submitted in halves if it may be too much at once, given back if the device is lost.
     fn refused(&mut self, work: Work, error: RunError, supply: &Supply) -> Result<(), Ended> {
         match error {
-            RunError::OutOfMemory { .. } => {
+            RunError::OutOfMemory { .. } | RunError::Unfinished { .. } => {
                 let tokens = work.batch.tokens();
+                let why = match error {
+                    RunError::Unfinished { .. } => "was not done by the device, which does not say why",
+                    _ => "does not fit the device's memory",
+                };
                 let Some((first, second)) = work.halves() else { return Err(Ended::Failed(error.into())) };
-                log::warn!("a batch of {tokens} tokens does not fit the device's memory: halving the batch size");
+                log::warn!("a batch of {tokens} tokens {why}: halving the batch size");
                 self.fitting = self.fitting.min(tokens.div_ceil(2));
                 self.waiting.push_front(second);
                 self.waiting.push_front(first);

@@ -171,6 +171,27 @@ fn a_batch_that_does_not_fit_is_halved_and_the_budget_with_it() {
 }
 
 #[test]
+fn a_batch_that_the_device_did_not_do_is_halved_too() {
+    let mut fake = Fake::echo(usize::MAX, 1);
+    let (submit, refused) = (fake.submit, Arc::new(AtomicUsize::new(0)));
+    let times = refused.clone();
+    fake.submit = Box::new(move |batch| {
+        let tokens = batch.tokens();
+        if tokens <= 60 {
+            return submit(batch);
+        }
+        times.fetch_add(1, Ordering::Relaxed);
+        let (completion, pending) = Pending::new();
+        completion.send(Err(RunError::Unfinished { tokens })).unwrap();
+        Ok(pending)
+    });
+    check(&fake, vec![sequences(20, 20)]);
+    assert!(refused.load(Ordering::Relaxed) > 0);
+    let error = scheduler(&fake).run(std::iter::once(Ok(sequences(1, 70))), |_| Ok(())).unwrap_err();
+    assert!(matches!(error, Error::Run(RunError::Unfinished { tokens: 70 })), "{error}");
+}
+
+#[test]
 fn a_sequence_that_does_not_fit_alone_is_an_error_with_the_sizes() {
     let echo = Fake::echo(60, 1);
     let error = scheduler(&echo).run(std::iter::once(Ok(sequences(2, 70))), |_| Ok(())).unwrap_err();

@@ -1,0 +1,164 @@
+//! Proof that a device did all that was submitted. On Metal, wgpu 30 takes a command buffer that failed, for want of memory or
+//! because it took too long, for a done one (<https://github.com/gfx-rs/wgpu/issues/9545>): an earlier batch's rows would be
+//! read. So each submission ends with the copy of a mark that no batch had before, and results count where all have arrived.
+
+use super::device::GpuDevice;
+use super::flight::{Flight, ReadbackPool, Submitted};
+use crate::error::RunError;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+
+/// The marks of one batch at a time.
+#[derive(Debug)]
+pub(super) struct Marks {
+    given: wgpu::Buffer,
+    copied: wgpu::Buffer,
+}
+
+/// What so many submissions copy.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    number: u32,
+    submissions: usize,
+}
+
+/// Odd, so that it takes 2^32 batches to come back to a number; and not a small one, which might be a result or a size.
+const STRIDE: u32 = 0x9e37_79b9;
+
+static NEXT: AtomicU32 = AtomicU32::new(STRIDE);
+
+impl Mark {
+    /// Bytes that [`Marks::collect`] copies.
+    pub fn bytes(self) -> usize {
+        self.submissions * 4
+    }
+
+    /// Whether every submission has left its copy in these.
+    pub fn is_on(self, bytes: &[u8]) -> bool {
+        bytes.len() == self.bytes() && bytes.chunks_exact(4).all(|copy| copy == self.number.to_ne_bytes())
+    }
+}
+
+impl Marks {
+    /// Room for so many submissions, at least.
+    pub fn new(submissions: usize, device: &wgpu::Device) -> Marks {
+        let submissions = submissions.next_power_of_two();
+        let buffer = |label, usage| {
+            let size = submissions as u64 * 4;
+            device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
+        };
+        let both = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        Marks { given: buffer("marks", both), copied: buffer("copied marks", both) }
+    }
+
+    /// Submissions that there is room for.
+    pub fn room(&self) -> usize {
+        self.given.size() as usize / 4
+    }
+
+    /// A new mark for the next so many submissions.
+    pub fn begin(&self, submissions: usize, queue: &wgpu::Queue) -> Mark {
+        let mark = Mark { number: NEXT.fetch_add(STRIDE, Ordering::Relaxed), submissions };
+        queue.write_buffer(&self.given, 0, bytemuck::cast_slice(&vec![mark.number; submissions]));
+        mark
+    }
+
+    /// The end of the `i`-th of these submissions.
+    pub fn copy(&self, i: usize, encoder: &mut wgpu::CommandEncoder) {
+        let at = i as u64 * 4;
+        encoder.copy_buffer_to_buffer(&self.given, at, &self.copied, at, 4);
+    }
+
+    /// In the last one, behind its own: all copies, for [`Mark::is_on`].
+    pub fn collect(&self, mark: Mark, encoder: &mut wgpu::CommandEncoder, buffer: &wgpu::Buffer, offset: u64) {
+        encoder.copy_buffer_to_buffer(&self.copied, 0, buffer, offset, mark.bytes() as u64);
+    }
+}
+
+impl GpuDevice {
+    /// Submits what has been written and waits until it is there, which a mark among the writes proves.
+    ///
+    /// # Errors
+    /// [`RunError::DeviceLost`], also if the device did not do it.
+    pub(super) fn flush(&self) -> Result<(), RunError> {
+        let marks = self.scoped(|| Marks::new(1, &self.device)).map_err(|error| self.health.fail(error.to_string()))?;
+        let mark = marks.begin(1, &self.queue);
+        let (mapping, mapped) = mpsc::channel();
+        let bytes = mark.bytes() as u64;
+        let submitted = self.scoped(|| {
+            let pool = Arc::<ReadbackPool>::default();
+            let buffer = pool.take(bytes, &self.device);
+            let mut encoder = self.device.create_command_encoder(&Default::default());
+            marks.copy(0, &mut encoder);
+            marks.collect(mark, &mut encoder, &buffer, 0);
+            encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
+                let _ = mapping.send(result); // nobody listens once the device is lost
+            });
+            (self.submit([encoder.finish()]), buffer, pool)
+        });
+        let (submission, buffer, pool) = submitted.map_err(|error| self.health.fail(error.to_string()))?;
+        let (completion, result) = mpsc::channel();
+        let finish = Box::new(move |bytes: Result<&[u8], RunError>| {
+            let _ = completion.send(bytes.map(|bytes| mark.is_on(bytes))); // its other end waits below
+        });
+        let account = None;
+        self.launch(Submitted::Batch(Flight { submission, account, buffer, bytes, mapped, finish, pool }))?;
+        match result.recv() {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(false)) => Err(self.health.fail("it did not do what was submitted; its memory may be full")),
+            Err(_) => Err(self.health.fail("the thread that waits for the device ended")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{AdapterSelector, GpuDevice};
+
+    /// Copies a mark in each of three submissions but `lost`, and reads what has arrived.
+    fn arrived(marks: &Marks, lost: Option<usize>, device: &GpuDevice) -> bool {
+        let (device, queue) = (&device.device, &device.queue);
+        let mark = marks.begin(3, queue);
+        let read = device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: 16,
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
+            mapped_at_creation: false,
+        });
+        for i in 0..2 {
+            let mut encoder = device.create_command_encoder(&Default::default());
+            marks.copy(i, &mut encoder);
+            let commands = encoder.finish();
+            if lost != Some(i) {
+                queue.submit([commands]);
+            }
+        }
+        let mut encoder = device.create_command_encoder(&Default::default());
+        if lost != Some(2) {
+            marks.copy(2, &mut encoder);
+        }
+        marks.collect(mark, &mut encoder, &read, 4);
+        queue.submit([encoder.finish()]);
+        read.map_async(wgpu::MapMode::Read, .., |result| result.unwrap());
+        device.poll(wgpu::PollType::wait_indefinitely()).unwrap();
+        let bytes = read.get_mapped_range(..).unwrap();
+        mark.is_on(&bytes[4..])
+    }
+
+    #[test]
+    fn a_submission_that_was_not_done_is_missed() {
+        let device = match GpuDevice::open(&AdapterSelector::Any) {
+            Ok(device) => device,
+            Err(error) if std::env::var_os("REQUIRE_GPU").is_some_and(|v| v == "1") => panic!("{error}"),
+            Err(error) => return eprintln!("SKIPPED: {error}"),
+        };
+        let marks = Marks::new(3, &device.device);
+        assert_eq!(marks.room(), 4);
+        for lost in 0..3 {
+            assert!(!arrived(&marks, Some(lost), &device), "{lost}");
+            assert!(arrived(&marks, None, &device));
+        }
+    }
+}
