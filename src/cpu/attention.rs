@@ -3,10 +3,11 @@
 //! length, and with a window so is time. They lie transposed, a row a key and a column a query: see [`softmax`](super::softmax).
 
 use super::disentangled::Disentangled;
-use super::gemm::{Floats, VECTORS, strip};
+use super::gemm::{Floats, strip};
 use super::instruction_set::dispatch;
 use super::matmul::{Panels, Strided, StridedMut, matmul, panel_width};
 use super::softmax::{UNSEEN, largest, weigh};
+use super::transpose::transpose;
 use super::weights::Weights;
 use crate::batch::Batch;
 use crate::program::{Attention, PositionBias, alibi_slope, relative_bucket};
@@ -22,15 +23,21 @@ const GATHER_VALUES_BEYOND: usize = 32;
 /// Memory kept from call to call.
 #[derive(Default)]
 pub struct Scratch {
-    /// A block of one head's queries, scaled and transposed: `[head_dim, panel]`, filled up with 0
-    queries: Vec<f32>,
     /// One head's values: `[keys, head_dim]`
     values: Vec<f32>,
-    /// Of one block: `[keys that it sees, panel]`
-    scores: Vec<f32>,
+    blocks: Blocks,
     /// What one head adds to the scores: of the distances of a key to a query, from `tokens - 1` down
     bias: Vec<f32>,
     disentangled: Disentangled,
+}
+
+/// Of one head's block of queries, as many as a panel has columns.
+#[derive(Default)]
+struct Blocks {
+    /// Scaled and transposed: `[head_dim, panel]`, filled up with 0
+    queries: Vec<f32>,
+    /// `[keys that it sees, panel]`
+    scores: Vec<f32>,
 }
 
 /// What an attention adds to its scores.
@@ -88,19 +95,18 @@ impl SimdOp for Attend<'_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let Attend { op, qkv, bias, batch, scratch, out } = self;
-        let Scratch { queries: packed, values, scores, bias: distances, disentangled } = scratch;
-        let (ops, panel) = (isa.f32(), panel_width(isa));
+        let Scratch { values, blocks, bias: distances, disentangled } = scratch;
+        let (lanes, panel) = (isa.f32().len(), panel_width(isa));
         let (in_cols, out_cols, head_dim) = (op.qkv_cols(), op.heads * op.head_dim, op.head_dim);
         let (k_first, v_first) = (out_cols, out_cols + op.kv_heads * head_dim);
-        let is_masked = op.causal || op.window.is_some();
-        grow(packed, head_dim * panel);
+        grow(&mut blocks.queries, head_dim * panel);
         for s in 0..batch.sequences() {
             let range = batch.range(s);
             let tokens = range.len();
             if tokens == 0 {
                 continue;
             }
-            grow(scores, tokens * panel);
+            grow(&mut blocks.scores, tokens * panel);
             let qkv = &qkv[range.start * in_cols..range.end * in_cols];
             let out = &mut out[range.start * out_cols..range.end * out_cols];
             for head in 0..op.heads {
@@ -118,99 +124,130 @@ impl SimdOp for Attend<'_> {
                     }
                     v = Panels { data: values, panel_stride: panel, row_stride: head_dim };
                 }
-                let is_biased = bias.fill(head, op.heads, tokens, panel, distances);
-                if let Some(PositionBias::Disentangled { distances, .. }) = bias.kind {
-                    let k = Strided { data: k, stride: in_cols, step: 1 };
-                    disentangled.begin(isa, op, &distances, bias.table, head, k, tokens);
-                }
+                let distances = bias.fill(head, op.heads, tokens, panel, distances).then_some(&distances[..]);
+                let mut disentangled = match bias.kind {
+                    Some(PositionBias::Disentangled { distances, .. }) => {
+                        let k = Strided { data: k, stride: in_cols, step: 1 };
+                        disentangled.begin(isa, op, &distances, bias.table, head, k, tokens);
+                        Some(&mut *disentangled)
+                    }
+                    _ => None,
+                };
+                let head = Head { op, q: &qkv[first..], k, v, tokens, distances };
                 for block in (0..tokens).step_by(panel) {
-                    let queries = panel.min(tokens - block);
-                    let seen = op.seen(block, block + queries, tokens);
-                    let q = &qkv[block * in_cols + first..];
-                    pack(q, in_cols, queries, head_dim, op.scale * LOG2_E, panel, packed);
-                    let scores = &mut scores[..seen.len() * panel];
-                    let mut most = [ops.splat(UNSEEN); VECTORS];
-                    assert!(k.len() >= (seen.end - 1) * in_cols + head_dim);
-                    // SAFETY: the keys `seen` are rows of `k`, as asserted; `packed` is `[head_dim, panel]`.
-                    unsafe {
-                        strip(
-                            Floats(isa),
-                            k[seen.start * in_cols..].as_ptr().cast(),
-                            in_cols,
-                            seen.len(),
-                            packed.as_ptr().cast(),
-                            head_dim,
-                            #[inline(always)]
-                            |_| [ops.zero(); VECTORS],
-                            #[inline(always)]
-                            |row, sums| {
-                                let to = &mut scores[row * panel..][..panel];
-                                ops.store(sums[0], to);
-                                ops.store(sums[1], &mut to[ops.len()..]);
-                                most = [ops.max(most[0], sums[0]), ops.max(most[1], sums[1])];
-                            },
-                        );
-                    }
-                    if let Some(PositionBias::Disentangled { .. }) = bias.kind {
-                        let q = Strided { data: q, stride: in_cols, step: 1 };
-                        disentangled.add(isa, q, block, queries, head_dim, seen.clone(), scores, panel);
-                    }
-                    if is_biased {
-                        for (key, scores) in seen.clone().zip(scores.chunks_exact_mut(panel)) {
-                            let of_key = &distances[tokens - 1 - key + block..];
-                            for (score, bias) in scores.iter_mut().zip(of_key) {
-                                *score += bias;
-                            }
-                        }
-                    }
-                    if is_masked {
-                        for (key, scores) in seen.clone().zip(scores.chunks_exact_mut(panel)) {
-                            let by = op.seen_by(key, tokens);
-                            let place = |query: usize| query.saturating_sub(block).min(panel);
-                            scores[..place(by.start)].fill(UNSEEN);
-                            scores[place(by.end)..].fill(UNSEEN);
-                        }
-                    }
-                    if is_masked || bias.kind.is_some() {
-                        most = largest(isa, scores);
-                    }
-                    let factors = weigh(isa, scores, most);
-                    let p = Strided { data: scores, stride: 1, step: panel };
-                    let v = Panels { data: &v.data[seen.start * v.row_stride..], ..v };
                     let out = &mut out[block * out_cols + first..];
-                    let to = StridedMut { data: out, stride: out_cols };
-                    matmul(isa, p, v, to, queries, seen.len(), head_dim);
-                    let factors = factors.map(|factors| factors.to_array());
-                    let factors = factors.iter().flat_map(|factors| factors.as_ref()).take(queries);
-                    for (out, factor) in out.chunks_mut(out_cols).zip(factors) {
-                        out[..head_dim].iter_mut().for_each(|y| *y *= factor);
+                    let disentangled = disentangled.as_deref_mut();
+                    match tokens - block {
+                        rest if rest <= lanes => head.attend::<I, 1>(isa, block, rest, blocks, disentangled, out),
+                        rest => head.attend::<I, 2>(isa, block, rest.min(panel), blocks, disentangled, out),
                     }
                 }
             }
         }
+    }
+}
+
+/// One head of one sequence.
+struct Head<'a> {
+    op: &'a Attention,
+    /// Its columns of qkv, from the first token on, and those behind them.
+    q: &'a [f32],
+    k: &'a [f32],
+    v: Panels<'a>,
+    tokens: usize,
+    /// What [`Bias::fill`] gave.
+    distances: Option<&'a [f32]>,
+}
+
+impl Head<'_> {
+    /// The queries from `block` on, at most as many as `V` vectors have lanes.
+    #[inline(always)]
+    fn attend<I: Isa, const V: usize>(
+        &self,
+        isa: I,
+        block: usize,
+        queries: usize,
+        blocks: &mut Blocks,
+        disentangled: Option<&mut Disentangled>,
+        out: &mut [f32],
+    ) {
+        let Head { op, q, k, v, tokens, distances } = *self;
+        let (ops, panel) = (isa.f32(), V * isa.f32().len());
+        let (in_cols, out_cols, head_dim) = (op.qkv_cols(), op.heads * op.head_dim, op.head_dim);
+        let is_masked = op.causal || op.window.is_some();
+        let seen = op.seen(block, block + queries, tokens);
+        let q = &q[block * in_cols..];
+        let packed = &mut blocks.queries[..head_dim * panel];
+        transpose(isa, q, in_cols, queries, head_dim, op.scale * LOG2_E, panel, packed);
+        let scores = &mut blocks.scores[..seen.len() * panel];
+        let mut most = [ops.splat(UNSEEN); V];
+        assert!(k.len() >= (seen.end - 1) * in_cols + head_dim);
+        // SAFETY: the keys `seen` are rows of `k`, as asserted; `packed` is `[head_dim, panel]`.
+        unsafe {
+            strip(
+                Floats(isa),
+                k[seen.start * in_cols..].as_ptr().cast(),
+                in_cols,
+                seen.len(),
+                packed.as_ptr().cast(),
+                head_dim,
+                #[inline(always)]
+                |_| [ops.zero(); V],
+                #[inline(always)]
+                |row, sums| {
+                    let to = scores[row * panel..][..panel].chunks_exact_mut(ops.len());
+                    for ((to, sum), most) in to.zip(sums).zip(&mut most) {
+                        ops.store(sum, to);
+                        *most = ops.max(*most, sum);
+                    }
+                },
+            );
+        }
+        let is_biased = disentangled.is_some() || distances.is_some();
+        if let Some(disentangled) = disentangled {
+            let q = Strided { data: q, stride: in_cols, step: 1 };
+            disentangled.add(isa, q, block, queries, head_dim, seen.clone(), scores, panel);
+        }
+        if let Some(distances) = distances {
+            for (key, scores) in seen.clone().zip(scores.chunks_exact_mut(panel)) {
+                let of_key = &distances[tokens - 1 - key + block..];
+                for (score, bias) in scores.iter_mut().zip(of_key) {
+                    *score += bias;
+                }
+            }
+        }
+        if is_masked {
+            for (key, scores) in seen.clone().zip(scores.chunks_exact_mut(panel)) {
+                let by = op.seen_by(key, tokens);
+                let place = |query: usize| query.saturating_sub(block).min(panel);
+                scores[..place(by.start)].fill(UNSEEN);
+                scores[place(by.end)..].fill(UNSEEN);
+            }
+        }
+        if is_masked || is_biased {
+            most = largest(isa, scores);
+        }
+        let factors = weigh(isa, scores, most).map(|factors| factors.to_array());
+        let p = Strided { data: scores, stride: 1, step: panel };
+        let v = Panels { data: &v.data[seen.start * v.row_stride..], ..v };
+        let to = StridedMut { data: out, stride: out_cols };
+        matmul(
+            isa,
+            p,
+            v,
+            to,
+            queries,
+            seen.len(),
+            head_dim,
+            #[inline(always)]
+            |query, sum| ops.mul(sum, ops.splat(factors[query / ops.len()].as_ref()[query % ops.len()])),
+        );
     }
 }
 
 pub(super) fn grow(buffer: &mut Vec<f32>, len: usize) {
     if buffer.len() < len {
         buffer.resize(len, 0.0);
-    }
-}
-
-/// Transposes `[rows, head_dim]`, whose rows begin `stride` apart, into panels `[head_dim, panel]`, times `scale`.
-#[inline(always)]
-pub(super) fn pack(x: &[f32], stride: usize, rows: usize, head_dim: usize, scale: f32, panel: usize, out: &mut [f32]) {
-    for (p, out) in out.chunks_exact_mut(panel * head_dim).take(rows.div_ceil(panel)).enumerate() {
-        let width = panel.min(rows - p * panel);
-        if width < panel {
-            out.fill(0.0);
-        }
-        for j in 0..width {
-            let row = &x[(p * panel + j) * stride..][..head_dim];
-            for (d, &x) in row.iter().enumerate() {
-                out[d * panel + j] = x * scale;
-            }
-        }
     }
 }
 

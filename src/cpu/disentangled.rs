@@ -1,8 +1,9 @@
 //! DeBERTa's disentangled attention: what q and k of a head make of the distance between them. Products with the rows of a table
 //! are small matrix products again; the scores then pick from them.
 
-use super::attention::{grow, pack};
+use super::attention::grow;
 use super::matmul::{Panels, Strided, StridedMut, matmul, panel_width};
+use super::transpose::transpose;
 use crate::program::{Attention, Distances};
 use rten_simd::Isa;
 use std::f32::consts::LOG2_E;
@@ -52,11 +53,11 @@ impl Disentangled {
         let half = 2 * distances.span * cols;
         for (offset, is_last) in [(half, false), (0, true)] {
             let table = &table[offset + first * cols + head * head_dim..];
-            pack(table, cols, count, head_dim, op.scale * LOG2_E, panel, &mut self.packed);
+            transpose(isa, table, cols, count, head_dim, op.scale * LOG2_E, panel, &mut self.packed);
             if !is_last {
                 let to = StridedMut { data: &mut self.of_keys, stride: self.width };
                 let k = Strided { ..k };
-                matmul(isa, k, panels(&self.packed, panel, head_dim), to, tokens, head_dim, self.width);
+                matmul(isa, k, panels(&self.packed, panel, head_dim), to, tokens, head_dim, self.width, as_it_is);
             }
         }
     }
@@ -77,7 +78,8 @@ impl Disentangled {
     ) {
         grow(&mut self.of_queries, queries * self.width);
         let to = StridedMut { data: &mut self.of_queries, stride: self.width };
-        matmul(isa, q, panels(&self.packed, panel, head_dim), to, queries, head_dim, self.width);
+        let table = panels(&self.packed, panel_width(isa), head_dim);
+        matmul(isa, q, table, to, queries, head_dim, self.width, as_it_is);
         for (key, scores) in seen.zip(scores.chunks_exact_mut(panel)) {
             let of_key = &self.of_keys[key * self.width..][..self.width];
             let rows = &self.rows[self.tokens - 1 - key + block..][..queries];
@@ -86,6 +88,11 @@ impl Disentangled {
             }
         }
     }
+}
+
+#[inline(always)]
+fn as_it_is<V>(_: usize, sum: V) -> V {
+    sum
 }
 
 fn panels(data: &[f32], panel: usize, head_dim: usize) -> Panels<'_> {

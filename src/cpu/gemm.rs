@@ -118,21 +118,22 @@ pub fn most_rows(lanes: usize) -> usize {
     if lanes == 16 || cfg!(target_arch = "aarch64") { 12 } else { 6 }
 }
 
-/// The product of `rows` rows and one panel: `start(row)` gives the sums to begin with, `finish(row, sums)` takes them.
+/// The product of `rows` rows and one panel of `V` vectors: `start(row)` gives the sums to begin with, `finish(row, sums)` takes
+/// them.
 ///
 /// # Safety
-/// Row `r` of the left side is `depth` units at `a + r * stride`; `panel` is `[depth, VECTORS * lanes]`.
+/// Row `r` of the left side is `depth` units at `a + r * stride`; `panel` is `[depth, V * lanes]`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub unsafe fn strip<P: Product>(
+pub unsafe fn strip<P: Product, const V: usize>(
     p: P,
     a: *const Unit,
     stride: usize,
     rows: usize,
     panel: *const Unit,
     depth: usize,
-    start: impl Fn(usize) -> [P::Sum; VECTORS],
-    mut finish: impl FnMut(usize, [P::Sum; VECTORS]),
+    start: impl Fn(usize) -> [P::Sum; V],
+    mut finish: impl FnMut(usize, [P::Sum; V]),
 ) {
     let most = most_rows(p.lanes());
     let mut row = 0;
@@ -144,7 +145,7 @@ pub unsafe fn strip<P: Product>(
                     $($count => {
                         // SAFETY: as the caller promises; the tile's rows are `row..row + count`.
                         let sums = unsafe {
-                            tile::<P, $count>(p, a.add(row * stride), stride, panel, depth, |r| start(row + r))
+                            tile::<P, V, $count>(p, a.add(row * stride), stride, panel, depth, |r| start(row + r))
                         };
                         for (r, sums) in sums.into_iter().enumerate() {
                             finish(row + r, sums);
@@ -162,25 +163,25 @@ pub unsafe fn strip<P: Product>(
 /// # Safety
 /// As [`strip`].
 #[inline(always)]
-unsafe fn tile<P: Product, const ROWS: usize>(
+unsafe fn tile<P: Product, const V: usize, const ROWS: usize>(
     p: P,
     a: *const Unit,
     stride: usize,
     panel: *const Unit,
     depth: usize,
-    start: impl Fn(usize) -> [P::Sum; VECTORS],
-) -> [[P::Sum; VECTORS]; ROWS] {
+    start: impl Fn(usize) -> [P::Sum; V],
+) -> [[P::Sum; V]; ROWS] {
     let lanes = p.lanes();
-    let mut sums: [[P::Sum; VECTORS]; ROWS] = std::array::from_fn(start);
+    let mut sums: [[P::Sum; V]; ROWS] = std::array::from_fn(start);
     for k in 0..depth {
         // SAFETY: as the caller promises.
         unsafe {
-            let b = panel.add(k * VECTORS * lanes);
-            for line in (0..VECTORS * lanes).step_by(LINE / size_of::<Unit>()) {
+            let b = panel.add(k * V * lanes);
+            for line in (0..V * lanes).step_by(LINE / size_of::<Unit>()) {
                 // Past the end this is the next panel, or an address that is not read.
-                p.prefetch(b.wrapping_add(AHEAD * VECTORS * lanes + line));
+                p.prefetch(b.wrapping_add(AHEAD * V * lanes + line));
             }
-            let columns: [P::Units; VECTORS] = std::array::from_fn(
+            let columns: [P::Units; V] = std::array::from_fn(
                 #[inline(always)]
                 |v| p.load(b.add(v * lanes)),
             );

@@ -33,11 +33,12 @@ pub fn panel_width<I: Isa>(isa: I) -> usize {
     2 * isa.f32().len()
 }
 
-/// `out = a b` for `a` `[rows, depth]` and `b` `[depth, cols]`.
+/// `out = a b` for `a` `[rows, depth]` and `b` `[depth, cols]`; `finish(row, sums)` gives what is stored.
 ///
 /// # Panics
 /// If a view is too short for its shape.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 pub fn matmul<I: Isa>(
     isa: I,
     a: Strided<'_>,
@@ -46,6 +47,7 @@ pub fn matmul<I: Isa>(
     rows: usize,
     depth: usize,
     cols: usize,
+    finish: impl Fn(usize, I::F32) -> I::F32 + Copy,
 ) {
     let (lanes, panel) = (isa.f32().len(), panel_width(isa));
     assert!(rows > 0 && depth > 0 && cols > 0);
@@ -73,14 +75,15 @@ pub fn matmul<I: Isa>(
                     out: out.data.as_mut_ptr().add(row * out.stride + col),
                     out_stride: out.stride,
                     depth,
+                    first: row,
                 };
                 if width == panel {
-                    tile.rows::<I, 2>(isa, count, lanes);
+                    tile.rows::<I, 2>(isa, count, lanes, finish);
                 } else {
                     // The last columns of a head that is no multiple of the panel: a vector at a time, the last masked.
-                    tile.rows::<I, 1>(isa, count, width.min(lanes));
+                    tile.rows::<I, 1>(isa, count, width.min(lanes), finish);
                     if width > lanes {
-                        tile.right(lanes).rows::<I, 1>(isa, count, width - lanes);
+                        tile.right(lanes).rows::<I, 1>(isa, count, width - lanes, finish);
                     }
                 }
             }
@@ -99,6 +102,8 @@ struct Tile {
     out: *mut f32,
     out_stride: usize,
     depth: usize,
+    /// The first row's number in the product.
+    first: usize,
 }
 
 impl Tile {
@@ -116,12 +121,18 @@ impl Tile {
     /// # Safety
     /// The pointers must cover `count` rows, `depth` and those columns.
     #[inline(always)]
-    unsafe fn rows<I: Isa, const VECTORS: usize>(&self, isa: I, count: usize, used: usize) {
+    unsafe fn rows<I: Isa, const VECTORS: usize>(
+        &self,
+        isa: I,
+        count: usize,
+        used: usize,
+        finish: impl Fn(usize, I::F32) -> I::F32,
+    ) {
         macro_rules! tile {
             ($($count:literal)*) => {
                 match count {
                     // SAFETY: as the caller promises.
-                    $($count => unsafe { self.compute::<I, $count, VECTORS>(isa, used) },)*
+                    $($count => unsafe { self.compute::<I, $count, VECTORS>(isa, used, finish) },)*
                     _ => unreachable!("a tile has at most 12 rows"),
                 }
             };
@@ -132,7 +143,12 @@ impl Tile {
     /// # Safety
     /// As [`Tile::rows`].
     #[inline(always)]
-    unsafe fn compute<I: Isa, const COUNT: usize, const VECTORS: usize>(&self, isa: I, used: usize) {
+    unsafe fn compute<I: Isa, const COUNT: usize, const VECTORS: usize>(
+        &self,
+        isa: I,
+        used: usize,
+        finish: impl Fn(usize, I::F32) -> I::F32,
+    ) {
         let ops = isa.f32();
         let lanes = ops.len();
         let mask = ops.first_n_mask(used);
@@ -160,10 +176,10 @@ impl Tile {
             for (r, sums) in sums.iter().enumerate() {
                 let out = self.out.add(r * self.out_stride);
                 if VECTORS == 1 && masked {
-                    ops.store_ptr_mask(sums[0], out, mask);
+                    ops.store_ptr_mask(finish(self.first + r, sums[0]), out, mask);
                 } else {
                     for (v, sum) in sums.iter().enumerate() {
-                        ops.store_ptr(*sum, out.add(v * lanes));
+                        ops.store_ptr(finish(self.first + r, *sum), out.add(v * lanes));
                     }
                 }
             }

@@ -30,6 +30,7 @@ mod simd;
 mod softmax;
 mod sum;
 mod team;
+mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 mod weights;

@@ -1,7 +1,6 @@
 //! The softmax of attention, down the columns of its scores: a column is a query, a row a key, so that a vector works for as many
 //! queries as it has lanes, and no lane ever meets another.
 
-use super::gemm::VECTORS;
 use super::simd::at_least;
 use rten_simd::ops::{BitOps, FloatOps, IntOps, NumOps};
 use rten_simd::{Isa, Simd};
@@ -10,13 +9,13 @@ use std::f32::consts::LN_2;
 /// The score of a key that a query does not see.
 pub const UNSEEN: f32 = f32::MIN;
 
-/// The largest score of each column of `[rows, panel]`.
+/// The largest score of each column of `[rows, V vectors]`.
 #[inline(always)]
-pub fn largest<I: Isa>(isa: I, scores: &[f32]) -> [I::F32; VECTORS] {
+pub fn largest<I: Isa, const V: usize>(isa: I, scores: &[f32]) -> [I::F32; V] {
     let ops = isa.f32();
-    let mut largest = [ops.splat(UNSEEN); VECTORS];
-    for row in scores.chunks_exact(VECTORS * ops.len()) {
-        for (largest, score) in largest.iter_mut().zip(ops.load_many::<VECTORS>(row)) {
+    let mut largest = [ops.splat(UNSEEN); V];
+    for row in scores.chunks_exact(V * ops.len()) {
+        for (largest, score) in largest.iter_mut().zip(ops.load_many::<V>(row)) {
             *largest = ops.max(*largest, score);
         }
     }
@@ -25,10 +24,10 @@ pub fn largest<I: Isa>(isa: I, scores: &[f32]) -> [I::F32; VECTORS] {
 
 /// Turns scores, which are powers of two, into weights: those of a column add up to the inverse of what comes back for it.
 #[inline(always)]
-pub fn weigh<I: Isa>(isa: I, scores: &mut [f32], largest: [I::F32; VECTORS]) -> [I::F32; VECTORS] {
+pub fn weigh<I: Isa, const V: usize>(isa: I, scores: &mut [f32], largest: [I::F32; V]) -> [I::F32; V] {
     let ops = isa.f32();
-    let mut totals = [ops.zero(); VECTORS];
-    for row in scores.chunks_exact_mut(VECTORS * ops.len()) {
+    let mut totals = [ops.zero(); V];
+    for row in scores.chunks_exact_mut(V * ops.len()) {
         for (v, row) in row.chunks_exact_mut(ops.len()).enumerate() {
             let weight = exp2(isa, ops.sub(ops.load(row), largest[v]));
             totals[v] = ops.add(totals[v], weight);

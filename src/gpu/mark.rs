@@ -82,10 +82,10 @@ impl GpuDevice {
     /// [`RunError::DeviceLost`], also if the device did not do it.
     pub(super) fn flush(&self) -> Result<(), RunError> {
         let marks = self.scoped(|| Marks::new(1, &self.device)).map_err(|error| self.health.fail(error.to_string()))?;
-        let mark = marks.begin(1, &self.queue);
         let (mapping, mapped) = mpsc::channel();
-        let bytes = mark.bytes() as u64;
         let submitted = self.scoped(|| {
+            let mark = marks.begin(1, &self.queue);
+            let bytes = mark.bytes() as u64;
             let pool = Arc::<ReadbackPool>::default();
             let buffer = pool.take(bytes, &self.device);
             let mut encoder = self.device.create_command_encoder(&Default::default());
@@ -94,9 +94,9 @@ impl GpuDevice {
             encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
                 let _ = mapping.send(result); // nobody listens once the device is lost
             });
-            (self.submit([encoder.finish()]), buffer, pool)
+            (self.submit([encoder.finish()]), buffer, bytes, mark, pool)
         });
-        let (submission, buffer, pool) = submitted.map_err(|error| self.health.fail(error.to_string()))?;
+        let (submission, buffer, bytes, mark, pool) = submitted.map_err(|error| self.health.fail(error.to_string()))?;
         let (completion, result) = mpsc::channel();
         let finish = Box::new(move |bytes: Result<&[u8], RunError>| {
             let _ = completion.send(bytes.map(|bytes| mark.is_on(bytes))); // its other end waits below

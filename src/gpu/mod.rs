@@ -324,7 +324,8 @@ fn upload_params(compiled: &Compiled, device: &GpuDevice) -> Result<(wgpu::Buffe
         compiled.steps.iter().map(|launches| launches.iter().map(|launch| place(&launch.params)).collect()).collect();
     let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
     let buffer = create(device, "params", bytes.len().max(16) as u64, usage)?;
-    device.queue.write_buffer(&buffer, 0, &bytes);
+    let written = device.scoped(|| device.queue.write_buffer(&buffer, 0, &bytes));
+    written.map_err(|error| Error::Device(format!("{}: params: {error}", device.description())))?;
     Ok((buffer, at))
 }
 
