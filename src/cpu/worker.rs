@@ -58,10 +58,34 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<Waiting>,
     /// Threads that have no job.
     idle: usize,
     closed: bool,
+}
+
+struct Waiting {
+    job: Job,
+    /// Jobs that came later and went ahead.
+    overtaken: usize,
+}
+
+/// A batch so many times as large lets a later one go ahead: someone asks for a text while a long job runs.
+const TIMES_AS_LARGE: usize = 8;
+
+/// So often, lest it wait forever.
+const MOST_OVERTAKEN: usize = 16;
+
+impl State {
+    fn push(&mut self, job: Job) {
+        let tokens = job.batch.tokens();
+        let lets_ahead = |waiting: &&Waiting| {
+            waiting.job.batch.tokens() >= TIMES_AS_LARGE * tokens.max(1) && waiting.overtaken < MOST_OVERTAKEN
+        };
+        let at = self.jobs.len() - self.jobs.iter().rev().take_while(lets_ahead).count();
+        self.jobs.range_mut(at..).for_each(|waiting| waiting.overtaken += 1);
+        self.jobs.insert(at, Waiting { job, overtaken: 0 });
+    }
 }
 
 impl Workers {
@@ -96,10 +120,10 @@ impl Workers {
         Duration::from_nanos(self.queue.busy.load(Ordering::Relaxed))
     }
 
-    /// Appends a job to the queue.
+    /// Puts a job into the queue: at its end, but ahead of much larger ones.
     pub fn push(&self, job: Job) {
         let mut state = self.queue.lock();
-        state.jobs.push_back(job);
+        state.push(job);
         self.queue.waiting.store(state.jobs.len(), Ordering::Release);
         // To an idle executor: the others will help.
         let is_alone = state.idle == self.threads() && state.jobs.len() == 1;
@@ -146,7 +170,7 @@ impl Queue {
             if state.closed {
                 return None;
             }
-            if let Some(job) = state.jobs.pop_front() {
+            if let Some(Waiting { job, .. }) = state.jobs.pop_front() {
                 self.waiting.store(state.jobs.len(), Ordering::Release);
                 state.idle -= 1;
                 let has_help = state.jobs.is_empty() && state.idle > 0;
@@ -266,5 +290,31 @@ fn check_finite(data: &[f32], rows: Rows, cols: usize, batch: &Batch) -> Result<
             };
             Err(RunError::NotFinite { sequence })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::tests::batch;
+
+    fn job(tokens: usize) -> Job {
+        Job { batch: batch(&[tokens]), work: Work::Profile(oneshot::channel().0) }
+    }
+
+    fn tokens(state: &State) -> Vec<usize> {
+        state.jobs.iter().map(|waiting| waiting.job.batch.tokens()).collect()
+    }
+
+    #[test]
+    fn a_small_batch_goes_ahead_of_much_larger_ones_and_those_do_not_wait_forever() {
+        let mut state = State::default();
+        [512, 400, 9, 10, 300].into_iter().for_each(|tokens| state.push(job(tokens)));
+        assert_eq!(tokens(&state), [9, 10, 512, 400, 300]);
+        for _ in 0..20 {
+            state.jobs.pop_front();
+            state.push(job(9));
+        }
+        assert!(!tokens(&state).contains(&512) && !tokens(&state).contains(&400), "{:?}", tokens(&state));
     }
 }
