@@ -51,7 +51,13 @@ impl Progress {
 
 /// A flag that ends running calls. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
+pub struct Cancel(Arc<Flag>);
+
+#[derive(Debug, Default)]
+struct Flag {
+    set: AtomicBool,
+    parent: Option<Cancel>,
+}
 
 impl Cancel {
     /// A flag that is not set.
@@ -61,12 +67,17 @@ impl Cancel {
 
     /// Ends the calls that carry this flag.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.set.store(true, Ordering::Relaxed);
     }
 
     /// Whether it is set.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.set.load(Ordering::Relaxed) || self.0.parent.as_ref().is_some_and(Cancel::is_cancelled)
+    }
+
+    /// A flag that is set with this one, or alone.
+    pub fn child(&self) -> Cancel {
+        Cancel(Arc::new(Flag { set: AtomicBool::new(false), parent: Some(self.clone()) }))
     }
 }
 

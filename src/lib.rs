@@ -15,7 +15,7 @@
 //! |---|---|
 //! | [`SentenceTransformer`], [`CrossEncoder`] | texts to embeddings, pairs of texts to scores; [`similarity`], [`quantization`] beside them |
 //! | [`jobs`] | millions of rows in parts, by processes that may be killed |
-//! | [`Loader`], `job`, `prompts` | what the two share: loading, a call's inputs through the scheduler, prompts |
+//! | [`Loader`], [`Call`], `job`, `prompts` | what the two share: loading, calls that are awaited, a call's inputs through the scheduler, prompts |
 //! | [`scheduler`], [`device`], [`several`] | sequences to batches to executors; which executors |
 //! | [`checkpoint`], [`models`] | what a repository's files say; the configuration to a program |
 //! | [`cpu`], [`gpu`] | the two executors; they never import each other |
@@ -28,6 +28,7 @@
 //! models are read from folders and from an existing cache, and run on the CPU.
 
 pub mod batch;
+mod call;
 pub mod checkpoint;
 pub mod cpu;
 pub mod cross_encoder;
@@ -49,6 +50,7 @@ pub mod sentence_transformer;
 pub mod several;
 pub mod similarity;
 
+pub use call::Call;
 pub use cross_encoder::{CrossEncoder, Hit, PredictOptions, RankOptions};
 pub use device::Device;
 pub use error::{Error, Result, RunError};

@@ -1,6 +1,7 @@
 //! Pairs of texts to scores: a cross-encoder's repository, loaded on a device.
 
 mod activation;
+mod asynchronous;
 mod load;
 mod options;
 mod predict;

@@ -164,10 +164,34 @@ impl GpuDevice {
     }
 
     /// A device that an application has already opened and goes on using. Its handlers for lost devices and uncaptured
-    /// errors stay as they are; the features and limits that it was requested with are used.
+    /// errors stay as they are; the features and limits that it was requested with are used: what
+    /// [`wanted_features`](Self::wanted_features) has makes lexel fast, and the adapter's own limits let large models in.
+    ///
+    /// ```no_run
+    /// # async fn share(adapter: wgpu::Adapter) -> Result<(), Box<dyn std::error::Error>> {
+    /// use lexel::{Device, SentenceTransformer, gpu::GpuDevice};
+    ///
+    /// let descriptor = wgpu::DeviceDescriptor {
+    ///     required_features: GpuDevice::wanted_features(&adapter), // and what the application needs
+    ///     required_limits: adapter.limits(),
+    ///     ..Default::default()
+    /// };
+    /// let (device, queue) = adapter.request_device(&descriptor).await?;
+    /// let gpu = GpuDevice::from_wgpu(&adapter, device.clone(), queue.clone())?;
+    /// let loader = SentenceTransformer::builder("all-MiniLM-L6-v2").device(Device::Shared(gpu)).interactive(true);
+    /// let model = loader.load_async().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Arc<GpuDevice>> {
         let description = AdapterDescription::of(adapter, device.features(), device.limits());
         Ok(GpuDevice::start(device, queue, adapter, description, Arc::new(Health::default()), true))
+    }
+
+    /// Those features of an adapter that kernels have a use for. All are optional. Cooperative matrices are not among them:
+    /// they are experimental in wgpu, which an application must ask for by itself.
+    pub fn wanted_features(adapter: &wgpu::Adapter) -> wgpu::Features {
+        adapter.features() & WANTED
     }
 
     fn start(
@@ -252,14 +276,16 @@ impl GpuDevice {
     }
 }
 
+/// Features that kernels have a use for, but for cooperative matrices.
+const WANTED: wgpu::Features = wgpu::Features::SHADER_F16
+    .union(wgpu::Features::SHADER_INT64)
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SUBGROUP_BARRIER)
+    .union(wgpu::Features::TIMESTAMP_QUERY)
+    .union(wgpu::Features::PIPELINE_CACHE);
+
 /// A device with all features and limits of an adapter that kernels use; or why there is none.
 fn request(adapter: &wgpu::Adapter, description: &AdapterDescription) -> Result<(wgpu::Device, wgpu::Queue), String> {
-    let wanted = wgpu::Features::SHADER_F16
-        | wgpu::Features::SHADER_INT64
-        | wgpu::Features::SUBGROUP
-        | wgpu::Features::SUBGROUP_BARRIER
-        | wgpu::Features::TIMESTAMP_QUERY
-        | wgpu::Features::PIPELINE_CACHE;
     // Experimental in wgpu: asked for only where there are some that a kernel can use.
     let (matrices, experimental_features) = match description.features.cooperative == Cooperative::default() {
         true => (wgpu::Features::empty(), wgpu::ExperimentalFeatures::disabled()),
@@ -272,7 +298,7 @@ fn request(adapter: &wgpu::Adapter, description: &AdapterDescription) -> Result<
     limits.max_non_sampler_bindings = limits.max_non_sampler_bindings.min(100_000);
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("lexel"),
-        required_features: adapter.features() & (wanted | matrices),
+        required_features: adapter.features() & WANTED.union(matrices),
         experimental_features,
         required_limits: limits,
         memory_hints: wgpu::MemoryHints::MemoryUsage,

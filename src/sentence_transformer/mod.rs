@@ -1,5 +1,6 @@
 //! Texts to embeddings: a sentence-transformers repository, loaded on a device.
 
+mod asynchronous;
 mod encode;
 mod load;
 mod options;
