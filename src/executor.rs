@@ -83,8 +83,9 @@ pub trait Executor: Send + Sync {
     /// each sequence, or one for each token.
     ///
     /// # Errors
-    /// [`RunError::OutOfMemory`] if the batch does not fit now: a smaller one may. [`RunError::InvalidBatch`] if it
-    /// contradicts the program. [`RunError::DeviceLost`] if the device is gone.
+    /// [`RunError::OutOfMemory`] if the batch does not fit now, and [`RunError::Unfinished`], from [`Pending`], if it was not
+    /// done: a smaller one may be. [`RunError::InvalidBatch`] if it contradicts the program. [`RunError::DeviceLost`] if the
+    /// device is gone.
     fn submit(&self, batch: Batch, output: Output) -> Result<Pending, RunError>;
 
     /// Runs a batch and returns every step's value, in order: for tests and for finding a first difference.

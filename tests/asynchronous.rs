@@ -37,6 +37,18 @@ fn results_are_those_of_the_blocking_calls() {
 }
 
 #[test]
+fn any_runtime_can_take_them_to_another_thread() {
+    fn check<T: Send + 'static>(value: T) -> T {
+        value
+    }
+    let call = check(model().encode_async(["a river"], Default::default()));
+    let stream = check(model().encode_stream(futures::stream::iter(["a river"]), Default::default()));
+    let both = std::thread::spawn(move || (block_on(call).unwrap(), rows(stream)));
+    let (embeddings, rows) = both.join().unwrap();
+    assert_eq!(rows.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [embeddings.row(0)]);
+}
+
+#[test]
 fn a_cross_encoder_ranks_and_predicts() {
     let folder = folder("../cross_encoder/models/bert-1");
     let loading = CrossEncoder::builder(folder).device(Device::Cpu).load_async();
