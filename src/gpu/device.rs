@@ -167,6 +167,9 @@ impl GpuDevice {
     /// errors stay as they are; the features and limits that it was requested with are used: what
     /// [`wanted_features`](Self::wanted_features) has makes lexel fast, and the adapter's own limits let large models in.
     ///
+    /// Losing the device is an error of the calls under way. wgpu may report it with a panic, which is caught: the program's panic
+    /// hook hears of it, and with `panic = "abort"` it ends the program.
+    ///
     /// ```no_run
     /// # async fn share(adapter: wgpu::Adapter) -> Result<(), Box<dyn std::error::Error>> {
     /// use lexel::{Device, SentenceTransformer, gpu::GpuDevice};

@@ -69,9 +69,9 @@ impl SentenceTransformer {
         self.call(texts, options, SentenceTransformer::encode_document)
     }
 
-    /// The embedding of each text of a stream, `[dim]`, in their order. Texts that are ready together are encoded together, and
-    /// none waits for later ones: a source that is slower than the model gets each text's embedding at once. The stream ends
-    /// with the first error, and with the texts; dropped, it ends its calls.
+    /// The embedding of each text of a stream, `[dim]`, in their order. Texts that are ready together are encoded together, up
+    /// to 512, and their embeddings come together; none waits for a text that is not ready yet. The stream ends with the first
+    /// error, and with the texts; dropped, it ends its calls.
     ///
     /// # Errors
     /// As [`encode_with`](Self::encode_with).

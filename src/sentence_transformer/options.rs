@@ -15,11 +15,12 @@ pub struct EncodeOptions {
     pub task: Option<String>,
     /// Divide each embedding by its L2 norm, after truncation.
     pub normalize: bool,
-    /// Keep only the first dimensions of each embedding (Matryoshka models). `None`: as the model's files say.
+    /// Keep only the first dimensions of each embedding (Matryoshka models); more than the model has are all. `None`: as the
+    /// model's files say.
     pub truncate_dim: Option<usize>,
     /// Tokens a batch. `None`: what suits the device.
     pub batch_tokens: Option<usize>,
-    /// Called from the calling thread after each batch.
+    /// Called after each batch, from the calling thread; of an async call, from one of its own.
     pub progress: Option<OnProgress>,
     /// Ends the call at the next batch, with [`Error::Cancelled`](crate::Error::Cancelled), which has the results so far.
     pub cancel: Option<Cancel>,
