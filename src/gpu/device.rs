@@ -258,7 +258,8 @@ impl GpuDevice {
         errors.into_iter().flatten().next().map_or(Ok(value), Err)
     }
 
-    /// Submits the writes that the queue holds, and waits until all is done: their staging memory is free again.
+    /// Waits until all is done that was submitted, and what the queue holds of writes with it. For what must have arrived, see
+    /// [`flush`](Self::flush).
     pub(super) fn wait(&self) -> Result<(), RunError> {
         let last = self.submit([]);
         while !flight::poll(&self.device, &last, &self.health)? {}
