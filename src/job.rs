@@ -9,11 +9,15 @@ use crate::scheduler::{Finished, Scheduler, Sequence};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Inputs that are tokenised at once: enough for all cores, few enough that the first batch starts early.
 const CHUNK: usize = 256;
+
+/// Bytes of text that are tokenised at once, as far as the model reads them: about a second on a core.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// Bytes of text a token, about: of English with its spaces. A text that is cut counts as a little more than others do, and it
 /// takes a little more too, by attention.
@@ -148,14 +152,38 @@ impl Job<'_> {
         if unique.len() <= FEW {
             return scheduler.run_few(sequences(&unique, 0)?, done);
         }
-        let chunks = unique.chunks(CHUNK).enumerate().map(|(i, chunk)| sequences(chunk, i * CHUNK));
-        scheduler.run(chunks, done)
+        let is_wanted = || !self.cancel.is_some_and(Cancel::is_cancelled);
+        let ranges = chunks((0..unique.len()).map(work));
+        let chunks = ranges.take_while(|_| is_wanted()).map(|range| sequences(&unique[range.clone()], range.start));
+        scheduler.run(chunks, done)?;
+        // No chunk was left out unless the flag was set.
+        match progress.texts < progress.total {
+            true => Err(Error::Cancelled { done: progress.texts, total: progress.total, results: None }),
+            false => Ok(()),
+        }
     }
 }
 
 /// The work on a text, before anyone knows its tokens: its bytes as far as the model reads them, and special tokens.
 fn work(bytes: usize, longest: Option<usize>) -> usize {
     bytes.min(longest.unwrap_or(usize::MAX).saturating_mul(TOKEN_BYTES)) + 2 * TOKEN_BYTES
+}
+
+/// Inputs of so much work each, cut into chunks.
+fn chunks(works: impl Iterator<Item = usize>) -> impl Iterator<Item = Range<usize>> {
+    let mut works = works.peekable();
+    let mut end = 0;
+    std::iter::from_fn(move || {
+        works.peek()?;
+        let (start, mut bytes) = (end, 0);
+        while end - start < CHUNK
+            && bytes < CHUNK_BYTES
+            && let Some(work) = works.next()
+        {
+            (end, bytes) = (end + 1, bytes + work);
+        }
+        Some(start..end)
+    })
 }
 
 /// What a model takes: a text, or a pair of texts.
@@ -213,6 +241,15 @@ mod tests {
             }
             assert_eq!(shares.iter().map(|share| (share * total).round() as u64).collect::<Vec<_>>(), expected);
         }
+    }
+
+    #[test]
+    fn chunks_are_cut_by_inputs_and_by_bytes() {
+        let cut = |works: &[usize]| chunks(works.iter().copied()).map(|chunk| chunk.len()).collect::<Vec<_>>();
+        assert_eq!(cut(&[10; 600]), [256, 256, 88]);
+        assert_eq!(cut(&[CHUNK_BYTES / 4; 9]), [4, 4, 1]);
+        assert_eq!(cut(&[usize::MAX / 4, 1, 1]), [1, 2]);
+        assert!(cut(&[]).is_empty());
     }
 
     #[test]

@@ -115,6 +115,9 @@ impl<M> Loader<M> {
             (length, table) => length.or(table),
         };
         tokenizer.set_max_seq_length(length)?;
+        if let Some(rows) = program.vocabulary() {
+            tokenizer.set_rows(rows);
+        }
         Ok(tokenizer)
     }
 

@@ -8,6 +8,7 @@
 //!                 (router: chains of them, by what a text is encoded for)
 //!   weights       tensors by the names that programs use         (safetensors: one mapped file)
 //!   tokenizer     texts -> ids                             (tokenizer_files: what its files mean)
+//!                                                          (leading: the first of a long text's)
 //!   chat          texts as messages -> ids                 (chat_template: the messages as text)
 //! ```
 //!
@@ -24,6 +25,7 @@ mod hub;
 mod hub_cache;
 #[cfg(feature = "hub")]
 mod hub_failure;
+mod leading;
 mod modules;
 mod router;
 mod safetensors;
@@ -88,8 +90,7 @@ impl Checkpoint {
         if self.folder.join(modules::MODULES_FILE).is_file() {
             return Ok(Settings::read(&self.folder)?.stored_type());
         }
-        let architectures = self.transformer()?.1.config.strings_opt("architectures")?.unwrap_or_default();
-        let is_classifier = architectures.first().is_some_and(|name| name.ends_with("ForSequenceClassification"));
+        let is_classifier = modules::is_classifier(&self.transformer()?.1.config)?;
         Ok(if is_classifier { ModelType::CrossEncoder } else { ModelType::SentenceTransformer })
     }
 

@@ -186,6 +186,12 @@ pub(crate) fn check_modules(folder: &Path) -> Result<()> {
 /// was stored for another use than `model_type`, is taken as a transformer that stands alone: its settings are then those of
 /// something else, and not looked at, as in the reference.
 pub(crate) fn read(folder: &Path, model_type: ModelType) -> Result<(Settings, Vec<Module>)> {
+    if !folder.join(MODULES_FILE).is_file() && !folder.join("config.json").is_file() {
+        return Err(Error::NotFound {
+            what: format!("model in folder '{}'", folder.display()),
+            detail: format!("it has neither {MODULES_FILE} nor config.json"),
+        });
+    }
     let settings = Settings::read(folder)?;
     match read_entries(folder)? {
         Some(entries) if settings.stored_type() == model_type => Ok((settings, read_stored(folder, entries)?)),
@@ -250,8 +256,17 @@ fn default_cross_encoder(folder: &Path) -> Result<Vec<Module>> {
 }
 
 fn is_causal_lm(config: &JsonFile) -> Result<bool> {
+    is_for(config, "ForCausalLM")
+}
+
+/// Whether the transformer has a head for sequence classification, as cross-encoders have.
+pub(super) fn is_classifier(config: &JsonFile) -> Result<bool> {
+    is_for(config, "ForSequenceClassification")
+}
+
+fn is_for(config: &JsonFile, purpose: &str) -> Result<bool> {
     let architectures = config.strings_opt("architectures")?.unwrap_or_default();
-    Ok(architectures.first().is_some_and(|name| name.ends_with("ForCausalLM")))
+    Ok(architectures.first().is_some_and(|name| name.ends_with(purpose)))
 }
 
 fn yes_or_no(folder: &Path) -> Result<LogitScoreConfig> {
@@ -275,7 +290,11 @@ fn default_modules(folder: &Path) -> Result<Vec<Module>> {
         true => PoolMode::LastToken,
         false => PoolMode::Mean,
     };
-    log::warn!("{}: no {MODULES_FILE}; using {} pooling over the transformer", folder.display(), mode.name());
+    let scores = match is_classifier(config)? {
+        true => ". Its config.json says that it scores pairs of texts: for that, load it as a CrossEncoder",
+        false => "",
+    };
+    log::warn!("{}: no {MODULES_FILE}; using {} pooling over the transformer{scores}", folder.display(), mode.name());
     // DistilBERT calls its width `dim`, T5 `d_model`.
     let width = ["hidden_size", "dim", "d_model"].into_iter().find(|key| config.get(key).is_some());
     let dim = config.usize(width.unwrap_or("hidden_size"))?;

@@ -12,8 +12,12 @@ use tokenizers::{PostProcessor, TruncationDirection};
 use super::chat_template::{ChatTemplate, Content, Frame};
 use super::config::JsonFile;
 use super::files::TOKENIZER_FILE;
+use super::leading;
 use super::tokenizer_files::{bert_pipeline, from_file, from_vocabulary, is_bert, makes_segments, prepend_lowercase};
 use crate::error::{Error, Result};
+
+/// What to do about a vocabulary that does not fit.
+const OF_ANOTHER: &str = "is it another model's? If so, put this model's own files in its place";
 
 /// The token ids of one text or pair.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,7 +42,24 @@ pub struct Tokenizer {
     pub(super) chat: Option<Arc<ChatTemplate>>,
     /// Whether a pair's second text has segment 1: otherwise all tokens have 0.
     segments: bool,
+    /// Whether a text's first words have the same tokens without the rest.
+    pub(super) has_words: bool,
+    /// Rows of the model's table of word embeddings, once it is known: no id is beyond them.
+    rows: Option<usize>,
     path: PathBuf,
+}
+
+/// A text's tokens, without special ones.
+struct Tokens {
+    encoding: tokenizers::Encoding,
+    /// They are the first ones of more.
+    is_part: bool,
+}
+
+impl Tokens {
+    fn len(&self) -> usize {
+        self.encoding.len()
+    }
 }
 
 impl Tokenizer {
@@ -74,8 +95,11 @@ impl Tokenizer {
             special: true,
             chat: None,
             segments: makes_segments(folder, &config)?,
+            has_words: false,
+            rows: None,
             path,
         };
+        tokenizer.has_words = leading::has_words(&tokenizer.inner);
         tokenizer.set_max_seq_length(max_seq_length)?;
         Ok(tokenizer)
     }
@@ -91,7 +115,9 @@ impl Tokenizer {
         // Without parameters there is nothing that could be refused.
         let _ = inner.with_truncation(None);
         let truncation = truncation.unwrap_or(TruncationDirection::Right);
-        Ok(Tokenizer { inner, max_seq_length, truncation, special: false, chat: None, segments: false, path })
+        let has_words = leading::has_words(&inner);
+        let (special, chat, segments, rows) = (false, None, false, None);
+        Ok(Tokenizer { inner, max_seq_length, truncation, special, chat, segments, has_words, rows, path })
     }
 
     /// The most tokens that an encoding has, special tokens included.
@@ -110,6 +136,17 @@ impl Tokenizer {
         }
         self.max_seq_length = length;
         Ok(())
+    }
+
+    /// Says that the model's table of word embeddings has so many rows: ids beyond them are errors from now on, and a
+    /// vocabulary of quite another size is a warning. Some models have a few tokens or rows too many.
+    pub(crate) fn set_rows(&mut self, rows: usize) {
+        self.rows = Some(rows);
+        let tokens = self.inner.get_vocab_size(true);
+        if tokens > rows + rows / 64 || tokens < rows - rows / 4 {
+            let path = self.path.display();
+            log::warn!("{path}: {tokens} tokens, and the model has embeddings of {rows}: {OF_ANOTHER}");
+        }
     }
 
     /// How many different ids there can be: the largest id plus one.
@@ -135,11 +172,12 @@ impl Tokenizer {
     }
 
     pub(super) fn encode_plain(&self, text: &str) -> Result<Encoding> {
-        let mut encoding = self.content(text)?;
-        let mut truncated = false;
-        if let Some(length) = self.max_seq_length {
-            truncated = self.cut(&mut encoding, length.saturating_sub(self.added_tokens(false)));
-        }
+        let Some(length) = self.max_seq_length else {
+            return self.finish(self.content(text)?, None, false);
+        };
+        let budget = length.saturating_sub(self.added_tokens(false));
+        let mut encoding = self.leading(text, budget)?.encoding;
+        let truncated = self.cut(&mut encoding, budget);
         self.finish(encoding, None, truncated)
     }
 
@@ -154,18 +192,20 @@ impl Tokenizer {
     }
 
     pub(super) fn encode_plain_pair(&self, first: &str, second: &str) -> Result<Encoding> {
-        let (mut first, mut second) = (self.content(first)?, self.content(second)?);
-        let mut truncated = false;
-        if let Some(length) = self.max_seq_length {
-            let budget = length.checked_sub(self.added_tokens(true)).ok_or_else(|| {
-                let added = self.added_tokens(true);
-                Error::InvalidInput(format!(
-                    "a maximum length of {length} has no room for the {added} tokens of a pair"
-                ))
-            })?;
-            let (first_length, second_length) = longest_first(first.len(), second.len(), budget);
-            truncated = self.cut(&mut first, first_length) | self.cut(&mut second, second_length);
+        let Some(length) = self.max_seq_length else {
+            return self.finish(self.content(first)?, Some(self.content(second)?), false);
+        };
+        let added = self.added_tokens(true);
+        let budget = length.checked_sub(added).ok_or_else(|| {
+            Error::InvalidInput(format!("a maximum length of {length} has no room for the {added} tokens of a pair"))
+        })?;
+        let (mut first_tokens, mut second_tokens) = (self.leading(first, budget)?, self.leading(second, budget)?);
+        if !is_order_known(&first_tokens, &second_tokens, budget) {
+            (first_tokens, second_tokens) = (self.whole(first)?, self.whole(second)?);
         }
+        let (first_length, second_length) = longest_first(first_tokens.len(), second_tokens.len(), budget);
+        let (mut first, mut second) = (first_tokens.encoding, second_tokens.encoding);
+        let truncated = self.cut(&mut first, first_length) | self.cut(&mut second, second_length);
         self.finish(first, Some(second), truncated)
     }
 
@@ -204,6 +244,23 @@ impl Tokenizer {
         self.inner.encode_fast(text, false).map_err(|error| self.failed(error))
     }
 
+    /// The tokens of a text without special ones, or its first: more than `length`, where it has as many.
+    fn leading(&self, text: &str, length: usize) -> Result<Tokens> {
+        if self.has_words && self.truncation == TruncationDirection::Right {
+            for beginning in leading::beginnings(text, length) {
+                let encoding = self.content(beginning)?;
+                if leading::is_enough(encoding.len(), length) {
+                    return Ok(Tokens { encoding, is_part: true });
+                }
+            }
+        }
+        self.whole(text)
+    }
+
+    fn whole(&self, text: &str) -> Result<Tokens> {
+        Ok(Tokens { encoding: self.content(text)?, is_part: false })
+    }
+
     fn added_tokens(&self, is_pair: bool) -> usize {
         self.inner.get_post_processor().filter(|_| self.special).map_or(0, |processor| processor.added_tokens(is_pair))
     }
@@ -225,12 +282,35 @@ impl Tokenizer {
         truncated: bool,
     ) -> Result<Encoding> {
         let encoding = self.inner.post_process(first, second, self.special).map_err(|error| self.failed(error))?;
+        let beyond = encoding.get_ids().iter().find(|&&id| self.rows.is_some_and(|rows| id as usize >= rows));
+        if let (Some(&id), Some(rows)) = (beyond, self.rows) {
+            let token = self.id_to_token(id).unwrap_or_default();
+            return Err(self.wrong(format!(
+                "a text has the token '{token}', whose id is {id}, and the model's table of word embeddings has {rows} rows: \
+                 {OF_ANOTHER}"
+            )));
+        }
         let types = if self.segments { encoding.get_type_ids().to_vec() } else { vec![0; encoding.len()] };
         Ok(Encoding { ids: encoding.get_ids().to_vec(), types, truncated })
     }
 
     fn failed(&self, error: tokenizers::Error) -> Error {
-        Error::invalid_file(&self.path, format!("the tokenizer failed: {error}"))
+        self.wrong(format!("the tokenizer failed: {error}"))
+    }
+
+    fn wrong(&self, detail: String) -> Error {
+        Error::invalid_file(&self.path, detail)
+    }
+}
+
+/// Whether what is known of a pair's texts is enough for [`longest_first`]: of two texts that are both cut, it asks which is
+/// longer, for the odd token of the budget.
+fn is_order_known(first: &Tokens, second: &Tokens, budget: usize) -> bool {
+    match (first.is_part, second.is_part) {
+        (false, false) => true,
+        (true, false) => second.len() < first.len(),
+        (false, true) => first.len() < second.len(),
+        (true, true) => budget.is_multiple_of(2),
     }
 }
 
@@ -251,96 +331,4 @@ fn longest_first(first: usize, second: usize, budget: usize) -> (usize, usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const VOCABULARY: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\nworld\n##s\n,\na\nb\nc\nd\ne\n";
-
-    fn tokenizer(max_seq_length: Option<usize>) -> Tokenizer {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("vocab.txt"), VOCABULARY).unwrap();
-        Tokenizer::load(folder.path(), max_seq_length, false).unwrap()
-    }
-
-    #[test]
-    fn a_vocabulary_alone_makes_a_bert_tokenizer() {
-        let tokenizer = tokenizer(None);
-        assert_eq!(tokenizer.vocab_size(), 14);
-        assert_eq!(tokenizer.encode("Hello, WORLDs xyz").unwrap().ids, [2, 5, 8, 6, 7, 1, 3]);
-        assert_eq!(tokenizer.encode("").unwrap().ids, [2, 3]);
-        assert_eq!(tokenizer.encode("a [SEP] b").unwrap().ids, [2, 9, 3, 10, 3]);
-        let pair = tokenizer.encode_pair("a b", "c").unwrap();
-        assert_eq!((pair.ids, pair.types), (vec![2, 9, 10, 3, 11, 3], vec![0, 0, 0, 0, 1, 1]));
-        assert_eq!(tokenizer.prompt_tokens("hello , ").unwrap(), 3);
-        assert_eq!(tokenizer.prompt_tokens("").unwrap(), 1);
-    }
-
-    #[test]
-    fn truncation_counts_special_tokens() {
-        let tokenizer = tokenizer(Some(5));
-        let encoding = tokenizer.encode("a b c d").unwrap();
-        assert_eq!((encoding.ids, encoding.truncated), (vec![2, 9, 10, 11, 3], true));
-        assert!(!tokenizer.encode("a b c").unwrap().truncated);
-        let pair = tokenizer.encode_pair("a b c d", "e").unwrap();
-        assert_eq!((pair.ids, pair.truncated), (vec![2, 9, 3, 13, 3], true));
-        let texts = ["a b c d", "", "e"];
-        let batch = tokenizer.encode_batch(&texts).unwrap();
-        assert_eq!(batch.iter().map(|encoding| encoding.ids.len()).collect::<Vec<_>>(), [5, 2, 3]);
-        let mut short = tokenizer;
-        assert!(short.set_max_seq_length(Some(2)).is_err());
-        assert_eq!(short.max_seq_length(), Some(5));
-    }
-
-    #[test]
-    fn the_longer_text_is_cut_first() {
-        // Lengths, budget and result, as Python's tokenizers 0.23.3 cuts them.
-        for (first, second, budget, expected) in [
-            (3, 4, 7, (3, 4)),
-            (9, 2, 8, (6, 2)),
-            (2, 9, 8, (2, 6)),
-            (9, 9, 8, (4, 4)),
-            (9, 8, 7, (4, 3)),
-            (8, 9, 7, (3, 4)),
-            (9, 9, 7, (3, 4)),
-            (5, 4, 1, (1, 0)),
-            (4, 5, 1, (0, 1)),
-            (9, 0, 4, (4, 0)),
-            (5, 5, 0, (0, 0)),
-        ] {
-            assert_eq!(longest_first(first, second, budget), expected, "{first} and {second} within {budget}");
-        }
-    }
-
-    #[test]
-    fn what_tokenizer_json_stores_about_lengths_is_dropped() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut stored = tokenizer(None).inner;
-        stored.with_truncation(Some(tokenizers::TruncationParams { max_length: 4, ..Default::default() })).unwrap();
-        let strategy = tokenizers::PaddingStrategy::Fixed(12);
-        stored.with_padding(Some(tokenizers::PaddingParams { strategy, ..Default::default() }));
-        stored.with_normalizer(None::<tokenizers::NormalizerWrapper>).unwrap();
-        stored.save(folder.path().join(TOKENIZER_FILE), false).unwrap();
-        let plain = Tokenizer::load(folder.path(), None, false).unwrap();
-        assert_eq!(plain.encode("a b c d Hello").unwrap().ids, [2, 9, 10, 11, 12, 1, 3]);
-        let lower = Tokenizer::load(folder.path(), None, true).unwrap();
-        assert_eq!(lower.encode("a b c d Hello").unwrap().ids, [2, 9, 10, 11, 12, 5, 3]);
-
-        std::fs::write(folder.path().join("tokenizer_config.json"), r#"{"truncation_side": "left"}"#).unwrap();
-        let left = Tokenizer::load(folder.path(), Some(4), false).unwrap();
-        assert_eq!(left.encode("a b c d").unwrap().ids, [2, 11, 12, 3]);
-    }
-
-    #[test]
-    fn what_cannot_be_built_says_how_to_convert() {
-        let folder = tempfile::tempdir().unwrap();
-        let message = Tokenizer::load(folder.path(), None, false).unwrap_err().to_string();
-        assert!(message.contains("tokenizer.json") && message.contains("save_pretrained"), "{message}");
-        for (text, complaint) in
-            [("{}", "not a tokenizer"), ("version https://git-lfs.github.com/spec/v1\n", "run `git lfs pull`")]
-        {
-            std::fs::write(folder.path().join(TOKENIZER_FILE), text).unwrap();
-            let message = Tokenizer::load(folder.path(), None, false).unwrap_err().to_string();
-            assert!(message.contains("tokenizer.json") && message.contains(complaint), "{message}");
-        }
-    }
-}
+mod tests;

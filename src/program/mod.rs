@@ -151,6 +151,11 @@ impl Program {
         self.lookups(Index::Positions).map(|(rows, offset)| rows.saturating_sub(offset as usize)).min()
     }
 
+    /// How many token ids there are: the rows of the table of word embeddings. `None` without a table.
+    pub fn vocabulary(&self) -> Option<usize> {
+        self.lookups(Index::Ids).map(|(rows, offset)| rows.saturating_sub(offset as usize)).min()
+    }
+
     /// Checks what the shaders rely on: every id, position and type has a row in its table.
     pub fn check(&self, batch: &Batch) -> Result<(), RunError> {
         for (index, numbers, name) in [
