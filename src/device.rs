@@ -147,7 +147,7 @@ impl FromStr for Device {
         match &names[..] {
             [name] => one(name),
             names if contains(names, "auto") => Err(Error::InvalidInput(format!(
-                "devices {name}: auto stands alone; name the devices (see `lexel devices`)"
+                "devices {name}: auto stands alone; name the devices, as `lexel devices` or GpuDevice::adapters lists them"
             ))),
             names => Ok(Device::Several(names.iter().map(|name| one(name)).collect::<Result<_>>()?)),
         }

@@ -67,16 +67,42 @@ pub(super) fn hub_error(repo: &str, detail: String) -> Error {
     Error::Hub { repo: repo.to_string(), detail }
 }
 
-/// An error with its causes: what reqwest says first is only that a request failed.
+/// An error with its causes. Of what only names the request, what is behind it is kept.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+    let causes = std::iter::successors(Some(error), |error| error.source()).map(|error| error.to_string());
+    let mut texts: Vec<String> = Vec::new();
+    for cause in causes {
+        if texts.last().is_some_and(|text| text.contains("error sending request for url")) {
+            texts.pop();
         }
-        source = cause.source();
+        if !texts.iter().any(|text| text.contains(&cause)) {
+            texts.push(cause);
+        }
     }
-    text
+    texts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Caused {
+        text: &'static str,
+        source: Option<Box<Caused>>,
+    }
+
+    #[test]
+    fn causes_are_named_once_and_the_address_not_at_all() {
+        let chained = |texts: &[&'static str]| {
+            let error = texts.iter().rev().fold(None, |source, text| Some(Box::new(Caused { text, source })));
+            chain(&*error.unwrap())
+        };
+        let request = "error sending request for url (http://x/a)";
+        let wrapped = "HTTP request error: error sending request for url (http://x/a)";
+        assert_eq!(chained(&[wrapped, request, "client error", "dns error"]), "client error: dns error");
+        assert_eq!(chained(&[request]), request);
+        assert_eq!(chained(&["broken: pipe", "pipe"]), "broken: pipe");
+    }
 }

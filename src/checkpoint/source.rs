@@ -170,12 +170,16 @@ pub(crate) fn resolve(id_or_folder: &str, options: &SourceOptions) -> Result<Sou
             "'{id_or_folder}' is a file; expected a model id, or the folder that holds modules.json or config.json"
         )));
     }
+    if id_or_folder.trim().is_empty() {
+        return Err(Error::InvalidInput("the model's name is empty: give a model id, or a folder".into()));
+    }
     let is_path = id_or_folder.contains('\\') || id_or_folder.starts_with(['.', '/', '~']);
     if is_path || id_or_folder.matches('/').count() > 1 {
-        return Err(Error::NotFound {
-            what: format!("folder '{id_or_folder}'"),
-            detail: "there is none, and a model id has one slash at most".to_string(),
-        });
+        let detail = match id_or_folder.starts_with('~') {
+            true => "nothing puts the home folder in place of '~' here: give the whole path",
+            false => "there is none, and a model id has one slash at most",
+        };
+        return Err(Error::NotFound { what: format!("folder '{id_or_folder}'"), detail: detail.to_string() });
     }
     let repo = complete_id(id_or_folder, &options.organisation);
     let revision = options.revision.as_deref().unwrap_or("main");

@@ -119,8 +119,16 @@ pub(super) fn select(selector: &AdapterSelector) -> Result<wgpu::Adapter> {
             AdapterSelector::Auto => "no GPU".to_string(),
             AdapterSelector::Nth(index) => format!("no GPU of number {index}, counted from 0"),
             AdapterSelector::Name(name) => {
-                let known = "cpu, gpu, gpu0, gpu1, ... and parts of adapters' names, as `lexel devices` lists them";
-                format!("no adapter named '{name}' (known: {known})")
+                let hint = match ["cuda", "mps", "rocm", "hip", "xpu"]
+                    .iter()
+                    .any(|start| name.to_lowercase().starts_with(start))
+                {
+                    true => ". Every GPU is called gpu here, whoever made it",
+                    false => "",
+                };
+                let known = "cpu, gpu, gpu0, gpu1, ... and parts of adapters' names, which `lexel devices` or \
+                             GpuDevice::adapters lists";
+                format!("no adapter named '{name}' (known: {known}){hint}")
             }
             AdapterSelector::Any | AdapterSelector::Noop => "no adapter".to_string(),
         };

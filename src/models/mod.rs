@@ -181,7 +181,9 @@ fn classifier(b: &mut Builder, transformer: &TransformerModule) -> Result<(Value
     let config = &transformer.config;
     let architectures = config.strings_opt("architectures")?.unwrap_or_default();
     if architectures.first().is_some_and(|name| !name.ends_with("ForSequenceClassification")) {
-        return Err(config.unsupported("architectures", "a cross-encoder: ...ForSequenceClassification"));
+        let supported = "a cross-encoder: ...ForSequenceClassification. If the model makes embeddings, load it as a \
+                         SentenceTransformer";
+        return Err(config.unsupported("architectures", supported));
     }
     let architecture = architecture(config)?;
     let Some(classifier) = architecture.classifier else {
