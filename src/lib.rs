@@ -13,7 +13,7 @@
 //!
 //! | layer | what it is |
 //! |---|---|
-//! | [`SentenceTransformer`], [`CrossEncoder`] | texts to embeddings, pairs of texts to scores; [`similarity`], [`quantization`] beside them |
+//! | [`SentenceTransformer`], [`CrossEncoder`] | texts to embeddings, pairs of texts to scores; [`search`], [`similarity`], [`quantization`] beside them |
 //! | [`jobs`] | millions of rows in parts, by processes that may be killed |
 //! | [`Loader`], [`Call`], `job`, `prompts` | what the two share: loading, calls that are awaited, a call's inputs through the scheduler, prompts |
 //! | [`scheduler`], [`device`], [`several`] | sequences to batches to executors; which executors |
@@ -46,6 +46,7 @@ pub mod program;
 mod prompts;
 pub mod quantization;
 pub mod scheduler;
+pub mod search;
 pub mod sentence_transformer;
 pub mod several;
 pub mod similarity;
@@ -60,5 +61,9 @@ pub use loader::Loader;
 pub use matrix::Matrix;
 pub use program::Activation;
 pub use quantization::{Precision, Quantized, QuantizedData, Ranges, quantize_embeddings};
+pub use search::{
+    CommunityOptions, MiningOptions, ParaphrasePair, SearchHit, community_detection, paraphrase_mining_embeddings,
+    semantic_search,
+};
 pub use sentence_transformer::{EncodeOptions, SentenceTransformer};
 pub use similarity::SimilarityFunction;

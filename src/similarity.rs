@@ -76,14 +76,15 @@ impl SimilarityFunction {
 
     /// What each row is divided by. Normalising both sides first is what the reference does; dividing after the product
     /// rounds once less.
-    fn norms(self, m: &Matrix) -> Vec<f32> {
+    pub(crate) fn norms(self, m: &Matrix) -> Vec<f32> {
         match self {
             SimilarityFunction::Cosine => (0..m.rows).map(|i| dot(m.row(i), m.row(i)).sqrt().max(1e-12)).collect(),
             _ => vec![1.0; m.rows],
         }
     }
 
-    fn score(self, a: &[f32], b: &[f32], a_norm: f32, b_norm: f32) -> f32 {
+    /// One score, from two rows and their [norms](Self::norms).
+    pub(crate) fn score(self, a: &[f32], b: &[f32], a_norm: f32, b_norm: f32) -> f32 {
         match self {
             SimilarityFunction::Cosine => dot(a, b) / a_norm / b_norm,
             SimilarityFunction::Dot => dot(a, b),
@@ -110,7 +111,8 @@ fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-fn same_columns(a: &Matrix, b: &Matrix) -> Result<()> {
+/// Refuses embeddings that cannot be compared.
+pub(crate) fn same_columns(a: &Matrix, b: &Matrix) -> Result<()> {
     if a.cols == b.cols {
         return Ok(());
     }

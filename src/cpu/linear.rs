@@ -40,6 +40,21 @@ impl Weight {
     }
 }
 
+/// Rows that many others are multiplied with: a search's queries.
+pub(crate) struct PackedRows(Weight);
+
+impl PackedRows {
+    /// Packs `[rows, cols]`, of which neither is 0.
+    pub fn pack(values: &[f32], rows: usize, cols: usize) -> PackedRows {
+        PackedRows(Weight::pack(values, rows, cols))
+    }
+
+    /// The product of each row of `x` `[n, cols]` with each of these, on the calling thread: `[n, rows]`.
+    pub fn products(&self, x: &[f32], out: &mut [f32]) {
+        linear(&Team::ALONE, x, &self.0, None, Activation::Identity, None, out);
+    }
+}
+
 /// Units of the inner dimension that are summed before the sum joins what is there: rounding grows with the length of a sum.
 const RUN: usize = 512;
 

@@ -44,6 +44,7 @@ use crate::program::{Activation, Output, Program, WeightSource};
 use futures::channel::oneshot;
 use gemm::Shared;
 use instruction_set::InstructionSet;
+pub(crate) use linear::PackedRows;
 use linear::Strip;
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,6 +13,7 @@ use crate::executor::Executor;
 use crate::loader::Loader;
 use crate::matrix::Matrix;
 use crate::program::Program;
+use crate::search::{self, SearchHit};
 use crate::similarity::SimilarityFunction;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -100,6 +101,15 @@ impl SentenceTransformer {
     /// [`Error::InvalidInput`](crate::Error::InvalidInput) if the two differ in their shape.
     pub fn similarity_pairwise(&self, a: &Matrix, b: &Matrix) -> Result<Vec<f32>> {
         self.model.similarity.pairwise(a, b)
+    }
+
+    /// For each row of `queries`, the `top_k` rows of `corpus` that are most like it by the model's own similarity function, best
+    /// first: see [`semantic_search`](crate::semantic_search).
+    ///
+    /// # Errors
+    /// As [`semantic_search`](crate::semantic_search).
+    pub fn semantic_search(&self, queries: &Matrix, corpus: &Matrix, top_k: usize) -> Result<Vec<Vec<SearchHit>>> {
+        search::semantic_search(queries, corpus, top_k, self.model.similarity)
     }
 
     /// The similarity function that the model's files name: cosine unless they say otherwise.
