@@ -26,17 +26,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = SentenceTransformer::load(bi_encoder)?;
     let options = EncodeOptions::default();
     let corpus = model.encode_document(&passages, &options)?;
-    let similarities = model.similarity(&model.encode_query(&[&query], &options)?, &corpus)?;
-    let mut found: Vec<usize> = (0..passages.len()).collect();
-    found.sort_by(|&a, &b| similarities.data[b].total_cmp(&similarities.data[a]));
-    found.truncate(TOP);
+    let found = model.semantic_search(&model.encode_query(&[&query], &options)?, &corpus, TOP)?.remove(0);
     println!("the nearest of {} passages:", passages.len());
-    for &i in found.iter().take(SHOWN) {
-        println!("{:.4}\t{}", similarities.data[i], passages[i]);
+    for hit in found.iter().take(SHOWN) {
+        println!("{:.4}\t{}", hit.score, passages[hit.corpus_id]);
     }
 
     // 2. Re-rank: the query and each of those passages, read together.
-    let candidates: Vec<&str> = found.iter().map(|&i| passages[i]).collect();
+    let candidates: Vec<&str> = found.iter().map(|hit| passages[hit.corpus_id]).collect();
     let ranks = CrossEncoder::load(cross_encoder)?.rank(&query, &candidates)?;
     println!("re-ranked, the best of {}:", candidates.len());
     for rank in ranks.iter().take(SHOWN) {

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// Where to compute.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub enum Device {
     /// What the environment variable `LEXEL_DEVICE` names, if it is set (as [`Device::from_str`] reads it); else a real GPU if
     /// there is one; else the CPU, also where the GPU cannot run the model, which a warning tells. Never a software adapter.

@@ -52,6 +52,10 @@ pub mod several;
 pub mod similarity;
 
 pub use call::Call;
+/// The wgpu that lexel is built with, for an application that shares its device.
+#[cfg(feature = "gpu")]
+pub use wgpu;
+
 pub use cross_encoder::{CrossEncoder, Hit, PredictOptions, RankOptions};
 pub use device::Device;
 pub use error::{Error, Result, RunError};

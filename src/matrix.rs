@@ -36,6 +36,24 @@ impl Matrix {
         &self.data[row * self.cols..(row + 1) * self.cols]
     }
 
+    /// The rows, in their order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        (0..self.rows).map(|row| self.row(row))
+    }
+
+    /// Appends a row. The first decides the columns of a matrix of none.
+    ///
+    /// # Panics
+    /// If the row has another number of columns.
+    pub fn push_row(&mut self, row: &[f32]) {
+        if self.rows == 0 && self.cols == 0 {
+            self.cols = row.len();
+        }
+        assert_eq!(row.len(), self.cols, "the columns of a row and of its matrix");
+        self.data.extend_from_slice(row);
+        self.rows += 1;
+    }
+
     /// One row, to write.
     pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
         &mut self.data[row * self.cols..(row + 1) * self.cols]
@@ -118,6 +136,18 @@ impl std::fmt::Display for Matrix {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_appended_and_walked() {
+        let mut matrix = Matrix::zeros(0, 0);
+        matrix.push_row(&[1.0, 2.0]);
+        matrix.push_row(&[3.0, 4.0]);
+        assert_eq!(matrix, Matrix::new(2, 2, vec![1.0, 2.0, 3.0, 4.0]));
+        assert!(matrix.iter().eq([&[1.0, 2.0][..], &[3.0, 4.0]]));
+        let mut without_columns = Matrix::zeros(1, 0);
+        without_columns.push_row(&[]);
+        assert_eq!(without_columns.iter().count(), 2);
+    }
 
     #[test]
     fn some_rows_and_the_others_are_the_whole() {

@@ -3,7 +3,8 @@
 use futures::channel::mpsc as stream_of;
 use futures::future::join_all;
 use futures::{Stream, StreamExt};
-use lexel::{Call, Cancel, CrossEncoder, Device, EncodeOptions, Error, Progress, RankOptions, SentenceTransformer};
+use lexel::{Call, Cancel, CrossEncoder, Device, EncodeOptions, Error, Precision, Progress, Ranges};
+use lexel::{RankOptions, SentenceTransformer};
 use pollster::block_on;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, mpsc};
@@ -34,6 +35,12 @@ fn results_are_those_of_the_blocking_calls() {
     assert_eq!(query.data, model.encode_query(&["the sea"], &options).unwrap().data);
     let document = block_on(model.encode_document_async(["the sea"], options.clone())).unwrap();
     assert_eq!(document.data, model.encode_document(&["the sea"], &options).unwrap().data);
+    let tokens = block_on(model.encode_tokens_async(texts.clone(), options.clone())).unwrap();
+    assert_eq!(tokens, model.encode_tokens(&texts, &options).unwrap());
+    let ranges = Ranges::of(&expected).unwrap();
+    let call = model.encode_quantized_async(texts.clone(), options.clone(), Precision::Int8, Some(ranges.clone()));
+    let quantized = model.encode_quantized(&texts, &options, Precision::Int8, Some(&ranges));
+    assert_eq!(block_on(call).unwrap(), quantized.unwrap());
 }
 
 #[test]

@@ -167,6 +167,8 @@ impl GpuDevice {
     /// errors stay as they are; the features and limits that it was requested with are used: what
     /// [`wanted_features`](Self::wanted_features) has makes lexel fast, and the adapter's own limits let large models in.
     ///
+    /// `wgpu` must be the one that lexel is built with: `lexel::wgpu`.
+    ///
     /// Losing the device is an error of the calls under way. wgpu may report it with a panic, which is caught: the program's panic
     /// hook hears of it, and with `panic = "abort"` it ends the program.
     ///
@@ -186,8 +188,17 @@ impl GpuDevice {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    /// [`Error::Device`] if it was requested with less than wgpu's default limits for compute shaders.
     pub fn from_wgpu(adapter: &wgpu::Adapter, device: wgpu::Device, queue: wgpu::Queue) -> Result<Arc<GpuDevice>> {
         let description = AdapterDescription::of(adapter, device.features(), device.limits());
+        if let Some(limit) = too_low(&description.limits) {
+            return Err(Error::Device(format!(
+                "{description}: the application's device was requested with {limit}, as wgpu's default limits have: request it \
+                 with `required_limits: adapter.limits()`"
+            )));
+        }
         Ok(GpuDevice::start(device, queue, adapter, description, Arc::new(Health::default()), true))
     }
 
@@ -288,6 +299,23 @@ const WANTED: wgpu::Features = wgpu::Features::SHADER_F16
     .union(wgpu::Features::TIMESTAMP_QUERY)
     .union(wgpu::Features::PIPELINE_CACHE);
 
+/// What kernels need and a device was not requested with: of the limits, those that wgpu's reduced sets lower.
+fn too_low(limits: &wgpu::Limits) -> Option<String> {
+    let least = wgpu::Limits::default();
+    let [own, least] = [limits, &least].map(|limits| {
+        [
+            ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage),
+            ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup),
+            ("max_compute_workgroup_size_x", limits.max_compute_workgroup_size_x),
+            ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size),
+            ("max_compute_workgroups_per_dimension", limits.max_compute_workgroups_per_dimension),
+        ]
+    });
+    let mut both = own.into_iter().zip(least);
+    both.find(|((_, own), (_, least))| own < least)
+        .map(|((name, own), (_, least))| format!("{name} = {own}, and kernels need {least}"))
+}
+
 /// A device with all features and limits of an adapter that kernels use; or why there is none.
 fn request(adapter: &wgpu::Adapter, description: &AdapterDescription) -> Result<(wgpu::Device, wgpu::Queue), String> {
     // Experimental in wgpu: asked for only where there are some that a kernel can use.
@@ -333,4 +361,17 @@ fn cooperative(kinds: &[wgpu::CooperativeMatrixProperties]) -> Cooperative {
         usable.map(|kind| kind.m_size).max()
     };
     Cooperative { f16: largest(wgpu::CooperativeScalarType::F16), f32: largest(wgpu::CooperativeScalarType::F32) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reduced_limits_are_named() {
+        assert_eq!(too_low(&wgpu::Limits::default()), None);
+        let message = too_low(&wgpu::Limits::downlevel_defaults()).unwrap();
+        assert_eq!(message, "max_storage_buffers_per_shader_stage = 4, and kernels need 8");
+        assert!(too_low(&wgpu::Limits::downlevel_webgl2_defaults()).is_some());
+    }
 }

@@ -4,10 +4,25 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock};
 
-/// `LEXEL_CACHE_DIR`, else `lexel` in the user's cache folder. `None` if `LEXEL_CACHE_DIR` is `off`, or there is no home.
+/// The application's, once it has named one.
+static FOLDER: RwLock<Option<PathBuf>> = RwLock::new(None);
+
+/// Where the process keeps what the next start can use: how fast kernels were on a device, and compiled shaders. For an
+/// application with a cache folder of its own; it counts for devices that are opened afterwards. Default: `LEXEL_CACHE_DIR`, which
+/// may be `off`; else `lexel` in the user's cache folder.
+///
+/// Any lexel may share the folder, and it may be deleted at any time.
+pub fn set_cache_folder(folder: impl Into<PathBuf>) {
+    *FOLDER.write().unwrap_or_else(PoisonError::into_inner) = Some(folder.into());
+}
+
+/// The application's, else `LEXEL_CACHE_DIR`, else `lexel` in the user's cache folder. `None` if `LEXEL_CACHE_DIR` is `off`, or
+/// there is no home.
 pub(super) fn folder() -> Option<PathBuf> {
-    folder_of(|name| std::env::var_os(name))
+    let named = FOLDER.read().unwrap_or_else(PoisonError::into_inner).clone();
+    named.or_else(|| folder_of(|name| std::env::var_os(name)))
 }
 
 fn folder_of(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
@@ -37,6 +52,16 @@ pub(super) fn replace(path: &Path, data: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_applications_folder_goes_first() {
+        let own = tempfile::tempdir().unwrap();
+        let before = folder();
+        set_cache_folder(own.path());
+        assert_eq!(folder().unwrap(), own.path());
+        // Other tests go on where they were.
+        *FOLDER.write().unwrap() = before;
+    }
 
     #[test]
     fn the_folder_is_the_users_unless_a_variable_says_otherwise() {

@@ -37,6 +37,7 @@ mod workspace;
 
 pub use adapters::AdapterSelector;
 pub use device::{AdapterDescription, GpuDevice};
+pub use kept::set_cache_folder;
 pub use options::{Cooperative, Dtype, Features, GpuOptions, TuningChoice};
 pub use tuning::Tuning;
 

@@ -5,6 +5,7 @@ use crate::call::Call;
 use crate::error::Result;
 use crate::loader::Loader;
 use crate::matrix::Matrix;
+use crate::quantization::{Precision, Quantized, Ranges};
 use futures::{Stream, StreamExt, future, stream};
 
 /// Texts of a stream that are encoded together, if there are as many.
@@ -69,6 +70,34 @@ impl SentenceTransformer {
         self.call(texts, options, SentenceTransformer::encode_document)
     }
 
+    /// [`encode_quantized`](Self::encode_quantized) for async code, like [`encode_async`](Self::encode_async).
+    ///
+    /// # Errors
+    /// As [`encode_quantized`](Self::encode_quantized).
+    pub fn encode_quantized_async<S: Into<String>>(
+        &self,
+        texts: impl IntoIterator<Item = S>,
+        options: EncodeOptions,
+        precision: Precision,
+        ranges: Option<Ranges>,
+    ) -> Call<Quantized> {
+        self.call(texts, options, move |model, texts, options| {
+            model.encode_quantized(texts, options, precision, ranges.as_ref())
+        })
+    }
+
+    /// [`encode_tokens`](Self::encode_tokens) for async code, like [`encode_async`](Self::encode_async).
+    ///
+    /// # Errors
+    /// As [`encode_with`](Self::encode_with).
+    pub fn encode_tokens_async<S: Into<String>>(
+        &self,
+        texts: impl IntoIterator<Item = S>,
+        options: EncodeOptions,
+    ) -> Call<Vec<Matrix>> {
+        self.call(texts, options, SentenceTransformer::encode_tokens)
+    }
+
     /// The embedding of each text of a stream, `[dim]`, in their order. Texts that are ready together are encoded together, up
     /// to 512, and their embeddings come together; none waits for a text that is not ready yet. The stream ends with the first
     /// error, and with the texts; dropped, it ends its calls.
@@ -96,12 +125,12 @@ impl SentenceTransformer {
         })
     }
 
-    fn call<S: Into<String>>(
+    fn call<S: Into<String>, T: Send + 'static>(
         &self,
         texts: impl IntoIterator<Item = S>,
         options: EncodeOptions,
-        encode: impl FnOnce(&Self, &[String], &EncodeOptions) -> Result<Matrix> + Send + 'static,
-    ) -> Call<Matrix> {
+        encode: impl FnOnce(&Self, &[String], &EncodeOptions) -> Result<T> + Send + 'static,
+    ) -> Call<T> {
         let texts: Vec<String> = texts.into_iter().map(Into::into).collect();
         let model = self.clone();
         Call::new(options.cancel.clone().as_ref(), move |cancel| {
