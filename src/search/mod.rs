@@ -7,6 +7,8 @@
 
 mod best;
 mod communities;
+#[cfg(test)]
+mod golden;
 mod mining;
 mod scan;
 

@@ -121,7 +121,7 @@ fn check_finite(name: &str, matrix: &Matrix) -> Result<()> {
 pub(super) mod tests {
     use super::*;
 
-    /// Numbers between -1 and 1 that a seed decides.
+    /// Numbers between -1 and 1 that a seed decides, as in tests/golden/make_search.py.
     pub fn numbers(seed: u32, rows: usize, cols: usize) -> Matrix {
         let mut state = seed;
         let next = |_| {

@@ -2,7 +2,7 @@
 
     python tests/golden/make_search.py
 
-Versions: requirements.txt. tests/search.rs makes the same embeddings: `numbers(seed, rows, cols)` is a linear congruential
+Versions: requirements.txt. src/search/golden.rs makes the same embeddings: `numbers(seed, rows, cols)` is a linear congruential
 generator, and row i of the corpus is centre i % CENTRES plus noise.
 """
 

@@ -1,6 +1,9 @@
 //! Searches, paraphrases and communities beside those of the reference (tests/golden/make_search.py).
 
-use lexel::{CommunityOptions, Matrix, MiningOptions, SimilarityFunction};
+use super::scan::tests::numbers;
+use super::{CommunityOptions, MiningOptions, community_detection, paraphrase_mining_embeddings, semantic_search};
+use crate::matrix::Matrix;
+use crate::similarity::SimilarityFunction;
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -13,15 +16,6 @@ const NOISE: f32 = 0.75;
 
 /// Scores are rounded to six digits there, and sums rounded elsewhere.
 const TOLERANCE: f32 = 5e-6;
-
-fn numbers(seed: u32, rows: usize, cols: usize) -> Matrix {
-    let mut state = seed;
-    let next = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (f64::from(state >> 8) / 8_388_608.0 - 1.0) as f32
-    };
-    Matrix::new(rows, cols, (0..rows * cols).map(next).collect())
-}
 
 fn corpus() -> Matrix {
     let (centres, mut rows) = (numbers(1, CENTRES, COLS), numbers(2, ROWS, COLS));
@@ -52,7 +46,7 @@ fn array(value: &Value) -> &[Value] {
 fn hits_are_those_of_the_reference() {
     let (queries, corpus, golden) = (numbers(3, QUERIES, COLS), corpus(), golden("search"));
     for function in SimilarityFunction::ALL {
-        let found = lexel::semantic_search(&queries, &corpus, 12, function).unwrap();
+        let found = semantic_search(&queries, &corpus, 12, function).unwrap();
         let expected = array(&golden[function.name()]);
         assert_eq!(found.len(), expected.len());
         for (hits, expected) in found.iter().zip(expected) {
@@ -71,7 +65,7 @@ fn pairs_are_those_of_the_reference() {
     for case in array(&golden("mining")) {
         let (top_k, max_pairs) = (integer(&case["top_k"]), integer(&case["max_pairs"]));
         let options = MiningOptions { top_k, max_pairs, ..MiningOptions::default() };
-        let pairs = lexel::paraphrase_mining_embeddings(&corpus, &options).unwrap();
+        let pairs = paraphrase_mining_embeddings(&corpus, &options).unwrap();
         assert_eq!(pairs.len(), integer(&case["count"]), "{options:?}");
         assert!(pairs.is_sorted_by(|a, b| a.score >= b.score));
         // The reference's next pair may be mine, where two scores are almost equal.
@@ -90,7 +84,7 @@ fn communities_are_those_of_the_reference() {
     for case in array(&golden("communities")) {
         let (threshold, min_community_size) = (float(&case["threshold"]), integer(&case["min_community_size"]));
         let options = CommunityOptions { threshold, min_community_size };
-        let communities = lexel::community_detection(&corpus, &options).unwrap();
+        let communities = community_detection(&corpus, &options).unwrap();
         let expected: Vec<Vec<usize>> =
             array(&case["communities"]).iter().map(|rows| array(rows).iter().map(integer).collect()).collect();
         assert_eq!(communities, expected, "{options:?}");
