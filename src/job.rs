@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Inputs that are tokenised at once: enough for all cores, few enough that the first batch starts early.
 const CHUNK: usize = 256;
 
-/// Bytes of text that are tokenised at once, as far as the model reads them: about a second on a core.
+/// Bytes of text that are tokenised at once, as far as the model reads them: half a second on a core.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Bytes of text a token, about: of English with its spaces. A text that is cut counts as a little more than others do, and it

@@ -52,10 +52,6 @@ pub mod several;
 pub mod similarity;
 
 pub use call::Call;
-/// The wgpu that lexel is built with, for an application that shares its device.
-#[cfg(feature = "gpu")]
-pub use wgpu;
-
 pub use cross_encoder::{CrossEncoder, Hit, PredictOptions, RankOptions};
 pub use device::Device;
 pub use error::{Error, Result, RunError};
@@ -71,3 +67,6 @@ pub use search::{
 };
 pub use sentence_transformer::{EncodeOptions, SentenceTransformer};
 pub use similarity::SimilarityFunction;
+/// The wgpu that lexel is built with, for an application that shares its device.
+#[cfg(feature = "gpu")]
+pub use wgpu;

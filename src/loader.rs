@@ -5,14 +5,13 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::executor::{Dtype, Executor, ExecutorOptions};
 use crate::program::Program;
-use std::fmt;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Loads a model of kind `M`: a [`SentenceTransformer`](crate::SentenceTransformer) or a
 /// [`CrossEncoder`](crate::CrossEncoder), whose `builder` makes it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Loader<M> {
     id_or_folder: String,
     source: SourceOptions,
@@ -20,18 +19,6 @@ pub struct Loader<M> {
     options: ExecutorOptions,
     max_seq_length: Option<usize>,
     kind: PhantomData<fn() -> M>,
-}
-
-impl<M> fmt::Debug for Loader<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loader")
-            .field("id_or_folder", &self.id_or_folder)
-            .field("source", &self.source)
-            .field("device", &self.device)
-            .field("options", &self.options)
-            .field("max_seq_length", &self.max_seq_length)
-            .finish()
-    }
 }
 
 impl<M> Loader<M> {

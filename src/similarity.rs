@@ -78,7 +78,10 @@ impl SimilarityFunction {
     /// rounds once less.
     pub(crate) fn norms(self, m: &Matrix) -> Vec<f32> {
         match self {
-            SimilarityFunction::Cosine => (0..m.rows).map(|i| dot(m.row(i), m.row(i)).sqrt().max(1e-12)).collect(),
+            SimilarityFunction::Cosine => {
+                let norm = |i| dot(m.row(i), m.row(i)).sqrt().max(1e-12);
+                (0..m.rows).into_par_iter().with_min_len(1024).map(norm).collect()
+            }
             _ => vec![1.0; m.rows],
         }
     }

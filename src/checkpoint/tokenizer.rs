@@ -88,6 +88,7 @@ impl Tokenizer {
             "left" => TruncationDirection::Left,
             _ => return Err(config.unsupported("truncation_side", "right, left")),
         };
+        let has_words = leading::has_words(&inner);
         let mut tokenizer = Tokenizer {
             inner,
             max_seq_length,
@@ -95,11 +96,10 @@ impl Tokenizer {
             special: true,
             chat: None,
             segments: makes_segments(folder, &config)?,
-            has_words: false,
+            has_words,
             rows: None,
             path,
         };
-        tokenizer.has_words = leading::has_words(&tokenizer.inner);
         tokenizer.set_max_seq_length(max_seq_length)?;
         Ok(tokenizer)
     }

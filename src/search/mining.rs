@@ -52,8 +52,11 @@ pub fn paraphrase_mining_embeddings(embeddings: &Matrix, options: &MiningOptions
             let others = best.into_sorted().filter(|other| other.id != row).take(options.top_k);
             for Scored { score, id: other } in others {
                 let pair = (row.min(other), row.max(other));
-                if pairs.may_take(score) && known.insert(pair) {
-                    pairs.take(Scored { score, id: pair }).map(|out| known.remove(&out));
+                if pairs.may_take(score)
+                    && known.insert(pair)
+                    && let Some(out) = pairs.take(Scored { score, id: pair })
+                {
+                    known.remove(&out);
                 }
             }
         }

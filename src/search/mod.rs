@@ -1,7 +1,7 @@
 //! What embeddings are for: the rows of a corpus that are most like a query ([`semantic_search`]), the pairs of texts that say
-//! the same ([`paraphrase_mining_embeddings`]), and groups of texts that are close to one of them ([`community_detection`]). The rules and
-//! the defaults are those of sentence-transformers (`util/retrieval.py`); where its order among equal scores is unspecified, here
-//! the first come first.
+//! the same ([`paraphrase_mining_embeddings`]), and groups of texts that are close to one of them ([`community_detection`]). The
+//! rules and the defaults are those of sentence-transformers (`util/retrieval.py`); where its order among equal scores is
+//! unspecified, here the first come first.
 //!
 //! Everything is exact: every row is compared with every other, on all cores. That suits corpora of up to some million rows.
 
