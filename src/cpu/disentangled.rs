@@ -2,10 +2,11 @@
 //! are small matrix products again; the scores then pick from them.
 
 use super::attention::grow;
+use super::instruction_set::dispatch;
 use super::matmul::{Panels, Strided, StridedMut, matmul, panel_width};
 use super::transpose::transpose;
 use crate::program::{Attention, Distances};
-use rten_simd::Isa;
+use rten_simd::{Isa, SimdOp};
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
@@ -56,8 +57,15 @@ impl Disentangled {
             transpose(isa, table, cols, count, head_dim, op.scale * LOG2_E, panel, &mut self.packed);
             if !is_last {
                 let to = StridedMut { data: &mut self.of_keys, stride: self.width };
-                let k = Strided { ..k };
-                matmul(isa, k, panels(&self.packed, panel, head_dim), to, tokens, head_dim, self.width, as_it_is);
+                let table = panels(&self.packed, panel, head_dim);
+                dispatch(Product {
+                    a: Strided { ..k },
+                    b: table,
+                    out: to,
+                    rows: tokens,
+                    depth: head_dim,
+                    cols: self.width,
+                });
             }
         }
     }
@@ -79,7 +87,7 @@ impl Disentangled {
         grow(&mut self.of_queries, queries * self.width);
         let to = StridedMut { data: &mut self.of_queries, stride: self.width };
         let table = panels(&self.packed, panel_width(isa), head_dim);
-        matmul(isa, q, table, to, queries, head_dim, self.width, as_it_is);
+        dispatch(Product { a: q, b: table, out: to, rows: queries, depth: head_dim, cols: self.width });
         for (key, scores) in seen.zip(scores.chunks_exact_mut(panel)) {
             let of_key = &self.of_keys[key * self.width..][..self.width];
             let rows = &self.rows[self.tokens - 1 - key + block..][..queries];
@@ -90,9 +98,34 @@ impl Disentangled {
     }
 }
 
-#[inline(always)]
-fn as_it_is<V>(_: usize, sum: V) -> V {
-    sum
+/// A [`matmul`] whose code exists once, and not within each of its callers.
+struct Product<'a> {
+    a: Strided<'a>,
+    b: Panels<'a>,
+    out: StridedMut<'a>,
+    rows: usize,
+    depth: usize,
+    cols: usize,
+}
+
+impl SimdOp for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let Product { a, b, out, rows, depth, cols } = self;
+        matmul(
+            isa,
+            a,
+            b,
+            out,
+            rows,
+            depth,
+            cols,
+            #[inline(always)]
+            |_, sum| sum,
+        );
+    }
 }
 
 fn panels(data: &[f32], panel: usize, head_dim: usize) -> Panels<'_> {

@@ -3,6 +3,8 @@
 //! own.)
 
 use crate::error::{Error, Result};
+#[cfg(target_arch = "aarch64")]
+use rten_simd::isa::ArmNeonIsa;
 use rten_simd::isa::GenericIsa;
 #[cfg(target_arch = "x86_64")]
 use rten_simd::isa::{Avx2Isa, Avx512Isa};
@@ -107,9 +109,21 @@ pub fn lanes() -> usize {
     dispatch(Lanes)
 }
 
-/// Evaluates an op with the current instructions. Every op goes through here, not through its own `dispatch`.
+/// Evaluates an op with the current instructions. Every op goes through here, not through its own `dispatch`: each way is a
+/// copy of the op's code.
 pub fn dispatch<O: SimdOp>(op: O) -> O::Output {
     match InstructionSet::current() {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => {
+            // The features that `Avx512Isa::new` tests for.
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,f16c")]
+            fn with_avx512<O: SimdOp>(isa: Avx512Isa, op: O) -> O::Output {
+                op.eval(isa)
+            }
+            let isa = Avx512Isa::new().expect("AVX-512 is current only if the CPU has it");
+            // SAFETY: the CPU has these features.
+            unsafe { with_avx512(isa, op) }
+        }
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx2 => {
             // The features that `Avx2Isa::new` tests for.
@@ -121,12 +135,12 @@ pub fn dispatch<O: SimdOp>(op: O) -> O::Output {
             // SAFETY: the CPU has these features.
             unsafe { with_avx2(isa, op) }
         }
-        InstructionSet::Portable => op.eval(GenericIsa::new()),
-        // The widest, which is rten-simd's own choice.
-        #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 => op.dispatch(),
         #[cfg(target_arch = "aarch64")]
-        InstructionSet::Neon => op.dispatch(),
+        InstructionSet::Neon => {
+            let isa = ArmNeonIsa::new().expect("every such CPU has NEON");
+            op.eval(isa)
+        }
+        InstructionSet::Portable => op.eval(GenericIsa::new()),
     }
 }
 

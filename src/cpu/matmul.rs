@@ -81,9 +81,8 @@ pub fn matmul<I: Isa>(
                     tile.rows::<I, 2>(isa, count, lanes, finish);
                 } else {
                     // The last columns of a head that is no multiple of the panel: a vector at a time, the last masked.
-                    tile.rows::<I, 1>(isa, count, width.min(lanes), finish);
-                    if width > lanes {
-                        tile.right(lanes).rows::<I, 1>(isa, count, width - lanes, finish);
+                    for done in (0..width).step_by(lanes) {
+                        tile.right(done).rows::<I, 1>(isa, count, lanes.min(width - done), finish);
                     }
                 }
             }
@@ -107,13 +106,13 @@ struct Tile {
 }
 
 impl Tile {
-    /// The tile `lanes` columns further right.
+    /// The tile so many columns further right.
     ///
     /// # Safety
     /// Those columns must exist.
-    unsafe fn right(&self, lanes: usize) -> Tile {
+    unsafe fn right(&self, columns: usize) -> Tile {
         // SAFETY: as the caller promises.
-        unsafe { Tile { b: self.b.add(lanes), out: self.out.add(lanes), ..*self } }
+        unsafe { Tile { b: self.b.add(columns), out: self.out.add(columns), ..*self } }
     }
 
     /// Computes `count` rows of `VECTORS` vectors, of the last of which only the first `used` lanes are read and written.
