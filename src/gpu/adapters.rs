@@ -37,6 +37,10 @@ fn product_version(plist: &str) -> Option<&str> {
     Some(rest.split_once("</string>")?.0)
 }
 
+/// Percent of the memory that the system grants the process on a GPU (Vulkan with `VK_EXT_memory_budget`, DX12) beyond which
+/// there is none left: drivers go on in the machine's memory instead, which is far slower than smaller batches.
+const MEMORY_SHARE: u8 = 90;
+
 /// Adapters of the backends that have compute shaders worth the name, best first.
 pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
     // One instance for the process: making one loads drivers.
@@ -45,6 +49,7 @@ pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
         let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
         descriptor.backends = wgpu::Backends::PRIMARY;
         descriptor.flags = wgpu::InstanceFlags::empty().with_env();
+        descriptor.memory_budget_thresholds.for_resource_creation = Some(MEMORY_SHARE);
         wgpu::Instance::new(descriptor)
     });
     let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
