@@ -26,6 +26,7 @@ fn attention_tiled(
         let keys = keys_of(first, min(first + KEYS, seen.y));
         fetch_keys(at, keys);
         workgroupBarrier();
+        meet_distances(at, keys);
         multiply_keys(at, keys);
         workgroupBarrier();
         // As many steps for every thread: among barriers in a loop, FXC takes no loop of varying length here.

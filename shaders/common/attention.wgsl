@@ -1,6 +1,6 @@
 // Attention: what decides about a score besides q and k, and what is written. `load(token, head, i)` is the kernel's: columns
 // 4 i to 4 i + 3 of a head, counted through q, k and v. position_bias() is generated (kernels/attention/bias.rs).
-@group(1) @binding(1) var<storage, read> bias: array<Elem>;      // a table of distances, its rows padded; if there is one
+@group(1) @binding(1) var<storage, read> bias: array<Elem4>;     // a table of distances, its rows padded; if there is one
 @group(1) @binding(2) var<storage, read_write> out: array<Elem>; // [tokens, OUT_STRIDE]
 
 // Vectors of a head; the last is filled up with zeros.

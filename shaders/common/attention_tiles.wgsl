@@ -1,5 +1,6 @@
 // The product of queries and keys in register tiles of 4 x 4, as many as there are rows. Rows that share a tile lie a quarter of
 // all rows apart, so that neighbouring threads read neighbouring rows; STRIDE4 and SCORES4 are odd, against bank conflicts.
+// meet_distances() and with_distances() are attention_distances.wgsl's, or do nothing (kernels/attention/tiled.rs).
 const STRIDE4: u32 = HEAD4 | 1u;
 const SCORES4: u32 = KEYS / 4u | 1u;
 const KEYS_AT: u32 = QUERY_TILE * STRIDE4;
@@ -96,8 +97,8 @@ fn multiply_keys(at: Place, keys: Keys) {
             // Rows behind the tile's last query repeat it, and are not written.
             let query = row + j * at.quarter;
             let token = at.tile.x + min(query, at.tile.y - 1u);
-            let of_query = one_of(sums, j) * SCALE_LOG2;
-            scores[scores_at(at, query) + key] = see(of_query, at.head, token, of_tile, keys.end);
+            let products = with_distances(one_of(sums, j), at, keys, query, key) * SCALE_LOG2;
+            scores[scores_at(at, query) + key] = see(products, at.head, token, of_tile, keys.end);
         }
     }
 }

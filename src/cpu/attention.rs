@@ -10,7 +10,7 @@ use super::softmax::{UNSEEN, largest, weigh};
 use super::transpose::transpose;
 use super::weights::Weights;
 use crate::batch::Batch;
-use crate::program::{Attention, PositionBias, alibi_slope, relative_bucket};
+use crate::program::{Attention, PositionBias, alibi_slope};
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, Simd, SimdOp};
 use std::f32::consts::LOG2_E;
@@ -65,10 +65,11 @@ impl<'a> Bias<'a> {
                 let slope = alibi_slope(head, heads);
                 out.extend(distances.map(|distance| -slope * distance.unsigned_abs() as f32 * LOG2_E));
             }
-            Some(PositionBias::Relative { max_distance, .. }) => {
-                let buckets = self.table.len() / heads;
-                let bucket = |distance| relative_bucket(distance, buckets, max_distance);
-                out.extend(distances.map(|distance| self.table[bucket(distance) * heads + head] * LOG2_E));
+            Some(PositionBias::Relative { .. }) => {
+                let row = self.table.chunks_exact(self.table.len() / heads).nth(head).unwrap_or_default();
+                let furthest = (row.len() / 2) as i64;
+                let place = |distance: i64| (furthest + distance.clamp(-furthest, furthest)) as usize;
+                out.extend(distances.map(|distance| row[place(distance)] * LOG2_E));
             }
         }
         true
@@ -137,9 +138,22 @@ impl SimdOp for Attend<'_> {
                 for block in (0..tokens).step_by(panel) {
                     let out = &mut out[block * out_cols + first..];
                     let disentangled = disentangled.as_deref_mut();
+                    // Each in code of its own: compilers take long over all in one.
                     match tokens - block {
-                        rest if rest <= lanes => head.attend::<I, 1>(isa, block, rest, blocks, disentangled, out),
-                        rest => head.attend::<I, 2>(isa, block, rest.min(panel), blocks, disentangled, out),
+                        rest if rest <= lanes => {
+                            dispatch(Block::<1> {
+                                head: &head,
+                                first: block,
+                                queries: rest,
+                                blocks,
+                                disentangled,
+                                out,
+                            });
+                        }
+                        rest => {
+                            let queries = rest.min(panel);
+                            dispatch(Block::<2> { head: &head, first: block, queries, blocks, disentangled, out });
+                        }
                     }
                 }
             }
@@ -159,19 +173,23 @@ struct Head<'a> {
     distances: Option<&'a [f32]>,
 }
 
-impl Head<'_> {
-    /// The queries from `block` on, at most as many as `V` vectors have lanes.
+/// The queries of a head from `first` on, at most as many as `V` vectors have lanes.
+struct Block<'a, 'b, const V: usize> {
+    head: &'a Head<'b>,
+    first: usize,
+    queries: usize,
+    blocks: &'a mut Blocks,
+    disentangled: Option<&'a mut Disentangled>,
+    out: &'a mut [f32],
+}
+
+impl<const V: usize> SimdOp for Block<'_, '_, V> {
+    type Output = ();
+
     #[inline(always)]
-    fn attend<I: Isa, const V: usize>(
-        &self,
-        isa: I,
-        block: usize,
-        queries: usize,
-        blocks: &mut Blocks,
-        disentangled: Option<&mut Disentangled>,
-        out: &mut [f32],
-    ) {
-        let Head { op, q, k, v, tokens, distances } = *self;
+    fn eval<I: Isa>(self, isa: I) {
+        let Block { head, first: block, queries, blocks, disentangled, out } = self;
+        let Head { op, q, k, v, tokens, distances } = *head;
         let (ops, panel) = (isa.f32(), V * isa.f32().len());
         let (in_cols, out_cols, head_dim) = (op.qkv_cols(), op.heads * op.head_dim, op.head_dim);
         let is_masked = op.causal || op.window.is_some();

@@ -2,7 +2,9 @@
 
 use crate::checkpoint::JsonFile;
 use crate::error::{Error, Result};
-use crate::program::{Activation, Builder, Index, Linear, Lookup, Norm, NormKind, RowNorm, Value};
+use crate::program::{
+    Activation, Bucketed, Builder, Index, Linear, Lookup, Norm, NormKind, Part, PositionBias, RowNorm, Value,
+};
 
 /// A linear layer; see [`dense`].
 pub(super) struct Dense {
@@ -53,6 +55,25 @@ impl Dense {
         let bias = self.bias.then(|| b.weight(biases));
         b.linear(Linear { x, weight, bias, activation: self.activation, residual: self.residual })
     }
+}
+
+/// T5's relative positions: the table `name` of `relative_attention_num_buckets` (32 if it is absent) biases a head.
+pub(super) fn relative_bias(
+    b: &mut Builder,
+    config: &JsonFile,
+    name: &str,
+    heads: usize,
+    max_distance: usize,
+) -> Result<PositionBias> {
+    let key = "relative_attention_num_buckets";
+    let buckets = config.usize_or(key, 32)?;
+    if buckets < 4 || !(buckets / 4 + 1..=1 << 16).contains(&max_distance) {
+        let detail = format!("{key} = {buckets} for distances up to {max_distance}");
+        return Err(Error::invalid_file(config.path(), detail));
+    }
+    let table = b.tensor(name, vec![buckets, heads]);
+    let table = b.weight(vec![Part::Bucketed(Box::new(Bucketed { table, max_distance }))]);
+    Ok(PositionBias::Relative { table })
 }
 
 /// Layer normalisation with the tensors `name.weight` and `name.bias`.

@@ -1,11 +1,11 @@
 //! MPNet (Song et al. 2020): BERT without token types, whose layers share a bias by distance. all-mpnet-base-v2, multi-qa-mpnet.
 
 use super::activation;
-use super::layers::{check_heads, dense, embed_normed};
+use super::layers::{check_heads, dense, embed_normed, relative_bias};
 use super::post_norm::{Mlp, Names, PostNorm};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
-use crate::program::{Activation, Builder, Index, Lookup, Pool, PoolMode, PositionBias, Value};
+use crate::program::{Activation, Builder, Index, Lookup, Pool, PoolMode, Value};
 
 const NAMES: Names = Names {
     qkv: ["attention.attn.q", "attention.attn.k", "attention.attn.v"],
@@ -40,9 +40,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let mut x = embed_normed(b, lookups, "embeddings.LayerNorm", eps);
     b.hidden_state(x);
 
-    let buckets = config.usize_or("relative_attention_num_buckets", 32)?;
-    let table = b.matrix("encoder.relative_attention_bias.weight", buckets, heads);
-    let bias = Some(PositionBias::Relative { table, max_distance: MAX_DISTANCE });
+    let bias = Some(relative_bias(b, config, "encoder.relative_attention_bias.weight", heads, MAX_DISTANCE)?);
     let layer = PostNorm { bias, ..PostNorm::new(heads, eps) };
     let mlp = Mlp {
         intermediate: config.usize_or("intermediate_size", 3072)?,

@@ -2,10 +2,10 @@
 //! all layers share. sentence-t5, gtr-t5, instructor.
 
 use super::activation;
-use super::layers::{dense, embed_ids, rms_norm, stacked};
+use super::layers::{dense, embed_ids, relative_bias, rms_norm, stacked};
 use crate::checkpoint::JsonFile;
 use crate::error::{Error, Result};
-use crate::program::{Activation, Attention, Builder, Glu, Half, PositionBias, Value};
+use crate::program::{Activation, Attention, Builder, Glu, Half, Value};
 
 /// The backbone that `config.json` describes; absent keys have the defaults of transformers' `T5Config`.
 pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
@@ -22,10 +22,9 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     b.wide();
     b.label("embeddings");
     let mut x = embed_ids(b, "shared", config.usize_or("vocab_size", 32_128)?, hidden);
-    let buckets = config.usize_or("relative_attention_num_buckets", 32)?;
-    let table = b.matrix("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", buckets, heads);
+    let table = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
     let max_distance = config.usize_or("relative_attention_max_distance", 128)?;
-    let bias = Some(PositionBias::Relative { table, max_distance });
+    let bias = Some(relative_bias(b, config, table, heads, max_distance)?);
     for i in 0..config.usize_or("num_layers", 6)? {
         let name = |name: &str| format!("encoder.block.{i}.layer.{name}");
         b.label(name("0.SelfAttention"));

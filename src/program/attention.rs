@@ -30,12 +30,11 @@ pub struct Attention {
 pub enum PositionBias {
     /// `-slope * |query - key|` (Press et al. 2022, in both directions); see [`alibi_slope`].
     Alibi,
-    /// `table[bucket, head]` (Raffel et al. 2020); see [`relative_bucket`].
+    /// `table[head, furthest + key - query]`, the distance clamped to `-furthest..=furthest`: T5's relative positions (Raffel et
+    /// al. 2020), whose buckets a [`Bucketed`](super::Bucketed) table resolves.
     Relative {
-        /// `[buckets, heads]`
+        /// `[heads, 2 * furthest + 1]`
         table: WeightId,
-        /// The distance from which on all are in the last bucket.
-        max_distance: usize,
     },
     /// `scale * (q . key_table[row] + k . query_table[row])` with the head's columns of the row of their distance: DeBERTa's
     /// disentangled attention (He et al. 2021); see [`Distances`].
@@ -89,7 +88,7 @@ impl Attention {
     /// The table of its bias.
     pub fn table(&self) -> Option<WeightId> {
         match self.bias {
-            Some(PositionBias::Relative { table, .. } | PositionBias::Disentangled { table, .. }) => Some(table),
+            Some(PositionBias::Relative { table } | PositionBias::Disentangled { table, .. }) => Some(table),
             Some(PositionBias::Alibi) | None => None,
         }
     }
@@ -120,21 +119,6 @@ pub fn alibi_slope(head: usize, heads: usize) -> f32 {
     exponent.exp2() as f32
 }
 
-/// The bucket of a key at `distance = key - query`: half of the buckets for each direction, of which the first half hold one
-/// distance each and the others grow in powers up to `max_distance`. In f32 as the reference, since it decides at edges.
-pub fn relative_bucket(distance: i64, buckets: usize, max_distance: usize) -> usize {
-    let half = buckets / 2;
-    let exact = half / 2;
-    let far = distance.unsigned_abs() as usize;
-    let within = if far < exact {
-        far
-    } else {
-        let powers = (far as f32 / exact as f32).ln() / ((max_distance as f64 / exact as f64).ln() as f32);
-        (exact + (powers * (half - exact) as f32) as usize).min(half - 1)
-    };
-    within + if distance > 0 { half } else { 0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,15 +128,6 @@ mod tests {
         let slopes = |heads| (0..heads).map(|head| alibi_slope(head, heads)).collect::<Vec<_>>();
         assert_eq!(slopes(4), [0.25, 0.0625, 0.015625, 0.00390625]);
         assert_eq!(slopes(6), [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]);
-    }
-
-    #[test]
-    fn buckets_grow_with_the_distance() {
-        // transformers' T5Attention._relative_position_bucket with 32 buckets up to 128.
-        let bucket = |distance| relative_bucket(distance, 32, 128);
-        assert_eq!([-1, 0, 1, -7, 7, -8, 8].map(bucket), [1, 0, 17, 7, 23, 8, 24]);
-        assert_eq!([-11, -12, -15, -16, -22, -23, -31, -32].map(bucket), [8, 9, 9, 10, 10, 11, 11, 12]);
-        assert_eq!([-90, -91, -127, -128, -5000, 5000].map(bucket), [14, 15, 15, 15, 15, 31]);
     }
 
     #[test]

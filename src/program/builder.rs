@@ -176,7 +176,9 @@ impl Builder {
         assert!(op.kv_heads > 0 && op.heads.is_multiple_of(op.kv_heads), "{}: heads over those of k and v", self.label);
         let table = op.table().map(|table| &self.weights[table.index()]);
         match op.bias {
-            Some(PositionBias::Relative { .. }) => assert!(table.is_some_and(|table| table.cols == op.heads)),
+            Some(PositionBias::Relative { .. }) => {
+                assert!(table.is_some_and(|table| table.rows == op.heads && !table.cols.is_multiple_of(2)));
+            }
             Some(PositionBias::Disentangled { distances, .. }) => {
                 assert!(table.is_some_and(|table| (table.rows, table.cols) == (4 * distances.span, cols)));
                 assert_eq!(op.kv_heads, op.heads, "{}: heads of k", self.label);

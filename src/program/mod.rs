@@ -6,6 +6,7 @@
 
 mod activation;
 mod attention;
+mod bucketed;
 mod builder;
 mod cost;
 mod folded;
@@ -16,7 +17,8 @@ mod rotary;
 mod weights;
 
 pub use activation::{Activation, Slope};
-pub use attention::{Attention, Distances, PositionBias, alibi_slope, relative_bucket};
+pub use attention::{Attention, Distances, PositionBias, alibi_slope};
+pub use bucketed::Bucketed;
 pub use builder::Builder;
 pub use cost::Cost;
 pub use folded::{Difference, Mapped, Projected};
@@ -282,7 +284,7 @@ impl Program {
                 match op.bias {
                     None => Ok(()),
                     Some(PositionBias::Alibi) => write!(f, ", alibi"),
-                    Some(PositionBias::Relative { table, .. }) => write!(f, ", + {}", weight(table)),
+                    Some(PositionBias::Relative { table }) => write!(f, ", + {}", weight(table)),
                     Some(PositionBias::Disentangled { table, .. }) => write!(f, ", with {}", weight(table)),
                 }
             }

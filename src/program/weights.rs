@@ -1,6 +1,7 @@
 //! The weights that a program names, and where an executor gets their numbers.
 
 use super::RotaryTable;
+use super::bucketed::Bucketed;
 use super::folded::{Difference, Mapped, Projected};
 use crate::error::Result;
 use std::ops::Range;
@@ -31,6 +32,8 @@ pub enum Part {
     Projected(Box<Projected>),
     /// Rows of a table that are shared or scaled.
     Mapped(Box<Mapped>),
+    /// A table of buckets by distances, transposed.
+    Bucketed(Box<Bucketed>),
     /// A row of a matrix, or the difference of two.
     Difference(Box<Difference>),
     /// No tensor but a formula.
@@ -99,6 +102,7 @@ impl Part {
         match self {
             Part::Projected(projected) => &projected.weight.name,
             Part::Mapped(mapped) => &mapped.table.name,
+            Part::Bucketed(bucketed) => &bucketed.table.name,
             Part::Difference(difference) => &difference.table.name,
             _ => self.tensor().map_or("rotary", |tensor| &tensor.name),
         }
@@ -110,7 +114,7 @@ impl Part {
             Part::Tensor(tensor) | Part::PlusOne(tensor) | Part::Scaled(tensor, _) | Part::Transposed(tensor) => {
                 Some(tensor)
             }
-            Part::Projected(_) | Part::Mapped(_) | Part::Difference(_) | Part::Rotary(_) => None,
+            Part::Projected(_) | Part::Mapped(_) | Part::Bucketed(_) | Part::Difference(_) | Part::Rotary(_) => None,
         }
     }
 
@@ -118,6 +122,7 @@ impl Part {
     fn parameters(&self) -> usize {
         match self {
             Part::Mapped(mapped) => mapped.table.shape.iter().product(),
+            Part::Bucketed(bucketed) => bucketed.table.shape.iter().product(),
             _ => self.tensor().map_or(0, |tensor| tensor.shape.iter().product()),
         }
     }
@@ -129,6 +134,7 @@ impl Part {
             Part::Transposed(tensor) => tensor.cols(),
             Part::Projected(projected) => projected.table.rows(),
             Part::Mapped(mapped) => mapped.rows(),
+            Part::Bucketed(bucketed) => bucketed.table.cols(),
             Part::Difference(_) => 1,
             Part::Rotary(table) => table.positions,
         }
@@ -141,6 +147,7 @@ impl Part {
             Part::Transposed(tensor) => tensor.rows(),
             Part::Projected(projected) => projected.weight.rows(),
             Part::Mapped(mapped) => mapped.table.cols(),
+            Part::Bucketed(bucketed) => bucketed.cols(),
             Part::Difference(difference) => difference.table.cols(),
             Part::Rotary(table) => table.cols(),
         }
@@ -163,6 +170,7 @@ impl Part {
             }
             Part::Projected(projected) => projected.read(source, rows),
             Part::Mapped(mapped) => mapped.read(source, rows),
+            Part::Bucketed(bucketed) => bucketed.read(source, rows),
             Part::Difference(difference) => difference.read(source, rows),
             Part::Rotary(table) => Ok(rows.flat_map(|position| table.row(position)).collect()),
         }

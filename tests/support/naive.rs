@@ -3,11 +3,11 @@
 
 use lexel::batch::Batch;
 use lexel::matrix::Matrix;
+use lexel::program::alibi_slope;
 use lexel::program::{
     Activation, Attention, Embed, Experts, Glu, Half, HeadNorm, Index, Linear, Norm, NormKind, Op, Pool,
 };
 use lexel::program::{PoolMode, PositionBias, Program, Rotary, RowNorm, Rows, Sum, Value, WeightId, WeightSource};
-use lexel::program::{alibi_slope, relative_bucket};
 
 /// A matrix of f64, row by row.
 #[derive(Debug, Clone, PartialEq)]
@@ -219,8 +219,9 @@ fn attention(op: &Attention, batch: &Batch, qkv: &Wide, table: Option<Wide>) -> 
     };
     let bias = |head: usize, query: usize, key: usize| match (op.bias, &table) {
         (Some(PositionBias::Alibi), _) => -f64::from(alibi_slope(head, op.heads)) * query.abs_diff(key) as f64,
-        (Some(PositionBias::Relative { max_distance, .. }), Some(table)) => {
-            table.row(relative_bucket(key as i64 - query as i64, table.rows, max_distance))[head]
+        (Some(PositionBias::Relative { .. }), Some(table)) => {
+            let furthest = (table.cols / 2) as i64;
+            table.row(head)[((key as i64 - query as i64).clamp(-furthest, furthest) + furthest) as usize]
         }
         _ => 0.0,
     };

@@ -296,9 +296,9 @@ fn attention_variants() -> Vec<Case> {
     for (heads, kv_heads, head_dim) in [(4, 2, 8), (3, 3, 6), (6, 1, 64)] {
         let mut b = Builder::new();
         let qkv = input(&mut b, "x", (heads + 2 * kv_heads) * head_dim);
-        let table = b.matrix("x.table", 8, heads);
+        let table = b.matrix("x.table", heads, 2 * 20 + 1);
         let plain = Attention { kv_heads, ..Attention::new(qkv, heads, head_dim) };
-        let relative = Some(PositionBias::Relative { table, max_distance: 20 });
+        let relative = Some(PositionBias::Relative { table });
         let mut y = qkv;
         for (label, op) in [
             ("shared keys", plain.clone()),
@@ -326,11 +326,16 @@ fn disentangled() -> Vec<Case> {
         let qkv = input(&mut b, "x", 3 * heads * head_dim);
         let table = b.matrix("x.table", 4 * span, heads * head_dim);
         let bias = Some(PositionBias::Disentangled { table, distances: Distances { span, max_distance } });
+        let plain = Attention { bias, ..Attention::new(qkv, heads, head_dim) };
+        b.label("disentangled, causal window");
+        b.attention(Attention { causal: true, window: Some(40), ..plain.clone() });
         b.label("disentangled");
-        let y = b.attention(Attention { bias, ..Attention::new(qkv, heads, head_dim) });
+        let y = b.attention(plain);
         Case::new(format!("disentangled attention, {heads} heads of {head_dim}"), b, y).batches(lengths())
     };
-    [(3, 8, 8, Some(40)), (2, 6, 5, None), (1, 64, 256, Some(512))].into_iter().map(build).collect()
+    // In f32 the GPU's tiles are of 32 x 32, none (a head is no whole vectors), 32 x 16 and 16 x 16.
+    let shapes = [(3, 8, 8, Some(40)), (2, 6, 5, None), (1, 64, 256, Some(512)), (2, 128, 8, Some(30))];
+    shapes.into_iter().map(build).collect()
 }
 
 fn attention() -> Vec<Case> {

@@ -2,81 +2,77 @@
 
 use crate::gpu::compile::Context;
 use crate::gpu::kernel::stride4;
-use crate::program::{Attention, Distances, PositionBias, alibi_slope, relative_bucket};
-use std::fmt::Write as _;
+use crate::program::{Attention, Distances, PositionBias, alibi_slope};
 
 /// `position_bias(head, query, key)` of common/attention.wgsl.
 pub(super) fn position_bias(op: &Attention, context: &Context) -> String {
     // Tables stand outside of the function: within it, FXC gives every thread its own.
-    let mut table = String::new();
-    let body = match op.bias {
-        None => "return 0.0;".to_string(),
+    let (before, body) = match op.bias {
+        None => (String::new(), "return 0.0;".to_string()),
         Some(PositionBias::Alibi) => {
             let slopes = (0..op.heads).map(|head| format!("{:?}", alibi_slope(head, op.heads)));
             let slopes = slopes.collect::<Vec<_>>().join(", ");
-            table = format!("const SLOPES = array<f32, {}>({slopes});\n", op.heads);
-            "return -SLOPES[head] * f32(max(query, key) - min(query, key));".to_string()
-        }
-        Some(PositionBias::Relative { table, max_distance }) => {
-            let buckets = context.weight(table).rows;
-            let bucket = |distance| relative_bucket(distance, buckets, max_distance);
-            // The bucket within a direction is the number of thresholds that the distance has reached.
-            let mut within = String::from("0u");
-            for far in 1..=max_distance as i64 {
-                for _ in bucket(1 - far)..bucket(-far) {
-                    let _ = write!(within, " + u32(far >= {far}u)");
-                }
-            }
-            let half = buckets / 2;
-            format!(
-                "let far = max(query, key) - min(query, key);\n    \
-                 let bucket = {within} + select(0u, {half}u, key > query);\n    \
-                 return f32(bias[bucket * {}u + head]);",
-                4 * stride4(op.heads)
+            (
+                format!("const SLOPES = array<f32, {}>({slopes});\n", op.heads),
+                "return -SLOPES[head] * f32(max(query, key) - min(query, key));".to_string(),
             )
         }
-        Some(PositionBias::Disentangled { table: table_id, distances }) => {
-            let (changes, body) = disentangled(op, &distances, context.weight(table_id).cols);
-            table = changes;
-            body
+        Some(PositionBias::Relative { table }) => {
+            let distances = context.weight(table).cols;
+            let body = format!(
+                "let at = head * {stride}u + min({furthest}u + key - min(query, {furthest}u + key), {last}u);
+    return f32(bias[at / 4u][at % 4u]);",
+                stride = 4 * stride4(distances),
+                furthest = distances / 2,
+                last = distances - 1,
+            );
+            (String::new(), body)
+        }
+        Some(PositionBias::Disentangled { distances, .. }) => {
+            let body = "let row = table_row(query, key) * TABLE_STRIDE4 * 4u + head * HEAD_DIM;
+    let half = 8u * SPAN * TABLE_STRIDE4;
+    var sum = 0.0;
+    for (var i = 0u; i < HEAD4; i++) {
+        let q = load(query, head, i);
+        let k = load(key, HEADS + head, i);
+        for (var c = 0u; c < min(4u, HEAD_DIM - i * 4u); c++) {
+            let at = row + i * 4u + c;
+            sum += q[c] * f32(bias[at / 4u][at % 4u]) + k[c] * f32(bias[(half + at) / 4u][at % 4u]);
+        }
+    }
+    return sum * SCALE_LOG2 / LOG2_E;";
+            (table_rows(op, &distances), body.to_string())
         }
     };
-    format!("{table}fn position_bias(head: u32, query: u32, key: u32) -> f32 {{\n    {body}\n}}\n")
+    format!("{before}fn position_bias(head: u32, query: u32, key: u32) -> f32 {{\n    {body}\n}}\n")
 }
 
-/// The table of the distances at which rows change, and the body of `position_bias`: the row of the distance, found in that table, and its products with q
-/// and k, whose halves of the table lie one behind the other.
-fn disentangled(op: &Attention, distances: &Distances, cols: usize) -> (String, String) {
-    let (span, stride) = (distances.span, 4 * stride4(cols));
+/// The table of a disentangled bias: its constants, and `table_row(query, key)`, the row of their distance, which is found among
+/// the distances at which rows change. The half of the table that q meets comes first.
+pub(super) fn table_rows(op: &Attention, distances: &Distances) -> String {
+    let span = distances.span;
     let furthest = (1..).find(|&far| distances.row(far) == 2 * span - 1 && distances.row(-far) == 0).unwrap_or(1);
     let changes: Vec<String> = (1..=furthest)
         .filter(|&far| distances.row(far) > distances.row(far - 1) || distances.row(-far) < distances.row(1 - far))
         .map(|far| format!("{far}u"))
         .collect();
-    let count = changes.len();
-    let changes = changes.join(", ");
-    let columns = op.head_dim.div_ceil(4);
-    let body = format!(
-        "let far = max(query, key) - min(query, key);
+    format!(
+        "const CHANGES = array<u32, {count}>({changes});
+const SPAN: u32 = {span}u;
+const TABLE_STRIDE4: u32 = {stride}u;
+fn table_row(query: u32, key: u32) -> u32 {{
+    let far = max(query, key) - min(query, key);
     var rows = 0u;
     var end = {count}u;
     while rows < end {{
         let middle = (rows + end) / 2u;
         if far >= CHANGES[middle] {{ rows = middle + 1u; }} else {{ end = middle; }}
     }}
-    let row = select({span}u - rows, min({span}u + rows, {last}u), query >= key);
-    var sum = 0.0;
-    for (var i = 0u; i < {columns}u; i++) {{
-        let q = load(query, head, i);
-        let k = load(key, HEADS + head, i);
-        let at = row * {stride}u + head * HEAD_DIM + i * 4u;
-        for (var c = 0u; c < min(4u, HEAD_DIM - i * 4u); c++) {{
-            sum += q[c] * f32(bias[at + c]) + k[c] * f32(bias[at + {half}u + c]);
-        }}
-    }}
-    return sum * SCALE_LOG2 / LOG2_E;",
-        last = 2 * span - 1,
-        half = 2 * span * stride,
-    );
-    (format!("const CHANGES = array<u32, {count}>({changes});\n"), body)
+    return select(SPAN - rows, min(SPAN + rows, 2u * SPAN - 1u), query >= key);
+}}
+",
+        count = changes.len(),
+        changes = changes.join(", "),
+        stride = stride4(op.heads * op.head_dim),
+    )
 }

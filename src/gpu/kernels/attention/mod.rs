@@ -2,7 +2,8 @@
 //! [`Tuning`](crate::gpu::tuning::Tuning) names one for each class of batches:
 //!
 //! - `online.rs`: one or more threads a query row, keys and values through workgroup memory; needs no feature;
-//! - `tiled.rs`: register tiles, for short sequences a whole head at once; needs no feature;
+//! - `tiled.rs`: register tiles, for short sequences a whole head at once; needs no feature. The one that has a disentangled bias
+//!   computed by tiles too;
 //! - `cooperative.rs`: for long ones, the device's matrix units, in f16 (and in f32 where they have it);
 //! - `subgroup.rs`: broadcasts instead of barriers, for software adapters with a fixed subgroup size.
 
@@ -17,7 +18,7 @@ use crate::gpu::compile::{Context, Count, Grid, Launch, Slot};
 use crate::gpu::kernel::{Binding, Kernel, Prelude, Target, stride4};
 use crate::gpu::tuning::{AttentionClass, LengthClass, WIDE_HEAD};
 use crate::gpu::weights::{ROWS, WeightUse};
-use crate::program::{Attention, Op, Program};
+use crate::program::{Attention, Op, PositionBias, Program};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -218,16 +219,22 @@ fn default_variant(target: &Target, head_dim: usize, length: LengthClass) -> Var
 
 /// The columns of a program's widest head; `None` if it has no attention.
 pub fn widest_head(program: &Program) -> Option<usize> {
-    let widths = program.steps.iter().filter_map(|step| match &step.op {
-        Op::Attention(op) => Some(op.head_dim),
+    attentions(program).map(|op| op.head_dim).max()
+}
+
+fn attentions(program: &Program) -> impl Iterator<Item = &Attention> {
+    program.steps.iter().filter_map(|step| match &step.op {
+        Op::Attention(op) => Some(op),
         _ => None,
-    });
-    widths.max()
+    })
 }
 
 /// What a program's attention gets: a variant for each range of longest sequences, so for heads of one width, the widest.
 pub fn choose(program: &Program, target: &Target) -> Vec<(Range<u32>, Variant)> {
     let Some(head_dim) = widest_head(program) else { return vec![(Launch::ALWAYS, Variant::SAFE)] };
+    if attentions(program).any(is_disentangled) {
+        return vec![(Launch::ALWAYS, with_distances(target, head_dim))];
+    }
     let mut chosen: Vec<(Range<u32>, Variant)> = Vec::new();
     for length in LengthClass::ALL {
         let tuned = target.tuning.attention(AttentionClass::new(length, head_dim));
@@ -245,6 +252,22 @@ pub fn choose(program: &Program, target: &Target) -> Vec<(Range<u32>, Variant)> 
         }
     }
     chosen
+}
+
+fn is_disentangled(op: &Attention) -> bool {
+    matches!(op.bias, Some(PositionBias::Disentangled { .. }))
+}
+
+/// The variant for a disentangled bias: the largest tiles whose products with the distances find room. None is measured.
+fn with_distances(target: &Target, head_dim: usize) -> Variant {
+    let memory = target.limits.max_compute_workgroup_storage_size as usize;
+    let fits = |&(queries, keys): &(usize, usize)| {
+        let bytes = tiled::bytes(target, head_dim, queries, keys, 1) + tiled::bytes_of_distances(queries, keys);
+        let tiled = Variant::Tiled { queries, keys };
+        head_dim.is_multiple_of(4) && bytes <= memory && tiled.fits(target, head_dim, usize::MAX)
+    };
+    let tiles = [(32, 32), (32, 16), (16, 16)].into_iter().find(fits);
+    tiles.map_or(Variant::SAFE, |(queries, keys)| Variant::Tiled { queries, keys })
 }
 
 /// The launches of attention.
@@ -277,6 +300,17 @@ fn launch(op: &Attention, context: &Context, range: Range<u32>, variant: Variant
             .constant("BIASED", op.bias.is_some())
             .part(bias::position_bias(op, context))
     };
+    let by_tiles = |prelude: Prelude| match op.bias {
+        Some(PositionBias::Disentangled { distances, .. }) if op.head_dim.is_multiple_of(4) => {
+            let op = Attention { bias: None, ..op.clone() };
+            let prelude = prelude.constant("OUT_STRIDE", out4 * 4).constant("BIASED", false);
+            prelude
+                .part(bias::position_bias(&op, context))
+                .part(bias::table_rows(&op, &distances))
+                .part(tiled::DISTANCES_PART)
+        }
+        _ => general(prelude).part(tiled::NO_DISTANCES),
+    };
     let online = |prelude, queries, columns, keys| match online::shape(op.head_dim, queries, columns, keys) {
         (_, 0) => Err(Error::Device(format!("a head of {} columns; attention takes at most 496", op.head_dim))),
         shape => Ok(online::choose(general(prelude), queries, shape)),
@@ -284,9 +318,9 @@ fn launch(op: &Attention, context: &Context, range: Range<u32>, variant: Variant
     let Chosen { kernel, prelude, heads } = match variant {
         Variant::Subgroup { lanes } if subgroup::fits(op) => subgroup::choose(prelude, target, op, lanes, out4),
         Variant::Whole { queries, lanes, heads } => {
-            tiled::choose_whole(general(prelude), queries, range.end as usize - 1, lanes, heads)
+            tiled::choose_whole(by_tiles(prelude), queries, range.end as usize - 1, lanes, heads)
         }
-        Variant::Tiled { queries, keys } => tiled::choose(general(prelude), op.head_dim, queries, keys),
+        Variant::Tiled { queries, keys } => tiled::choose(by_tiles(prelude), op.head_dim, queries, keys),
         Variant::Cooperative { size, rows, keys } if op.head_dim.is_multiple_of(size) => {
             cooperative::choose(general(prelude), target, op.head_dim, size, rows, keys)
         }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::gpu::options::{Dtype, Features};
 use crate::gpu::tuning::Tuning;
-use crate::program::{Builder, Index, Lookup, Pool, PoolMode};
+use crate::program::{Builder, Distances, Index, Lookup, Pool, PoolMode};
 
 fn program(head_dim: usize) -> Program {
     let mut b = Builder::new();
@@ -50,4 +50,31 @@ fn what_a_device_or_a_length_does_not_allow_is_not_taken() {
     assert!(chosen(matrices, 64).iter().all(|(_, variant)| *variant != matrices), "without cooperative matrices");
     let by_hand = Variant::Online { queries: 7, columns: 32, keys: 32 };
     assert!(chosen(by_hand, 64).iter().all(|(_, variant)| *variant != by_hand), "of a size that there is not");
+}
+
+#[test]
+fn a_disentangled_bias_gets_the_largest_tiles_that_find_room() {
+    let program = |head_dim: usize| {
+        let mut b = Builder::new();
+        let table = b.matrix("qkv", 8, 3 * head_dim);
+        let qkv = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
+        let table = b.matrix("distances", 16, head_dim);
+        let bias = Some(PositionBias::Disentangled { table, distances: Distances { span: 4, max_distance: None } });
+        let y = b.attention(Attention { bias, ..Attention::new(qkv, 1, head_dim) });
+        let pooled = b.pool(Pool::new(y, PoolMode::Cls));
+        b.finish(pooled, y)
+    };
+    let tiles = |dtype, memory, head_dim| {
+        let mut target = target(None, false, Tuning::default());
+        target.dtype = dtype;
+        target.limits.max_compute_workgroup_storage_size = memory;
+        choose(&program(head_dim), &target)
+    };
+    let tiled = |queries, keys| vec![(Launch::ALWAYS, Variant::Tiled { queries, keys })];
+    assert_eq!(tiles(Dtype::F16, 32 << 10, 64), tiled(32, 32));
+    assert_eq!(tiles(Dtype::F32, 32 << 10, 64), tiled(32, 16));
+    assert_eq!(tiles(Dtype::F32, 16 << 10, 64), tiled(16, 16));
+    // No room, and no whole vectors.
+    assert_eq!(tiles(Dtype::F32, 16 << 10, 128), [(Launch::ALWAYS, Variant::SAFE)]);
+    assert_eq!(tiles(Dtype::F32, 32 << 10, 6), [(Launch::ALWAYS, Variant::SAFE)]);
 }

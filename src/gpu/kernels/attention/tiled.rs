@@ -6,6 +6,12 @@ use crate::gpu::kernel::{Kernel, Prelude, Target, stride4};
 
 const TILES_PART: &str = include_str!("../../../../shaders/common/attention_tiles.wgsl");
 
+/// What scores have of a disentangled bias, and what stands there without one.
+pub(super) const DISTANCES_PART: &str = include_str!("../../../../shaders/common/attention_distances.wgsl");
+pub(super) const NO_DISTANCES: &str = "fn meet_distances(at: Place, keys: Keys) {}
+fn with_distances(products: vec4<f32>, at: Place, keys: Keys, query: u32, key: u32) -> vec4<f32> { return products; }
+";
+
 static ATTENTION_WHOLE: Kernel = Kernel {
     name: "attention_whole",
     source: include_str!("../../../../shaders/attention_whole.wgsl"),
@@ -28,6 +34,12 @@ pub(super) fn bytes(target: &Target, head_dim: usize, queries: usize, keys: usiz
     let rows = (queries + keys) * (stride4(head_dim) | 1) * 4 * target.dtype.size();
     let scores = queries * (((keys / 4) | 1) * 16 + 3 * 4);
     heads * (rows + scores)
+}
+
+/// Bytes of the arrays of common/attention_distances.wgsl besides.
+pub(super) fn bytes_of_distances(queries: usize, keys: usize) -> usize {
+    let distances = queries + keys;
+    4 * distances * (1 + distances)
 }
 
 /// Threads of a workgroup of `attention_tiled.wgsl`: one for each register tile of the result.
