@@ -131,3 +131,22 @@ pub(super) fn check_heads(config: &JsonFile, hidden: (&str, usize), heads: (&str
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_positions_need_buckets_that_hold_their_distances() {
+        let bias = |buckets: usize, max_distance| {
+            let key = "relative_attention_num_buckets".to_string();
+            let config = JsonFile::from_object("config.json", [(key, buckets.into())].into_iter().collect());
+            relative_bias(&mut Builder::new(), &config, "table", 2, max_distance).map(|_| ())
+        };
+        assert!(bias(32, 128).is_ok() && bias(4, 2).is_ok());
+        for (buckets, max_distance) in [(0, 128), (3, 128), (32, 8), (32, 1 << 30)] {
+            let error = bias(buckets, max_distance).unwrap_err().to_string();
+            assert!(error.contains(&format!("relative_attention_num_buckets = {buckets} for")), "{error}");
+        }
+    }
+}

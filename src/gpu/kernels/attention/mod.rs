@@ -294,20 +294,18 @@ fn launch(op: &Attention, context: &Context, range: Range<u32>, variant: Variant
         .constant("CAUSAL", op.causal)
         .constant("QKV_STRIDE4", stride4(context.shape(op.qkv).cols));
     // What biases and heads of any width take, but for attention_subgroup.wgsl.
-    let general = |prelude: Prelude| {
+    let with_bias = |prelude: Prelude, op: &Attention| {
         prelude
             .constant("OUT_STRIDE", out4 * 4)
             .constant("BIASED", op.bias.is_some())
             .part(bias::position_bias(op, context))
     };
-    let by_tiles = |prelude: Prelude| match op.bias {
+    let general = |prelude| with_bias(prelude, op);
+    let by_tiles = |prelude| match op.bias {
+        // Not score by score.
         Some(PositionBias::Disentangled { distances, .. }) if op.head_dim.is_multiple_of(4) => {
-            let op = Attention { bias: None, ..op.clone() };
-            let prelude = prelude.constant("OUT_STRIDE", out4 * 4).constant("BIASED", false);
-            prelude
-                .part(bias::position_bias(&op, context))
-                .part(bias::table_rows(&op, &distances))
-                .part(tiled::DISTANCES_PART)
+            let prelude = with_bias(prelude, &Attention { bias: None, ..op.clone() });
+            prelude.part(bias::table_rows(op, &distances)).part(tiled::DISTANCES_PART)
         }
         _ => general(prelude).part(tiled::NO_DISTANCES),
     };
