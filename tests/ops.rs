@@ -60,7 +60,9 @@ fn every_kernel_of_attention() {
         let names: &[&str] = match (kernels.insert(kernel), kind.dtype, matrices) {
             (true, _, true) => &["over 2 of 4 heads of 8", "attention 3 heads of 64", "large scores, 1 heads of 32"],
             (false, _, true) => &["attention 12 heads of 32"],
-            (true, Dtype::F32, false) => &["attention 3 heads of 5", "over 2 of 4 heads of 8"],
+            (true, Dtype::F32, false) => {
+                &["attention 3 heads of 5", "over 2 of 4 heads of 8", "disentangled attention, 2 heads of 6"]
+            }
             // Only how they load and store is another.
             (true, Dtype::F16, false) => &["attention 3 heads of 5", "attention 3 heads of 64"],
             (false, _, false) => &["attention 3 heads of 5"],

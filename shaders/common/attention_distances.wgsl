@@ -1,6 +1,6 @@
 // DeBERTa's disentangled attention (He et al. 2021) in tiles: scores also have what the query and what the key make of the
 // distance between them. Every query and key of a tile meets every distance that occurs in it, in register tiles of 4 x 4, and a
-// score picks two of these products. CHANGES, SPAN, TABLE_STRIDE4 are generated (kernels/attention/bias.rs).
+// score picks two of these products. SPAN, TABLE_STRIDE4 and table_row() are generated (kernels/attention/bias.rs).
 // Distances of a tile are counted from that of its first query to its last key on; there is one less than this.
 const DISTANCES: u32 = QUERY_TILE + KEYS;
 const_assert HEAD_DIM % 4u == 0u && HEADS_A_GROUP == 1u;

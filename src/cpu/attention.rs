@@ -5,7 +5,7 @@
 use super::disentangled::Disentangled;
 use super::gemm::{Floats, strip};
 use super::instruction_set::dispatch;
-use super::matmul::{Panels, Strided, StridedMut, matmul, panel_width};
+use super::matmul::{Matmul, Panels, Strided, StridedMut, panel_width};
 use super::softmax::{UNSEEN, largest, weigh};
 use super::transpose::transpose;
 use super::weights::Weights;
@@ -43,7 +43,7 @@ struct Blocks {
 /// What an attention adds to its scores.
 pub struct Bias<'a> {
     kind: Option<PositionBias>,
-    /// `[buckets, heads]`; empty without a table
+    /// As its [`PositionBias`] has it; empty without a table
     table: &'a [f32],
 }
 
@@ -246,17 +246,16 @@ impl<const V: usize> SimdOp for Block<'_, '_, V> {
             most = largest(isa, scores);
         }
         let factors = weigh(isa, scores, most).map(|factors| factors.to_array());
-        let p = Strided { data: scores, stride: 1, step: panel };
-        let v = Panels { data: &v.data[seen.start * v.row_stride..], ..v };
-        let to = StridedMut { data: out, stride: out_cols };
-        matmul(
+        let product = Matmul {
+            a: Strided { data: scores, stride: 1, step: panel },
+            b: Panels { data: &v.data[seen.start * v.row_stride..], ..v },
+            out: StridedMut { data: out, stride: out_cols },
+            rows: queries,
+            depth: seen.len(),
+            cols: head_dim,
+        };
+        product.compute(
             isa,
-            p,
-            v,
-            to,
-            queries,
-            seen.len(),
-            head_dim,
             #[inline(always)]
             |query, sum| ops.mul(sum, ops.splat(factors[query / ops.len()].as_ref()[query % ops.len()])),
         );

@@ -3,10 +3,10 @@
 
 use super::attention::grow;
 use super::instruction_set::dispatch;
-use super::matmul::{Panels, Strided, StridedMut, matmul, panel_width};
+use super::matmul::{Matmul, Panels, Strided, StridedMut, panel_width};
 use super::transpose::transpose;
 use crate::program::{Attention, Distances};
-use rten_simd::{Isa, SimdOp};
+use rten_simd::Isa;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
@@ -58,7 +58,7 @@ impl Disentangled {
             if !is_last {
                 let to = StridedMut { data: &mut self.of_keys, stride: self.width };
                 let table = panels(&self.packed, panel, head_dim);
-                dispatch(Product {
+                dispatch(Matmul {
                     a: Strided { ..k },
                     b: table,
                     out: to,
@@ -87,7 +87,7 @@ impl Disentangled {
         grow(&mut self.of_queries, queries * self.width);
         let to = StridedMut { data: &mut self.of_queries, stride: self.width };
         let table = panels(&self.packed, panel_width(isa), head_dim);
-        dispatch(Product { a: q, b: table, out: to, rows: queries, depth: head_dim, cols: self.width });
+        dispatch(Matmul { a: q, b: table, out: to, rows: queries, depth: head_dim, cols: self.width });
         for (key, scores) in seen.zip(scores.chunks_exact_mut(panel)) {
             let of_key = &self.of_keys[key * self.width..][..self.width];
             let rows = &self.rows[self.tokens - 1 - key + block..][..queries];
@@ -95,36 +95,6 @@ impl Disentangled {
                 *score += self.of_queries[i * self.width + row] + of_key[row];
             }
         }
-    }
-}
-
-/// A [`matmul`] whose code exists once, and not within each of its callers.
-struct Product<'a> {
-    a: Strided<'a>,
-    b: Panels<'a>,
-    out: StridedMut<'a>,
-    rows: usize,
-    depth: usize,
-    cols: usize,
-}
-
-impl SimdOp for Product<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let Product { a, b, out, rows, depth, cols } = self;
-        matmul(
-            isa,
-            a,
-            b,
-            out,
-            rows,
-            depth,
-            cols,
-            #[inline(always)]
-            |_, sum| sum,
-        );
     }
 }
 

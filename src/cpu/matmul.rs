@@ -2,8 +2,8 @@
 //! (Linear ops have weights that are packed once: `gemm.rs`.)
 
 use super::gemm::most_rows;
-use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, SimdOp};
 
 /// A matrix whose rows begin `stride` apart, and whose columns lie `step` apart.
 pub struct Strided<'a> {
@@ -33,60 +33,77 @@ pub fn panel_width<I: Isa>(isa: I) -> usize {
     2 * isa.f32().len()
 }
 
-/// `out = a b` for `a` `[rows, depth]` and `b` `[depth, cols]`; `finish(row, sums)` gives what is stored.
-///
-/// # Panics
-/// If a view is too short for its shape.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-pub fn matmul<I: Isa>(
-    isa: I,
-    a: Strided<'_>,
-    b: Panels<'_>,
-    out: StridedMut<'_>,
-    rows: usize,
-    depth: usize,
-    cols: usize,
-    finish: impl Fn(usize, I::F32) -> I::F32 + Copy,
-) {
-    let (lanes, panel) = (isa.f32().len(), panel_width(isa));
-    assert!(rows > 0 && depth > 0 && cols > 0);
-    assert!(a.data.len() > (rows - 1) * a.stride + (depth - 1) * a.step);
-    assert!(out.stride >= cols && out.data.len() >= (rows - 1) * out.stride + cols);
-    let last_panel = (cols - 1) / panel;
-    let last_width = cols - last_panel * panel;
-    assert!(b.data.len() >= last_panel * b.panel_stride + (depth - 1) * b.row_stride + last_width);
-    assert!(last_panel == 0 || b.panel_stride >= panel);
+/// `out = a b` for `a` `[rows, depth]` and `b` `[depth, cols]`. Its code is within its caller by [`Matmul::compute`], and a
+/// function of its own where it is evaluated as an op.
+pub struct Matmul<'a> {
+    pub a: Strided<'a>,
+    pub b: Panels<'a>,
+    pub out: StridedMut<'a>,
+    pub rows: usize,
+    pub depth: usize,
+    pub cols: usize,
+}
 
-    for col in (0..cols).step_by(panel) {
-        let width = panel.min(cols - col);
-        let mut row = 0;
-        while row < rows {
-            let count = most_rows(lanes).min(rows - row);
-            // SAFETY: the tile's rows `row..row + count` and columns `col..col + width` lie within the three views, whose
-            // lengths are asserted above.
-            unsafe {
-                let tile = Tile {
-                    a: a.data.as_ptr().add(row * a.stride),
-                    a_stride: a.stride,
-                    a_step: a.step,
-                    b: b.data.as_ptr().add(col / panel * b.panel_stride),
-                    b_stride: b.row_stride,
-                    out: out.data.as_mut_ptr().add(row * out.stride + col),
-                    out_stride: out.stride,
-                    depth,
-                    first: row,
-                };
-                if width == panel {
-                    tile.rows::<I, 2>(isa, count, lanes, finish);
-                } else {
-                    // The last columns of a head that is no multiple of the panel: a vector at a time, the last masked.
-                    for done in (0..width).step_by(lanes) {
-                        tile.right(done).rows::<I, 1>(isa, count, lanes.min(width - done), finish);
+impl SimdOp for Matmul<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        self.compute(
+            isa,
+            #[inline(always)]
+            |_, sum| sum,
+        );
+    }
+}
+
+impl Matmul<'_> {
+    /// Computes it; `finish(row, sums)` gives what is stored.
+    ///
+    /// # Panics
+    /// If a view is too short for its shape.
+    #[inline(always)]
+    pub fn compute<I: Isa>(self, isa: I, finish: impl Fn(usize, I::F32) -> I::F32 + Copy) {
+        let Matmul { a, b, out, rows, depth, cols } = self;
+        let (lanes, panel) = (isa.f32().len(), panel_width(isa));
+        assert!(rows > 0 && depth > 0 && cols > 0);
+        assert!(a.data.len() > (rows - 1) * a.stride + (depth - 1) * a.step);
+        assert!(out.stride >= cols && out.data.len() >= (rows - 1) * out.stride + cols);
+        let last_panel = (cols - 1) / panel;
+        let last_width = cols - last_panel * panel;
+        assert!(b.data.len() >= last_panel * b.panel_stride + (depth - 1) * b.row_stride + last_width);
+        assert!(last_panel == 0 || b.panel_stride >= panel);
+
+        for col in (0..cols).step_by(panel) {
+            let width = panel.min(cols - col);
+            let mut row = 0;
+            while row < rows {
+                let count = most_rows(lanes).min(rows - row);
+                // SAFETY: the tile's rows `row..row + count` and columns `col..col + width` lie within the three views, whose
+                // lengths are asserted above.
+                unsafe {
+                    let tile = Tile {
+                        a: a.data.as_ptr().add(row * a.stride),
+                        a_stride: a.stride,
+                        a_step: a.step,
+                        b: b.data.as_ptr().add(col / panel * b.panel_stride),
+                        b_stride: b.row_stride,
+                        out: out.data.as_mut_ptr().add(row * out.stride + col),
+                        out_stride: out.stride,
+                        depth,
+                        first: row,
+                    };
+                    if width == panel {
+                        tile.rows::<I, 2>(isa, count, lanes, finish);
+                    } else {
+                        // The last columns of a head that is no multiple of the panel: a vector at a time, the last masked.
+                        for done in (0..width).step_by(lanes) {
+                            tile.right(done).rows::<I, 1>(isa, count, lanes.min(width - done), finish);
+                        }
                     }
                 }
+                row += count;
             }
-            row += count;
         }
     }
 }

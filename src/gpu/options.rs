@@ -122,7 +122,8 @@ pub struct GpuOptions {
     pub dtype: Dtype,
     /// Features that may be used; the others are treated as missing.
     pub features: Features,
-    /// Bytes that the activations of a batch may take on the device; by default what its limits allow.
+    /// Bytes that the activations of a batch may take on the device; by default what its limits allow, and of the memory that the
+    /// system grants, on Vulkan and DX12, 90 %.
     pub memory_budget: Option<u64>,
     /// Which kernels to take: those that were measured to be the fastest, or others.
     pub tuning: TuningChoice,

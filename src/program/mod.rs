@@ -6,7 +6,6 @@
 
 mod activation;
 mod attention;
-mod bucketed;
 mod builder;
 mod cost;
 mod folded;
@@ -18,10 +17,9 @@ mod weights;
 
 pub use activation::{Activation, Slope};
 pub use attention::{Attention, Distances, PositionBias, alibi_slope};
-pub use bucketed::Bucketed;
 pub use builder::Builder;
 pub use cost::Cost;
-pub use folded::{Difference, Mapped, Projected};
+pub use folded::{Bucketed, Difference, Mapped, Projected};
 pub use op::{
     Embed, Experts, Glu, Half, HeadNorm, Index, Linear, Lookup, Norm, NormKind, Normalize, Op, Pool, PoolMode, Rotary,
     RowNorm, Sum,

@@ -1,8 +1,7 @@
 //! The weights that a program names, and where an executor gets their numbers.
 
 use super::RotaryTable;
-use super::bucketed::Bucketed;
-use super::folded::{Difference, Mapped, Projected};
+use super::folded::{Bucketed, Difference, Mapped, Projected};
 use crate::error::Result;
 use std::ops::Range;
 
@@ -32,7 +31,7 @@ pub enum Part {
     Projected(Box<Projected>),
     /// Rows of a table that are shared or scaled.
     Mapped(Box<Mapped>),
-    /// A table of buckets by distances, transposed.
+    /// A table of buckets, by distances.
     Bucketed(Box<Bucketed>),
     /// A row of a matrix, or the difference of two.
     Difference(Box<Difference>),

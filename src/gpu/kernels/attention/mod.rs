@@ -301,14 +301,6 @@ fn launch(op: &Attention, context: &Context, range: Range<u32>, variant: Variant
             .part(bias::position_bias(op, context))
     };
     let general = |prelude| with_bias(prelude, op);
-    let by_tiles = |prelude| match op.bias {
-        // Not score by score.
-        Some(PositionBias::Disentangled { distances, .. }) if op.head_dim.is_multiple_of(4) => {
-            let prelude = with_bias(prelude, &Attention { bias: None, ..op.clone() });
-            prelude.part(bias::table_rows(op, &distances)).part(tiled::DISTANCES_PART)
-        }
-        _ => general(prelude).part(tiled::NO_DISTANCES),
-    };
     let online = |prelude, queries, columns, keys| match online::shape(op.head_dim, queries, columns, keys) {
         (_, 0) => Err(Error::Device(format!("a head of {} columns; attention takes at most 496", op.head_dim))),
         shape => Ok(online::choose(general(prelude), queries, shape)),
@@ -316,9 +308,20 @@ fn launch(op: &Attention, context: &Context, range: Range<u32>, variant: Variant
     let Chosen { kernel, prelude, heads } = match variant {
         Variant::Subgroup { lanes } if subgroup::fits(op) => subgroup::choose(prelude, target, op, lanes, out4),
         Variant::Whole { queries, lanes, heads } => {
-            tiled::choose_whole(by_tiles(prelude), queries, range.end as usize - 1, lanes, heads)
+            let prelude = general(prelude).part(tiled::NO_DISTANCES);
+            tiled::choose_whole(prelude, queries, range.end as usize - 1, lanes, heads)
         }
-        Variant::Tiled { queries, keys } => tiled::choose(by_tiles(prelude), op.head_dim, queries, keys),
+        Variant::Tiled { queries, keys } => {
+            let prelude = match op.bias {
+                // Not score by score.
+                Some(PositionBias::Disentangled { distances, .. }) if op.head_dim.is_multiple_of(4) => {
+                    let prelude = with_bias(prelude, &Attention { bias: None, ..op.clone() });
+                    prelude.part(bias::table_rows(op, &distances)).part(tiled::DISTANCES_PART)
+                }
+                _ => general(prelude).part(tiled::NO_DISTANCES),
+            };
+            tiled::choose(prelude, op.head_dim, queries, keys)
+        }
         Variant::Cooperative { size, rows, keys } if op.head_dim.is_multiple_of(size) => {
             cooperative::choose(general(prelude), target, op.head_dim, size, rows, keys)
         }

@@ -6,10 +6,15 @@ use crate::gpu::tuning::Tuning;
 use crate::program::{Builder, Distances, Index, Lookup, Pool, PoolMode};
 
 fn program(head_dim: usize) -> Program {
+    biased_program(head_dim, |_| None)
+}
+
+fn biased_program(head_dim: usize, bias: impl FnOnce(&mut Builder) -> Option<PositionBias>) -> Program {
     let mut b = Builder::new();
     let table = b.matrix("qkv", 8, 3 * head_dim);
     let qkv = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
-    let y = b.attention(Attention::new(qkv, 1, head_dim));
+    let bias = bias(&mut b);
+    let y = b.attention(Attention { bias, ..Attention::new(qkv, 1, head_dim) });
     let pooled = b.pool(Pool::new(y, PoolMode::Cls));
     b.finish(pooled, y)
 }
@@ -54,21 +59,15 @@ fn what_a_device_or_a_length_does_not_allow_is_not_taken() {
 
 #[test]
 fn a_disentangled_bias_gets_the_largest_tiles_that_find_room() {
-    let program = |head_dim: usize| {
-        let mut b = Builder::new();
-        let table = b.matrix("qkv", 8, 3 * head_dim);
-        let qkv = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
+    let bias = |b: &mut Builder, head_dim| {
         let table = b.matrix("distances", 16, head_dim);
-        let bias = Some(PositionBias::Disentangled { table, distances: Distances { span: 4, max_distance: None } });
-        let y = b.attention(Attention { bias, ..Attention::new(qkv, 1, head_dim) });
-        let pooled = b.pool(Pool::new(y, PoolMode::Cls));
-        b.finish(pooled, y)
+        Some(PositionBias::Disentangled { table, distances: Distances { span: 4, max_distance: None } })
     };
     let tiles = |dtype, memory, head_dim| {
         let mut target = target(None, false, Tuning::default());
         target.dtype = dtype;
         target.limits.max_compute_workgroup_storage_size = memory;
-        choose(&program(head_dim), &target)
+        choose(&biased_program(head_dim, |b| bias(b, head_dim)), &target)
     };
     let tiled = |queries, keys| vec![(Launch::ALWAYS, Variant::Tiled { queries, keys })];
     assert_eq!(tiles(Dtype::F16, 32 << 10, 64), tiled(32, 32));
