@@ -4,6 +4,7 @@ use lexel::matrix::Matrix;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -13,8 +14,8 @@ pub struct Golden {
     pub texts: Vec<String>,
     folder: PathBuf,
     tensors: Vec<u8>,
-    /// Models that are stored as what differs from another, put together.
-    overlaid: Mutex<BTreeMap<String, tempfile::TempDir>>,
+    /// Models that are stored as what differs from another, put together: their folders.
+    overlaid: Mutex<BTreeMap<String, PathBuf>>,
 }
 
 impl Golden {
@@ -42,13 +43,8 @@ impl Golden {
         };
         let base = self.folder(base);
         let mut overlaid = self.overlaid.lock().unwrap();
-        let folder = overlaid.entry(model.to_string()).or_insert_with(|| {
-            let folder = tempfile::tempdir().unwrap();
-            copy(Path::new(&base), folder.path());
-            copy(&stored, folder.path());
-            folder
-        });
-        folder.path().display().to_string()
+        let folder = overlaid.entry(model.to_string()).or_insert_with(|| put_together(&[Path::new(&base), &stored]));
+        folder.display().to_string()
     }
 
     pub fn section(&self, name: &str) -> &[Value] {
@@ -112,15 +108,42 @@ impl log::Log for AllLayersUsed {
     fn flush(&self) {}
 }
 
-fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap_or_else(|error| panic!("{}: {error}", from.display())) {
+/// A folder with the files of all folders, of each name the last. It stays, under a name that says what is in it, and the next
+/// tests take it.
+fn put_together(folders: &[&Path]) -> PathBuf {
+    let mut files = BTreeMap::new();
+    for folder in folders {
+        read(folder, Path::new(""), &mut files);
+    }
+    let mut hasher = DefaultHasher::new();
+    files.hash(&mut hasher);
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("overlaid");
+    let folder = all.join(format!("{:016x}", hasher.finish()));
+    if !folder.exists() {
+        std::fs::create_dir_all(&all).unwrap();
+        let new = tempfile::tempdir_in(&all).unwrap();
+        for (name, bytes) in files {
+            let file = new.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, bytes).unwrap();
+        }
+        // Whole at once: another process may be doing the same, and either's will do.
+        let renamed = std::fs::rename(new.path(), &folder);
+        assert!(folder.exists(), "{}: {renamed:?}", folder.display());
+    }
+    folder
+}
+
+/// The files below a folder, by their path from there.
+fn read(folder: &Path, below: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    let path = folder.join(below);
+    for entry in std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())) {
         let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
+        let name = below.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy(&entry.path(), &target);
+            read(folder, &name, files);
         } else {
-            std::fs::copy(entry.path(), &target).unwrap();
+            files.insert(name, std::fs::read(entry.path()).unwrap());
         }
     }
 }
