@@ -6,7 +6,7 @@ use lexel::RunError;
 use lexel::batch::Batch;
 use lexel::error::Result;
 use lexel::executor::Executor;
-use lexel::gpu::{AdapterSelector, Dtype, Features, GpuDevice, GpuExecutor, GpuOptions};
+use lexel::gpu::{AdapterSelector, Dtype, Features, GpuDevice, GpuExecutor, GpuOptions, Tuning, TuningChoice};
 use lexel::matrix::Matrix;
 use lexel::program::*;
 use std::ops::Range;
@@ -120,6 +120,20 @@ fn a_vector_depends_on_neither_neighbours_nor_features() {
             assert!(worst <= 1e-5, "{features} differs by {worst} from no features");
         }
     }
+}
+
+/// A tuning says so where the device failed with them.
+#[test]
+fn without_subgroups_no_kernel_has_them() {
+    let device = device!();
+    let mut tuning = Tuning::default();
+    tuning.without_subgroups = true;
+    let executor = load(&encoder(97, 32, 4), &device, &GpuOptions { tuning: TuningChoice::Given(tuning), ..options() });
+    assert!(!executor.describe().contains("subgroups"), "{}", executor.describe());
+    let without = GpuOptions { features: device.description().features.without_subgroups(), ..options() };
+    let expected = load(&encoder(97, 32, 4), &device, &without);
+    let run = |executor: &GpuExecutor| executor.submit(batch(&[5, 40], 97), Output::Sentences).unwrap().wait().unwrap();
+    assert_eq!(run(&executor), run(&expected));
 }
 
 #[test]

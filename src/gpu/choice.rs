@@ -2,7 +2,8 @@
 //!
 //! They are measured on a second device of the same adapter: a driver that refuses a kernel may lose the device that it was to
 //! be compiled on (<https://github.com/gfx-rs/wgpu/issues/10027>). A driver that crashes twice over cooperative matrices,
-//! which are experimental in wgpu, is not asked for them again.
+//! which are experimental in wgpu, is not asked for them again. A device that computes wrongly with subgroup operations, or
+//! cannot compile them, goes without.
 
 use super::device::GpuDevice;
 use super::measure::{BUDGET, Fault, Measurement, measure, trial};
@@ -10,6 +11,7 @@ use super::options::{Cooperative, Dtype, Features};
 use super::tuning::Tuning;
 use super::tuning_file::{Attempt, TuningFile};
 use crate::error::{Error, Result};
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -30,7 +32,18 @@ impl GpuDevice {
         }
         let file = TuningFile::new(self.description(), dtype, features);
         let tuning = match file.as_ref().and_then(TuningFile::read) {
-            Some(tuning) => tuning,
+            Some(tuning) => {
+                if let Some(path) = file.as_ref().map(TuningFile::path).filter(|_| tuning.without_subgroups) {
+                    log::warn!(
+                        "{}: without subgroup operations, which failed at its first use in {}: to try again, run \
+                         `lexel devices --tune` or remove {}",
+                        self.description(),
+                        dtype.name(),
+                        path.display()
+                    );
+                }
+                tuning
+            }
             None => {
                 let measurement = self.measured(dtype, features, BUDGET, file.as_ref());
                 if let Some(fault) = &measurement.fault {
@@ -75,7 +88,7 @@ impl GpuDevice {
         (measurement, kept)
     }
 
-    /// What was measured, and tried.
+    /// What was measured, and tried; without subgroup operations, if the device fails with them.
     fn measured(
         self: &Arc<Self>,
         dtype: Dtype,
@@ -83,12 +96,18 @@ impl GpuDevice {
         budget: Duration,
         file: Option<&TuningFile>,
     ) -> Measurement {
-        let mut measurement = self.kernels(dtype, features, budget, file);
-        if measurement.fault.is_none() {
-            let tried = on_own_threads(|| trial(self, dtype, features, &measurement.tuning));
-            measurement.fault = tried.unwrap_or_else(|reason| Err(Fault::Failed(reason))).err();
-        }
-        measurement
+        with_subgroups_or_without(self.description(), features, |features| {
+            let mut measurement = self.kernels(dtype, features, budget, file);
+            if measurement.fault.is_none() {
+                let device = self.second().unwrap_or_else(|reason| {
+                    log::debug!("{}: tried on the device itself: {reason}", self.description());
+                    self.clone()
+                });
+                let tried = on_own_threads(|| trial(&device, dtype, features, &measurement.tuning));
+                measurement.fault = tried.unwrap_or_else(|reason| Err(Fault::Failed(reason))).err();
+            }
+            measurement
+        })
     }
 
     /// With cooperative matrices, unless they cost a device its life: this second one, or the process at an earlier start.
@@ -136,6 +155,24 @@ impl GpuDevice {
     }
 }
 
+/// Measures with these features; where that finds a fault, without subgroups and what needs them.
+fn with_subgroups_or_without(
+    device: impl Display,
+    features: Features,
+    mut measured: impl FnMut(Features) -> Measurement,
+) -> Measurement {
+    let measurement = measured(features);
+    match &measurement.fault {
+        Some(fault) if features.subgroups => {
+            log::warn!("{device}: subgroup operations are not used, because with them: {fault}");
+            let mut measurement = measured(features.without_subgroups());
+            measurement.tuning.without_subgroups = true;
+            measurement
+        }
+        _ => measurement,
+    }
+}
+
 /// Runs something that spreads over rayon's pool with a pool of its own; or why it did not end. The caller may be one of rayon's
 /// threads, which while it waits for others of its pool may begin another load, and that one would wait for this one.
 fn on_own_threads<T: Send>(work: impl FnOnce() -> T + Send) -> std::result::Result<T, String> {
@@ -144,4 +181,40 @@ fn on_own_threads<T: Send>(work: impl FnOnce() -> T + Send) -> std::result::Resu
         let working = scope.spawn(|| pool.install(work));
         working.join().map_err(|_| "measuring panicked".to_string())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_fails_with_subgroups_goes_without() {
+        let features = Features { f16: true, subgroups: true, subgroup_size: Some(32), ..Features::none() };
+        let (wrong, failed) = (Fault::Wrong("0 instead of 1".into()), Fault::Failed("no such instruction".into()));
+        // The faults with subgroups and without; what is tried, and what comes of it.
+        let cases = [
+            (None, None, 1, None, false),
+            (Some(&wrong), None, 2, None, true),
+            (Some(&failed), None, 2, None, true),
+            (Some(&wrong), Some(&failed), 2, Some(&failed), true),
+        ];
+        for (with, without, times, fault, without_subgroups) in cases {
+            let mut tried = Vec::new();
+            let measurement = with_subgroups_or_without("a GPU", features, |features| {
+                tried.push(features);
+                let fault = if features.subgroups { with } else { without };
+                Measurement { fault: fault.cloned(), ..Measurement::default() }
+            });
+            let expected = [features, Features { f16: true, ..Features::none() }];
+            assert_eq!(tried, expected[..times]);
+            assert_eq!((measurement.fault.as_ref(), measurement.tuning.without_subgroups), (fault, without_subgroups));
+        }
+        // There is nothing to go without.
+        let mut tried = 0;
+        let measurement = with_subgroups_or_without("a GPU", Features::none(), |_| {
+            tried += 1;
+            Measurement { fault: Some(wrong.clone()), ..Measurement::default() }
+        });
+        assert_eq!((measurement.fault, tried), (Some(wrong), 1));
+    }
 }

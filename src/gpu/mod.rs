@@ -112,6 +112,7 @@ impl GpuExecutor {
             TuningChoice::Measured => device.tuning(options.dtype, features)?,
             TuningChoice::Given(tuning) => tuning.clone(),
         };
+        let features = if tuning.without_subgroups { features.without_subgroups() } else { features };
         let target = target(device, options.dtype, features, program.wide, tuning);
         let compiled = compile::compile(&program, &target)?;
         check_limits(&compiled, &target, description)?;

@@ -65,6 +65,11 @@ impl Features {
         }
     }
 
+    /// These without subgroups and what needs them.
+    pub fn without_subgroups(self) -> Features {
+        self.masked(Features { subgroups: false, ..Features::all() })
+    }
+
     /// What both have. In `mask`, a size is a permission: `Some(_)` means that any size may be used.
     pub fn masked(self, mask: Features) -> Features {
         let subgroups = self.subgroups && mask.subgroups;

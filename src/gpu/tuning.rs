@@ -133,20 +133,23 @@ impl std::fmt::Display for AttentionClass {
 pub struct Tuning {
     linear: Vec<(Class, Variant)>,
     attention: Vec<(AttentionClass, AttentionVariant)>,
+    /// Whether no kernel uses subgroup operations, because the device failed with them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_subgroups: bool,
 }
 
 impl Tuning {
     /// The same kernel for every product that it can compute.
     pub fn only(variant: Variant) -> Tuning {
         let classes = RowClass::ALL.into_iter().flat_map(|rows| [false, true].map(|wide| Class { rows, wide }));
-        Tuning { linear: classes.map(|class| (class, variant)).collect(), attention: Vec::new() }
+        Tuning { linear: classes.map(|class| (class, variant)).collect(), ..Tuning::default() }
     }
 
     /// The same kernel for all attention that it can compute.
     pub fn only_attention(variant: AttentionVariant) -> Tuning {
         let classes = LengthClass::ALL.into_iter().flat_map(|length| [false, true].map(|wide| (length, wide)));
         let class = |(length, wide)| (AttentionClass { length, wide }, variant);
-        Tuning { linear: Vec::new(), attention: classes.map(class).collect() }
+        Tuning { attention: classes.map(class).collect(), ..Tuning::default() }
     }
 
     /// The kernel of a class of products.
@@ -173,6 +176,6 @@ impl Tuning {
 
     /// Whether every class gets the default.
     pub fn is_empty(&self) -> bool {
-        self.linear.is_empty() && self.attention.is_empty()
+        *self == Tuning::default()
     }
 }

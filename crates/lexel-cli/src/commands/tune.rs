@@ -51,6 +51,9 @@ pub fn run(device: &str, json: bool) -> Result<(), Failure> {
                 "gflop_per_s": rate.as_ref().ok(), "not_used": rate.as_ref().err().map(ToString::to_string),
             }));
         }
+        if tuning.without_subgroups {
+            let _ = writeln!(text, "  without subgroup operations: a warning above says why");
+        }
         let _ = match &path {
             Some(path) => writeln!(text, "  kept in {}", path.display()),
             None if device.description().is_software() => {
@@ -64,7 +67,9 @@ pub fn run(device: &str, json: bool) -> Result<(), Failure> {
         };
         let unfit = measurement.fault.as_ref().map(|fault| device.unfit(dtype, fault));
         let reason = unfit.as_ref().map(ToString::to_string);
-        all.push(serde_json::json!({"dtype": name, "file": path, "trials": trials, "unfit": reason}));
+        all.push(serde_json::json!({
+            "dtype": name, "file": path, "trials": trials, "without_subgroups": tuning.without_subgroups, "unfit": reason,
+        }));
         failure = failure.or(unfit);
     }
     if json {
