@@ -1,8 +1,13 @@
-//! The dot product of bytes in x86's VNNI instructions.
+//! The dot product of bytes in x86's instructions: one where the CPU has VNNI, else three.
 
 use super::gemm::{Product, Unit};
 use rten_simd::Isa;
-use rten_simd::ops::BitOps;
+use rten_simd::isa::{Avx2Isa, Avx512Isa};
+use rten_simd::ops::{BitOps, NumOps};
+use std::arch::x86_64::{
+    _mm256_dpbusd_avx_epi32, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm512_dpbusd_epi32, _mm512_madd_epi16,
+    _mm512_maddubs_epi16,
+};
 
 /// Four u8 by four i8, summed in i32.
 pub trait Dot: Product<Sum = <Self::Isa as Isa>::I32> {
@@ -13,16 +18,17 @@ pub trait Dot: Product<Sum = <Self::Isa as Isa>::I32> {
     fn isa(self) -> Self::Isa;
 }
 
-macro_rules! vnni {
-    ($name:ident, $isa:ty, $feature:tt, $dot:ident) => {
-        /// Its instruction for the dot product.
+/// `$rows`: of a tile. `$sums`: an expression of its own value, two vectors of units and a vector of sums.
+macro_rules! dot {
+    ($(#[$doc:meta])* $name:ident, $isa:ty, $exists:expr, $rows:expr, |$self:ident, $a:ident, $b:ident, $sum:ident| $sums:expr) => {
+        $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name($isa);
 
         impl $name {
             /// `None` on a CPU without it.
             pub fn new() -> Option<$name> {
-                <$isa>::new().filter(|_| is_x86_feature_detected!($feature)).map($name)
+                <$isa>::new().filter(|_| $exists).map($name)
             }
         }
 
@@ -61,13 +67,55 @@ macro_rules! vnni {
             }
 
             #[inline(always)]
-            fn add(self, a: Self::Units, b: Self::Units, sum: Self::Sum) -> Self::Sum {
-                // SAFETY: `new` checked that the CPU has this instruction.
-                unsafe { std::arch::x86_64::$dot(sum.0, a.0, b.0) }.into()
+            fn most_rows(self) -> usize {
+                $rows
+            }
+
+            #[inline(always)]
+            fn add($self, $a: Self::Units, $b: Self::Units, $sum: Self::Sum) -> Self::Sum {
+                // SAFETY: `new` checked that the CPU has these instructions.
+                unsafe { $sums }
             }
         }
     };
 }
 
-vnni!(Vnni512, rten_simd::isa::Avx512Isa, "avx512vnni", _mm512_dpbusd_epi32);
-vnni!(Vnni256, rten_simd::isa::Avx2Isa, "avxvnni", _mm256_dpbusd_avx_epi32);
+dot!(
+    /// AVX-512 with VNNI.
+    Vnni512,
+    Avx512Isa,
+    is_x86_feature_detected!("avx512vnni"),
+    12,
+    |self, a, b, sum| _mm512_dpbusd_epi32(sum.0, a.0, b.0).into()
+);
+dot!(
+    /// AVX2 with AVX-VNNI.
+    Vnni256,
+    Avx2Isa,
+    is_x86_feature_detected!("avxvnni"),
+    6,
+    |self, a, b, sum| _mm256_dpbusd_avx_epi32(sum.0, a.0, b.0).into()
+);
+dot!(
+    /// AVX-512 without VNNI. Two products are added in 16 bits, which [`Limits::PAIRED`](super::quantize::Limits::PAIRED) is for.
+    Paired512,
+    Avx512Isa,
+    true,
+    12,
+    |self, a, b, sum| {
+        let pairs = _mm512_maddubs_epi16(a.0, b.0);
+        self.0.i32().add(sum, _mm512_madd_epi16(pairs, self.0.i16().one().0).into())
+    }
+);
+dot!(
+    /// AVX2 without VNNI, as [`Paired512`]. A tile of 6 x 2 sums would leave a register too few: one of its sums would be in memory,
+    /// and each step would wait for it.
+    Paired256,
+    Avx2Isa,
+    true,
+    5,
+    |self, a, b, sum| {
+        let pairs = _mm256_maddubs_epi16(a.0, b.0);
+        self.0.i32().add(sum, _mm256_madd_epi16(pairs, self.0.i16().one().0).into())
+    }
+);

@@ -43,6 +43,12 @@ pub trait Product: Copy {
 
     /// `sum + a * b`
     fn add(self, a: Self::Units, b: Self::Units, sum: Self::Sum) -> Self::Sum;
+
+    /// Rows of a tile of two vectors: all that its loop has must stay in registers.
+    #[inline(always)]
+    fn most_rows(self) -> usize {
+        most_rows(self.lanes())
+    }
 }
 
 /// f32 by f32.
@@ -135,7 +141,7 @@ pub unsafe fn strip<P: Product, const V: usize>(
     start: impl Fn(usize) -> [P::Sum; V],
     mut finish: impl FnMut(usize, [P::Sum; V]),
 ) {
-    let most = most_rows(p.lanes());
+    let most = p.most_rows();
     let mut row = 0;
     while row < rows {
         let count = most.min(rows - row);

@@ -1,13 +1,13 @@
-//! Int8 products by x86's VNNI instructions, in [`gemm`](super::gemm)'s inner loop.
+//! Int8 products by x86's instructions for [dot products](super::dot), in [`gemm`](super::gemm)'s inner loop.
 
 use super::activation;
-use super::gemm::{Aligned, Shared, VECTORS, block_rows, strip};
+use super::dot::{Dot, Paired256, Paired512, Vnni256, Vnni512};
+use super::gemm::{Aligned, Shared, Unit, VECTORS, block_rows, strip};
 use super::instruction_set::InstructionSet;
 use super::linear::{Mask, Strip, load, store};
 use super::linear_int8::Channels;
-use super::quantize::{BYTES, Rows};
+use super::quantize::{BYTES, Limits, Rows};
 use super::team::Team;
-use super::vnni::{Dot, Vnni256, Vnni512};
 use crate::program::Activation;
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps, ToFloat};
@@ -16,54 +16,82 @@ use std::ops::Range;
 /// Panels that a thread takes at a time.
 const TASK_PANELS: usize = 2;
 
-/// Which instruction.
+/// Which instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Vnni {
+pub enum Instructions {
     /// AVX-512 with VNNI.
-    Bits512,
+    Vnni512,
     /// AVX2 with AVX-VNNI.
-    Bits256,
+    Vnni256,
+    /// AVX-512 without.
+    Paired512,
+    /// AVX2 without.
+    Paired256,
 }
 
-impl Vnni {
-    /// The widest that this CPU has, of the current instruction set.
-    pub fn best() -> Option<Vnni> {
-        match InstructionSet::current() {
-            InstructionSet::Avx512 if Vnni512::new().is_some() => Some(Vnni::Bits512),
-            InstructionSet::Avx512 | InstructionSet::Avx2 if Vnni256::new().is_some() => Some(Vnni::Bits256),
-            _ => None,
+impl Instructions {
+    /// All.
+    pub const ALL: [Instructions; 4] =
+        [Instructions::Vnni512, Instructions::Vnni256, Instructions::Paired512, Instructions::Paired256];
+
+    /// Whether this CPU has them.
+    pub fn exist(self) -> bool {
+        match self {
+            Instructions::Vnni512 => Vnni512::new().is_some(),
+            Instructions::Vnni256 => Vnni256::new().is_some(),
+            Instructions::Paired512 => Paired512::new().is_some(),
+            Instructions::Paired256 => Paired256::new().is_some(),
+        }
+    }
+
+    /// The fastest that this CPU has, of the current instruction set.
+    pub fn best() -> Option<Instructions> {
+        let known: &[Instructions] = match InstructionSet::current() {
+            InstructionSet::Avx512 => &Instructions::ALL,
+            InstructionSet::Avx2 => &[Instructions::Vnni256, Instructions::Paired256],
+            InstructionSet::Portable => &[],
+        };
+        known.iter().copied().find(|instructions| instructions.exist())
+    }
+
+    /// What they multiply exactly.
+    pub fn limits(self) -> Limits {
+        match self {
+            Instructions::Vnni512 | Instructions::Vnni256 => Limits::BYTES,
+            Instructions::Paired512 | Instructions::Paired256 => Limits::PAIRED,
         }
     }
 
     /// Columns of a panel.
     pub fn panel(self) -> usize {
         match self {
-            Vnni::Bits512 => 16 * VECTORS,
-            Vnni::Bits256 => 8 * VECTORS,
+            Instructions::Vnni512 | Instructions::Paired512 => 16 * VECTORS,
+            Instructions::Vnni256 | Instructions::Paired256 => 8 * VECTORS,
         }
     }
 }
 
 /// A weight in i8, packed for the inner loop.
 pub struct Panels {
-    vnni: Vnni,
-    /// `[panels, units, panel, BYTES]`
-    values: Aligned<i8>,
+    instructions: Instructions,
+    /// `[panels, units, panel]`
+    units: Aligned<Unit>,
 }
 
 impl Panels {
     /// Packs `[cols, inner]`.
-    pub fn pack(quantized: &[i8], cols: usize, inner: usize, vnni: Vnni) -> Panels {
-        let (panel, units) = (vnni.panel(), inner.div_ceil(BYTES));
-        let mut packed = Aligned::zeros(cols.next_multiple_of(panel) * units * BYTES);
+    pub fn pack(quantized: &[i8], cols: usize, inner: usize, instructions: Instructions) -> Panels {
+        let (panel, units) = (instructions.panel(), inner.div_ceil(BYTES));
+        let mut packed = Aligned::zeros(cols.next_multiple_of(panel) * units);
         for (c, values) in quantized.chunks_exact(inner).enumerate() {
-            let first = c / panel * panel * units * BYTES + c % panel * BYTES;
-            for (unit, values) in values.chunks(BYTES).enumerate() {
-                let at = first + unit * panel * BYTES;
-                packed.as_mut_slice()[at..at + values.len()].copy_from_slice(values);
+            let column = &mut packed.as_mut_slice()[c / panel * panel * units + c % panel..];
+            for (to, values) in column.iter_mut().step_by(panel).zip(values.chunks(BYTES)) {
+                let mut unit = [0; BYTES];
+                unit[..values.len()].copy_from_slice(bytemuck::cast_slice(values));
+                *to = Unit::from_le_bytes(unit);
             }
         }
-        Panels { vnni, values: packed }
+        Panels { instructions, units: packed }
     }
 }
 
@@ -81,22 +109,32 @@ pub struct Product<'a> {
 impl Product<'_> {
     /// Writes `[rows, cols]`.
     pub fn run(self, team: &Team<'_>, out: &mut [f32]) {
-        let (out, vnni) = (Shared::new(out), self.panels.vnni);
-        team.run(self.channels.cols.div_ceil(vnni.panel()), TASK_PANELS, &|range| {
+        let (out, instructions) = (Shared::new(out), self.panels.instructions);
+        team.run(self.channels.cols.div_ceil(instructions.panel()), TASK_PANELS, &|range| {
             #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,f16c,avx512vnni")]
-            fn with_512(product: Product<'_>, dot: Vnni512, range: Range<usize>, out: &Shared<'_>) {
+            fn vnni_512(product: Product<'_>, dot: Vnni512, range: Range<usize>, out: &Shared<'_>) {
                 product.part(dot, range, out);
             }
             #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-            fn with_256(product: Product<'_>, dot: Vnni256, range: Range<usize>, out: &Shared<'_>) {
+            fn vnni_256(product: Product<'_>, dot: Vnni256, range: Range<usize>, out: &Shared<'_>) {
+                product.part(dot, range, out);
+            }
+            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,f16c")]
+            fn paired_512(product: Product<'_>, dot: Paired512, range: Range<usize>, out: &Shared<'_>) {
+                product.part(dot, range, out);
+            }
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn paired_256(product: Product<'_>, dot: Paired256, range: Range<usize>, out: &Shared<'_>) {
                 product.part(dot, range, out);
             }
             const CHECKED: &str = "the weight was packed for it";
             // SAFETY: a dot product exists only if the CPU has these features.
             unsafe {
-                match vnni {
-                    Vnni::Bits512 => with_512(self, Vnni512::new().expect(CHECKED), range, &out),
-                    Vnni::Bits256 => with_256(self, Vnni256::new().expect(CHECKED), range, &out),
+                match instructions {
+                    Instructions::Vnni512 => vnni_512(self, Vnni512::new().expect(CHECKED), range, &out),
+                    Instructions::Vnni256 => vnni_256(self, Vnni256::new().expect(CHECKED), range, &out),
+                    Instructions::Paired512 => paired_512(self, Paired512::new().expect(CHECKED), range, &out),
+                    Instructions::Paired256 => paired_256(self, Paired256::new().expect(CHECKED), range, &out),
                 }
             }
         });
@@ -136,7 +174,7 @@ impl Product<'_> {
                         rows.units[first * units..].as_ptr(),
                         units,
                         count,
-                        panels.values.as_slice()[p * panel * units * BYTES..].as_ptr().cast(),
+                        panels.units.as_slice()[p * panel * units..].as_ptr(),
                         units,
                         #[inline(always)]
                         |row| {

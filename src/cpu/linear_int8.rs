@@ -2,14 +2,14 @@
 //! a zero point for each row, on the fly; both are [rotated](super::rotate) before. Products are summed exactly in i32;
 //! everything else is f32.
 //!
-//! With VNNI (x86) the inner loop is our own: [`linear_vnni`](super::linear_vnni). Elsewhere rten-gemm computes the sums.
+//! With AVX2 the inner loop is our own: [`linear_dot`](super::linear_dot). Elsewhere rten-gemm computes the sums.
 
 use super::activation;
 use super::gemm::Shared;
 use super::linear::Strip;
 #[cfg(target_arch = "x86_64")]
-use super::linear_vnni::{Panels, Product, Vnni};
-use super::quantize::{BYTES, Rows};
+use super::linear_dot::{Instructions, Panels, Product};
+use super::quantize::{BYTES, Limits, Rows, order};
 use super::rotate::rotated;
 use super::team::Team;
 use crate::program::Activation;
@@ -25,7 +25,7 @@ type Gemm = GemmExecutor<u8, i8, i32>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
     #[cfg(target_arch = "x86_64")]
-    Vnni(Vnni),
+    Dot(Instructions),
     /// rten-gemm's choice.
     Gemm,
 }
@@ -34,8 +34,8 @@ impl Kernel {
     /// The fastest that this CPU has.
     pub fn best() -> Kernel {
         #[cfg(target_arch = "x86_64")]
-        if let Some(vnni) = Vnni::best() {
-            return Kernel::Vnni(vnni);
+        if let Some(instructions) = Instructions::best() {
+            return Kernel::Dot(instructions);
         }
         Kernel::Gemm
     }
@@ -44,11 +44,14 @@ impl Kernel {
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Vnni(_) => "VNNI",
+            Kernel::Dot(instructions) if instructions.limits() == Limits::BYTES => "VNNI",
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Dot(_) => "no VNNI",
             Kernel::Gemm => match Gemm::new().kernel_name() {
                 name if name.contains("i8mm") => "I8MM",
                 name if name.contains("dot") => "dot product",
-                _ => "no VNNI",
+                _ if Gemm::new().may_saturate() => "7 bits for want of AVX2",
+                _ => "rten-gemm",
             },
         }
     }
@@ -57,16 +60,18 @@ impl Kernel {
     fn panel(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Vnni(vnni) => vnni.panel(),
+            Kernel::Dot(instructions) => instructions.panel(),
             Kernel::Gemm => 1,
         }
     }
 
-    /// The largest weight. AVX2 adds pairs of products in 16 bits: 2 * 255 * 64 just fits.
-    fn limit(self) -> f32 {
+    /// What it multiplies exactly.
+    fn limits(self) -> Limits {
         match self {
-            Kernel::Gemm if Gemm::new().may_saturate() => 64.0,
-            _ => 127.0,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Dot(instructions) => instructions.limits(),
+            Kernel::Gemm if Gemm::new().may_saturate() => Limits::SATURATING,
+            Kernel::Gemm => Limits::BYTES,
         }
     }
 }
@@ -74,6 +79,7 @@ impl Kernel {
 /// A linear op's weight.
 pub struct Weight {
     packed: Packed,
+    limits: Limits,
     channels: Channels,
 }
 
@@ -96,17 +102,15 @@ pub struct Channels {
 impl Weight {
     /// Rotates, quantises and packs `[cols, inner]`.
     pub fn pack(values: &[f32], cols: usize, inner: usize, kernel: Kernel) -> Weight {
-        let limit = kernel.limit();
+        let (limits, order) = (kernel.limits(), order(inner));
         let padded = cols.next_multiple_of(kernel.panel());
         let (mut scales, mut sums) = (vec![0.0; padded], vec![0; padded]);
         let mut quantized = vec![0i8; cols * inner];
         for (c, (values, to)) in values.chunks_exact(inner).zip(quantized.chunks_exact_mut(inner)).enumerate() {
             let values = rotated(values);
-            let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-            // A weight that is no number must show in the result.
-            let is_finite = values.iter().all(|value| value.is_finite());
-            scales[c] = if is_finite { largest / limit } else { f32::NAN };
-            let inverse = if largest > 0.0 { limit / largest } else { 0.0 };
+            let values: Vec<f32> = order.iter().map(|&at| values[at]).collect();
+            scales[c] = limits.step(&values);
+            let inverse = if scales[c] > 0.0 { 1.0 / scales[c] } else { 0.0 };
             for (to, value) in to.iter_mut().zip(&values) {
                 *to = (value * inverse).round_ties_even() as i8;
                 sums[c] += i32::from(*to);
@@ -114,13 +118,13 @@ impl Weight {
         }
         let packed = match kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Vnni(vnni) => Packed::Panels(Panels::pack(&quantized, cols, inner, vnni)),
+            Kernel::Dot(instructions) => Packed::Panels(Panels::pack(&quantized, cols, inner, instructions)),
             Kernel::Gemm => {
                 let transposed = NdTensorView::from_data([cols, inner], &quantized[..]).transposed();
                 Packed::Gemm(Gemm::new().prepack_b(transposed))
             }
         };
-        Weight { packed, channels: Channels { scales, sums, inner, cols } }
+        Weight { packed, limits, channels: Channels { scales, sums, inner, cols } }
     }
 }
 
@@ -144,11 +148,11 @@ pub fn linear_int8(
     scratch: &mut Scratch,
     out: &mut [f32],
 ) {
-    let Weight { packed, channels } = weight;
+    let Weight { packed, limits, channels } = weight;
     let (rows, cols) = (out.len() / channels.cols, channels.cols);
     assert!(x.len() >= rows * channels.inner && residual.is_none_or(|residual| residual.len() == out.len()));
     assert!(bias.is_none_or(|bias| bias.len() == cols) && out.len() == rows * cols);
-    scratch.rows.quantize(&x[..rows * channels.inner], rows, channels.inner);
+    scratch.rows.quantize(&x[..rows * channels.inner], rows, channels.inner, *limits);
     match packed {
         Packed::Gemm(packed) => by_gemm(channels, packed, bias, activation, residual, scratch, out),
         #[cfg(target_arch = "x86_64")]
@@ -170,15 +174,15 @@ fn by_gemm(
     scratch: &mut Scratch,
     out: &mut [f32],
 ) {
-    let (gemm, cols, units) = (Gemm::new(), channels.cols, channels.inner.div_ceil(BYTES));
-    let Scratch { rows: Rows { units: bytes, scales, zeros, .. }, sums } = scratch;
-    // SAFETY: a unit is four bytes.
-    let bytes: &[u8] = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() * BYTES) };
+    let (gemm, cols) = (Gemm::new(), channels.cols);
+    let Scratch { rows: Rows { units, scales, zeros, .. }, sums } = scratch;
+    let bytes: &[u8] = bytemuck::cast_slice(units);
+    let stride = channels.inner.next_multiple_of(BYTES);
     sums.resize(GEMM_ROWS * cols, 0);
     for (i, out) in out.chunks_mut(GEMM_ROWS * cols).enumerate() {
         let (first, rows) = (i * GEMM_ROWS, out.len() / cols);
-        let x = &bytes[first * units * BYTES..(first + rows) * units * BYTES];
-        let x = NdTensorView::from_data([rows, units * BYTES], x);
+        let x = &bytes[first * stride..(first + rows) * stride];
+        let x = NdTensorView::from_data([rows, stride], x);
         let x = x.slice((.., ..channels.inner));
         let sums = &mut sums[..rows * cols];
         // Without its zero points: rten-gemm 0.27 takes those of the first tile for every full tile of rows.
@@ -203,36 +207,30 @@ fn by_gemm(
 mod tests {
     use super::*;
     use crate::cpu::tests::{assert_close, numbers};
-    #[cfg(target_arch = "x86_64")]
-    use crate::cpu::vnni::{Vnni256, Vnni512};
 
     fn kernels() -> Vec<Kernel> {
         #[allow(unused_mut)]
         let mut kernels = vec![Kernel::Gemm];
         #[cfg(target_arch = "x86_64")]
-        {
-            kernels.extend(Vnni512::new().map(|_| Kernel::Vnni(Vnni::Bits512)));
-            kernels.extend(Vnni256::new().map(|_| Kernel::Vnni(Vnni::Bits256)));
-        }
+        kernels.extend(Instructions::ALL.into_iter().filter(|it| it.exist()).map(Kernel::Dot));
         kernels
     }
 
-    /// A scale, a zero point and integers for each row, by the plainest code; the scale as the executor rounds it.
-    fn quantized(x: &[f32]) -> (f64, Vec<i64>) {
+    /// A scale and integers for each row, by the plainest code; the scale as the executor rounds it.
+    fn quantized(x: &[f32], limits: Limits) -> (f64, Vec<i64>) {
         let x = rotated(x);
         let (low, high) = x.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
-        let scale = (high - low) / 255.0;
+        let scale = (high - low) / (f32::from(limits.row) - 1.0);
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-        let zero = (-low * inverse).round_ties_even() as i64;
-        let value = |x: &f32| ((x * inverse).round_ties_even() as i64 + zero).clamp(0, 255) - zero;
-        (scale.into(), x.iter().map(value).collect())
+        (scale.into(), x.iter().map(|x| (x * inverse).round_ties_even() as i64).collect())
     }
 
-    fn quantized_weight(values: &[f32], limit: f32) -> (f64, Vec<i64>) {
+    fn quantized_weight(values: &[f32], limits: Limits) -> (f64, Vec<i64>) {
         let values = rotated(values);
-        let largest = values.iter().fold(0f32, |largest, x| largest.max(x.abs()));
-        let inverse = if largest > 0.0 { limit / largest } else { 0.0 };
-        ((largest / limit).into(), values.iter().map(|x| (x * inverse).round_ties_even() as i64).collect())
+        let ordered: Vec<f32> = order(values.len()).iter().map(|&at| values[at]).collect();
+        let step = limits.step(&ordered);
+        let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
+        (step.into(), values.iter().map(|x| (x * inverse).round_ties_even() as i64).collect())
     }
 
     #[test]
@@ -260,10 +258,10 @@ mod tests {
                         linear_int8(&Team::ALONE, &x, &packed, bias, activation, residual, &mut scratch, &mut out);
                         let mut expected = Vec::new();
                         for r in 0..rows {
-                            let (scale, x) = quantized(&x[r * inner..(r + 1) * inner]);
+                            let (scale, x) = quantized(&x[r * inner..(r + 1) * inner], kernel.limits());
                             for c in 0..cols {
                                 let (weight_scale, weight) =
-                                    quantized_weight(&weight[c * inner..(c + 1) * inner], kernel.limit());
+                                    quantized_weight(&weight[c * inner..(c + 1) * inner], kernel.limits());
                                 let sum: i64 = x.iter().zip(&weight).map(|(x, weight)| x * weight).sum();
                                 let y = sum as f64 * scale * weight_scale + bias.map_or(0.0, |bias| bias[c].into());
                                 let y = if activation == Activation::Relu { y.max(0.0) } else { y };
@@ -283,12 +281,13 @@ mod tests {
         let inner = 4096;
         for kernel in kernels() {
             for sign in [1.0, -1.0] {
-                let weight = Weight::pack(&vec![sign; 3 * inner], 3, inner, kernel);
-                let mut out = [f32::NAN; 6];
-                let x = vec![2.0; 2 * inner];
-                let scratch = &mut Scratch::default();
-                linear_int8(&Team::ALONE, &x, &weight, None, Activation::Identity, None, scratch, &mut out);
-                assert_close(&out, &[f64::from(sign) * 8192.0; 6], 1e-5, &format!("{kernel:?}"));
+                // Rotated, all numbers are the largest, or bound by their neighbours.
+                let row: Vec<f32> = (0..inner).map(|i| if i % 128 == 0 { 2.0 } else { 0.0 }).collect();
+                let weights: Vec<f32> = row.iter().map(|x| x * sign).collect();
+                let weight = Weight::pack(&weights.repeat(3), 3, inner, kernel);
+                let (mut out, scratch) = ([f32::NAN; 6], &mut Scratch::default());
+                linear_int8(&Team::ALONE, &row.repeat(2), &weight, None, Activation::Identity, None, scratch, &mut out);
+                assert_close(&out, &[f64::from(sign) * 128.0; 6], 1e-5, &format!("{kernel:?}"));
             }
         }
     }

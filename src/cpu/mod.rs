@@ -8,6 +8,8 @@ mod activation;
 mod attention;
 mod ceilings;
 mod disentangled;
+#[cfg(target_arch = "x86_64")]
+mod dot;
 mod embed;
 mod experts;
 mod gemm;
@@ -16,9 +18,9 @@ mod head_norm;
 mod instruction_set;
 mod interpreter;
 mod linear;
-mod linear_int8;
 #[cfg(target_arch = "x86_64")]
-mod linear_vnni;
+mod linear_dot;
+mod linear_int8;
 mod matmul;
 mod norm;
 mod normalize;
@@ -31,8 +33,6 @@ mod softmax;
 mod sum;
 mod team;
 mod transpose;
-#[cfg(target_arch = "x86_64")]
-mod vnni;
 mod weights;
 mod worker;
 
