@@ -18,7 +18,7 @@ const QUICKSTART: &str = "[[1.0000, 0.6660, 0.1046],\n [0.6660, 1.0000, 0.1411],
 /// average. Measured: 0.9979 and 0.9865.
 const INT8: (f32, f64) = (0.997, 0.98);
 
-/// The same on x86 without AVX2, where weights have seven bits. Measured, with as many elsewhere: 0.9942 and 0.9775.
+/// The same by rten-gemm with AVX2 and no VNNI (`LEXEL_INSTRUCTIONS=portable`), where weights have seven bits. Measured, with as many elsewhere: 0.9942 and 0.9775.
 const INT8_OF_7_BITS: (f32, f64) = (0.99, 0.97);
 
 fn load(device: Device, dtype: Dtype) -> Option<SentenceTransformer> {

@@ -9,7 +9,7 @@ use super::gemm::Shared;
 use super::linear::Strip;
 #[cfg(target_arch = "x86_64")]
 use super::linear_dot::{Instructions, Panels, Product};
-use super::quantize::{BYTES, Limits, Rows, order};
+use super::quantize::{BYTES, Limits, Rows, inverse, order};
 use super::rotate::rotated;
 use super::team::Team;
 use crate::program::Activation;
@@ -50,7 +50,7 @@ impl Kernel {
             Kernel::Gemm => match Gemm::new().kernel_name() {
                 name if name.contains("i8mm") => "I8MM",
                 name if name.contains("dot") => "dot product",
-                _ if Gemm::new().may_saturate() => "7 bits for want of AVX2",
+                _ if Gemm::new().may_saturate() => "7 bits by rten-gemm",
                 _ => "rten-gemm",
             },
         }
@@ -110,7 +110,7 @@ impl Weight {
             let values = rotated(values);
             let values: Vec<f32> = order.iter().map(|&at| values[at]).collect();
             scales[c] = limits.step(&values);
-            let inverse = if scales[c] > 0.0 { 1.0 / scales[c] } else { 0.0 };
+            let inverse = inverse(scales[c]);
             for (to, value) in to.iter_mut().zip(&values) {
                 *to = (value * inverse).round_ties_even() as i8;
                 sums[c] += i32::from(*to);

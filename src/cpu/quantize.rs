@@ -31,6 +31,7 @@ impl Limits {
     /// Where the products of two neighbours are added in 16 bits: 201 * 163 just fits. Weights are bound by what two of them are
     /// together. 1e6 times 1 - cosine of all-MiniLM-L6-v2 on 2,000 sentences: 391; 442 with rows up to 255; 928 with weights
     /// of 7 bits, which is the plain way.
+    #[cfg(any(target_arch = "x86_64", test))]
     pub const PAIRED: Limits = Limits { row: 201, weight: 127, pair: Some(163) };
 
     /// Where any two are added in 16 bits: 2 * 255 * 64 just fits.
@@ -51,6 +52,13 @@ impl Limits {
         // One less: both may be rounded up.
         step.max(pairs.fold(0f32, f32::max) / f32::from(pair - 1))
     }
+}
+
+/// What numbers are multiplied with that become multiples of a step: 0, where all are 0 but for what no f32 can divide, or one is
+/// not finite.
+pub fn inverse(step: f32) -> f32 {
+    let inverse = 1.0 / step;
+    if inverse.is_finite() { inverse } else { 0.0 }
 }
 
 /// Rows as bytes: `rotated x = scale * (u8 - zero)` for each. Memory that is kept from call to call.
@@ -111,7 +119,7 @@ impl SimdOp for QuantizeRows<'_> {
             let (low, high) = range(isa, x);
             // 0 is among the numbers, and exact.
             *scale = (high.max(0.0) - low.min(0.0)) / self.steps + 0.0 * low + 0.0 * high;
-            let inverse = if *scale > 0.0 { 1.0 / *scale } else { 0.0 };
+            let inverse = inverse(*scale);
             *zero = (-low.min(0.0) * inverse).round_ties_even() as u8;
             quantize(isa, x, inverse, *zero, units);
         }
@@ -199,6 +207,16 @@ mod tests {
     }
 
     #[test]
+    fn numbers_too_small_to_divide_by_are_zero() {
+        for inner in [64, 5] {
+            let mut rows = Rows::default();
+            rows.quantize(&vec![-1e-40; inner], 1, inner, Limits::PAIRED);
+            assert_eq!((&rows.units, rows.zeros[0]), (&vec![0; inner.div_ceil(BYTES)], 0));
+        }
+        assert_eq!([inverse(0.0), inverse(1e-40), inverse(f32::NAN), inverse(0.5)], [0.0, 0.0, 0.0, 2.0]);
+    }
+
+    #[test]
     fn neighbours_fit_together() {
         // The largest are neighbours of one sign, of two, or alone.
         for weights in [[1.0, 1.0, 0.3, 0.2], [1.0, -1.0, 0.5, 0.7], [0.9, 0.1, -1.0, 0.0], [-1.0, -0.9, 0.0, 0.1]] {
@@ -208,6 +226,16 @@ mod tests {
             let largest = integers.iter().map(|integer| integer.abs()).max().unwrap();
             assert!(pair <= 163 && largest <= 127, "{integers:?}");
             assert!(pair >= 161 || largest == 127, "{integers:?} are smaller than they need be");
+        }
+        for len in [1, 2, 7, 64, 383] {
+            for seed in 0..20 {
+                let weights = numbers(seed, len);
+                let inverse = inverse(Limits::PAIRED.step(&weights));
+                let integers: Vec<i32> =
+                    weights.iter().map(|weight| (weight * inverse).round_ties_even() as i32).collect();
+                assert!(integers.iter().all(|integer| integer.abs() <= 127), "{integers:?}");
+                assert!(integers.chunks(2).all(|pair| pair.iter().sum::<i32>().abs() <= 163), "{integers:?}");
+            }
         }
         assert!(Limits::BYTES.step(&[1.0, f32::NAN]).is_nan() && Limits::PAIRED.step(&[f32::INFINITY]).is_nan());
         assert_eq!(Limits::PAIRED.step(&[0.0; 3]), 0.0);

@@ -2,8 +2,8 @@
 //!
 //! They are measured on a second device of the same adapter: a driver that refuses a kernel may lose the device that it was to
 //! be compiled on (<https://github.com/gfx-rs/wgpu/issues/10027>). A driver that crashes twice over cooperative matrices,
-//! which are experimental in wgpu, is not asked for them again. A device that computes wrongly with subgroup operations, or
-//! cannot compile them, goes without.
+//! which are experimental in wgpu, is not asked for them again. A device that computes wrongly with matrices or with subgroup
+//! operations, or cannot compile them, goes without.
 
 use super::device::GpuDevice;
 use super::measure::{BUDGET, Fault, Measurement, measure, trial};
@@ -88,7 +88,7 @@ impl GpuDevice {
         (measurement, kept)
     }
 
-    /// What was measured, and tried; without subgroup operations, if the device fails with them.
+    /// What was measured, and tried; without matrices or subgroup operations, if the device fails with them.
     fn measured(
         self: &Arc<Self>,
         dtype: Dtype,
@@ -96,18 +96,23 @@ impl GpuDevice {
         budget: Duration,
         file: Option<&TuningFile>,
     ) -> Measurement {
-        with_subgroups_or_without(self.description(), features, |features| {
-            let mut measurement = self.kernels(dtype, features, budget, file);
-            if measurement.fault.is_none() {
-                let device = self.second().unwrap_or_else(|reason| {
-                    log::debug!("{}: tried on the device itself: {reason}", self.description());
-                    self.clone()
-                });
-                let tried = on_own_threads(|| trial(&device, dtype, features, &measurement.tuning));
-                measurement.fault = tried.unwrap_or_else(|reason| Err(Fault::Failed(reason))).err();
-            }
-            measurement
-        })
+        with_all_or_less(
+            self.description(),
+            features,
+            || self.health.check().is_ok(),
+            |features| {
+                let mut measurement = self.kernels(dtype, features, budget, file);
+                if measurement.fault.is_none() {
+                    let device = self.second().unwrap_or_else(|reason| {
+                        log::debug!("{}: tried on the device itself: {reason}", self.description());
+                        self.clone()
+                    });
+                    let tried = on_own_threads(|| trial(&device, dtype, features, &measurement.tuning));
+                    measurement.fault = tried.unwrap_or_else(|reason| Err(Fault::Failed(reason))).err();
+                }
+                measurement
+            },
+        )
     }
 
     /// With cooperative matrices, unless they cost a device its life: this second one, or the process at an earlier start.
@@ -155,22 +160,25 @@ impl GpuDevice {
     }
 }
 
-/// Measures with these features; where that finds a fault, without subgroups and what needs them.
-fn with_subgroups_or_without(
+/// Measures with these features; where that finds a fault, without cooperative matrices, and then without subgroups.
+fn with_all_or_less(
     device: impl Display,
     features: Features,
+    is_alive: impl Fn() -> bool,
     mut measured: impl FnMut(Features) -> Measurement,
 ) -> Measurement {
-    let measurement = measured(features);
-    match &measurement.fault {
-        Some(fault) if features.subgroups => {
-            log::warn!("{device}: subgroup operations are not used, because with them: {fault}");
-            let mut measurement = measured(features.without_subgroups());
-            measurement.tuning.without_subgroups = true;
-            measurement
-        }
-        _ => measurement,
+    let without_matrices = Features { cooperative: Cooperative::default(), ..features };
+    let steps = [(without_matrices, "cooperative matrices"), (features.without_subgroups(), "subgroup operations")];
+    let (mut tried, mut measurement) = (features, measured(features));
+    for (less, forgone) in steps.into_iter().filter(|(less, _)| *less != features) {
+        let Some(fault) = measurement.fault.take_if(|_| less != tried && is_alive()) else {
+            continue;
+        };
+        log::warn!("{device}: {forgone} are not used, because with them: {fault}");
+        (tried, measurement) = (less, Measurement { forgone: Some(fault), ..measured(less) });
+        measurement.tuning.without_subgroups = features.subgroups && !less.subgroups;
     }
+    measurement
 }
 
 /// Runs something that spreads over rayon's pool with a pool of its own; or why it did not end. The caller may be one of rayon's
@@ -187,34 +195,52 @@ fn on_own_threads<T: Send>(work: impl FnOnce() -> T + Send) -> std::result::Resu
 mod tests {
     use super::*;
 
+    fn features(matrices: Option<u32>) -> Features {
+        let cooperative = Cooperative { f16: matrices, f32: None };
+        Features { f16: true, subgroups: true, subgroup_size: Some(32), cooperative, ..Features::none() }
+    }
+
     #[test]
-    fn a_device_that_fails_with_subgroups_goes_without() {
-        let features = Features { f16: true, subgroups: true, subgroup_size: Some(32), ..Features::none() };
+    fn a_device_that_fails_with_features_goes_without() {
         let (wrong, failed) = (Fault::Wrong("0 instead of 1".into()), Fault::Failed("no such instruction".into()));
-        // The faults with subgroups and without; what is tried, and what comes of it.
-        let cases = [
-            (None, None, 1, None, false),
-            (Some(&wrong), None, 2, None, true),
-            (Some(&failed), None, 2, None, true),
-            (Some(&wrong), Some(&failed), 2, Some(&failed), true),
+        let (all, subgroups, none) = (features(Some(16)), features(None), Features { f16: true, ..Features::none() });
+        // What a device has, what goes wrong with each, what is tried, and the fault in the end.
+        type Case<'a> = (Features, &'a [Option<&'a Fault>], &'a [Features], Option<&'a Fault>);
+        let cases: [Case; 6] = [
+            (all, &[None], &[all], None),
+            (all, &[Some(&wrong), None], &[all, subgroups], None),
+            (all, &[Some(&wrong), Some(&failed), None], &[all, subgroups, none], None),
+            (subgroups, &[Some(&failed), None], &[subgroups, none], None),
+            (subgroups, &[Some(&wrong), Some(&failed)], &[subgroups, none], Some(&failed)),
+            (none, &[Some(&wrong)], &[none], Some(&wrong)), // there is nothing to go without
         ];
-        for (with, without, times, fault, without_subgroups) in cases {
+        for (features, faults, expected, fault) in cases {
             let mut tried = Vec::new();
-            let measurement = with_subgroups_or_without("a GPU", features, |features| {
-                tried.push(features);
-                let fault = if features.subgroups { with } else { without };
-                Measurement { fault: fault.cloned(), ..Measurement::default() }
-            });
-            let expected = [features, Features { f16: true, ..Features::none() }];
-            assert_eq!(tried, expected[..times]);
-            assert_eq!((measurement.fault.as_ref(), measurement.tuning.without_subgroups), (fault, without_subgroups));
+            let measurement = with_all_or_less(
+                "a GPU",
+                features,
+                || true,
+                |features| {
+                    tried.push(features);
+                    Measurement { fault: faults[tried.len() - 1].cloned(), ..Measurement::default() }
+                },
+            );
+            assert_eq!((&tried[..], measurement.fault.as_ref()), (expected, fault));
+            let forgone = tried.len().checked_sub(2).and_then(|last| faults[last]);
+            assert_eq!(measurement.forgone.as_ref(), forgone);
+            assert_eq!(measurement.tuning.without_subgroups, features.subgroups && tried.last() == Some(&none));
         }
-        // There is nothing to go without.
-        let mut tried = 0;
-        let measurement = with_subgroups_or_without("a GPU", Features::none(), |_| {
-            tried += 1;
-            Measurement { fault: Some(wrong.clone()), ..Measurement::default() }
-        });
-        assert_eq!((measurement.fault, tried), (Some(wrong), 1));
+    }
+
+    #[test]
+    fn a_lost_device_is_not_measured_again() {
+        let lost = Fault::Failed("lost".into());
+        let measurement = with_all_or_less(
+            "a GPU",
+            features(None),
+            || false,
+            |_| Measurement { fault: Some(lost.clone()), ..Measurement::default() },
+        );
+        assert_eq!((measurement.fault, measurement.forgone), (Some(lost), None));
     }
 }

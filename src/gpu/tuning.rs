@@ -173,9 +173,4 @@ impl Tuning {
         self.attention.retain(|(of, _)| *of != class);
         self.attention.push((class, variant));
     }
-
-    /// Whether every class gets the default.
-    pub fn is_empty(&self) -> bool {
-        *self == Tuning::default()
-    }
 }

@@ -149,8 +149,11 @@ mod tests {
             limits: wgpu::Limits::default(),
         };
         let file = |driver: &str| TuningFile::within(folder.path(), &description(driver), Dtype::F32, Features::none());
-        let tuning = Tuning::only(Variant::Tiled { rows: 64, panels: 2 });
+        let mut tuning = Tuning::only(Variant::Tiled { rows: 64, panels: 2 });
         assert_eq!(file("1.0").read(), None);
+        file("1.0").write(&tuning);
+        assert_eq!(file("1.0").read(), Some(tuning.clone()));
+        tuning.without_subgroups = true;
         file("1.0").write(&tuning);
         assert_eq!(file("1.0").read(), Some(tuning.clone()));
         assert_eq!(file("1.1").read(), None, "another driver");

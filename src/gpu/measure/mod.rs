@@ -66,6 +66,8 @@ pub struct Measurement {
     pub attention: Vec<Measured<AttentionClass, kernels::attention::Variant>>,
     /// What makes the device unfit: a class for which no kernel's results are right, or a [`trial`] that failed.
     pub fault: Option<Fault>,
+    /// The same of an earlier measurement, with features that this one goes without.
+    pub forgone: Option<Fault>,
 }
 
 impl Measurement {
@@ -78,7 +80,8 @@ impl Measurement {
             self.attention.iter().filter(|it| !matches!(it.variant, attention::Variant::Cooperative { .. }));
         let failed = |flops: &Result<f64, Fault>| matches!(flops, Err(Fault::Failed(_)));
         let any_failed = linear.any(|it| failed(&it.flops)) || attention.any(|it| failed(&it.flops));
-        !self.linear.is_empty() && !any_failed && self.fault.is_none()
+        let forgone_failed = matches!(self.forgone, Some(Fault::Failed(_)));
+        !self.linear.is_empty() && !any_failed && !forgone_failed && self.fault.is_none()
     }
 
     /// Notes a class that no kernel is right for, and that not for want of memory or the like.

@@ -1,4 +1,4 @@
-//! A small model on a device, beside the CPU executor: a driver that computes wrongly is refused at its first use, for whatever
+//! A small model on a device, beside the CPU executor: a driver that computes wrongly is found out at its first use, whatever
 //! kernel it may be.
 
 use super::{Fault, VOCABULARY, WEIGHTS, batch, failed, run};

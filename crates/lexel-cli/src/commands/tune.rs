@@ -51,8 +51,10 @@ pub fn run(device: &str, json: bool) -> Result<(), Failure> {
                 "gflop_per_s": rate.as_ref().ok(), "not_used": rate.as_ref().err().map(ToString::to_string),
             }));
         }
-        if tuning.without_subgroups {
-            let _ = writeln!(text, "  without subgroup operations: a warning above says why");
+        let forgone = measurement.forgone.as_ref().map(ToString::to_string);
+        if let Some(reason) = &forgone {
+            let what = if tuning.without_subgroups { "subgroup operations" } else { "cooperative matrices" };
+            let _ = writeln!(text, "  without {what}, because with them: {reason}");
         }
         let _ = match &path {
             Some(path) => writeln!(text, "  kept in {}", path.display()),
@@ -68,7 +70,8 @@ pub fn run(device: &str, json: bool) -> Result<(), Failure> {
         let unfit = measurement.fault.as_ref().map(|fault| device.unfit(dtype, fault));
         let reason = unfit.as_ref().map(ToString::to_string);
         all.push(serde_json::json!({
-            "dtype": name, "file": path, "trials": trials, "without_subgroups": tuning.without_subgroups, "unfit": reason,
+            "dtype": name, "file": path, "trials": trials, "without_subgroups": tuning.without_subgroups,
+            "forgone": forgone, "unfit": reason,
         }));
         failure = failure.or(unfit);
     }
