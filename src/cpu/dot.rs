@@ -18,9 +18,10 @@ pub trait Dot: Product<Sum = <Self::Isa as Isa>::I32> {
     fn isa(self) -> Self::Isa;
 }
 
-/// `$rows`: of a tile. `$sums`: an expression of its own value, two vectors of units and a vector of sums.
+/// `$rows`: of a tile, if fewer than usual. `$sums`: an expression of its own value, two vectors of units and a vector of sums.
 macro_rules! dot {
-    ($(#[$doc:meta])* $name:ident, $isa:ty, $exists:expr, $rows:expr, |$self:ident, $a:ident, $b:ident, $sum:ident| $sums:expr) => {
+    ($(#[$doc:meta])* $name:ident, $isa:ty, $exists:expr, $(rows $rows:literal,)?
+     |$self:ident, $a:ident, $b:ident, $sum:ident| $sums:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub struct $name($isa);
@@ -66,10 +67,12 @@ macro_rules! dot {
                 self.0.i32().splat(unit as i32)
             }
 
-            #[inline(always)]
-            fn most_rows(self) -> usize {
-                $rows
-            }
+            $(
+                #[inline(always)]
+                fn most_rows(self) -> usize {
+                    $rows
+                }
+            )?
 
             #[inline(always)]
             fn add($self, $a: Self::Units, $b: Self::Units, $sum: Self::Sum) -> Self::Sum {
@@ -85,7 +88,6 @@ dot!(
     Vnni512,
     Avx512Isa,
     is_x86_feature_detected!("avx512vnni"),
-    12,
     |self, a, b, sum| _mm512_dpbusd_epi32(sum.0, a.0, b.0).into()
 );
 dot!(
@@ -93,7 +95,6 @@ dot!(
     Vnni256,
     Avx2Isa,
     is_x86_feature_detected!("avxvnni"),
-    6,
     |self, a, b, sum| _mm256_dpbusd_avx_epi32(sum.0, a.0, b.0).into()
 );
 dot!(
@@ -101,7 +102,6 @@ dot!(
     Paired512,
     Avx512Isa,
     true,
-    12,
     |self, a, b, sum| {
         let pairs = _mm512_maddubs_epi16(a.0, b.0);
         self.0.i32().add(sum, _mm512_madd_epi16(pairs, self.0.i16().one().0).into())
@@ -113,7 +113,7 @@ dot!(
     Paired256,
     Avx2Isa,
     true,
-    5,
+    rows 5,
     |self, a, b, sum| {
         let pairs = _mm256_maddubs_epi16(a.0, b.0);
         self.0.i32().add(sum, _mm256_madd_epi16(pairs, self.0.i16().one().0).into())

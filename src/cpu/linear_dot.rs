@@ -111,31 +111,22 @@ impl Product<'_> {
     pub fn run(self, team: &Team<'_>, out: &mut [f32]) {
         let (out, instructions) = (Shared::new(out), self.panels.instructions);
         team.run(self.channels.cols.div_ceil(instructions.panel()), TASK_PANELS, &|range| {
-            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,f16c,avx512vnni")]
-            fn vnni_512(product: Product<'_>, dot: Vnni512, range: Range<usize>, out: &Shared<'_>) {
-                product.part(dot, range, out);
+            macro_rules! with {
+                ($dot:ident, $features:literal) => {{
+                    #[target_feature(enable = $features)]
+                    fn with(product: Product<'_>, dot: $dot, range: Range<usize>, out: &Shared<'_>) {
+                        product.part(dot, range, out);
+                    }
+                    let dot = $dot::new().expect("the weight was packed for it");
+                    // SAFETY: a dot product exists only if the CPU has these features.
+                    unsafe { with(self, dot, range, &out) }
+                }};
             }
-            #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-            fn vnni_256(product: Product<'_>, dot: Vnni256, range: Range<usize>, out: &Shared<'_>) {
-                product.part(dot, range, out);
-            }
-            #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,f16c")]
-            fn paired_512(product: Product<'_>, dot: Paired512, range: Range<usize>, out: &Shared<'_>) {
-                product.part(dot, range, out);
-            }
-            #[target_feature(enable = "avx2,fma,f16c")]
-            fn paired_256(product: Product<'_>, dot: Paired256, range: Range<usize>, out: &Shared<'_>) {
-                product.part(dot, range, out);
-            }
-            const CHECKED: &str = "the weight was packed for it";
-            // SAFETY: a dot product exists only if the CPU has these features.
-            unsafe {
-                match instructions {
-                    Instructions::Vnni512 => vnni_512(self, Vnni512::new().expect(CHECKED), range, &out),
-                    Instructions::Vnni256 => vnni_256(self, Vnni256::new().expect(CHECKED), range, &out),
-                    Instructions::Paired512 => paired_512(self, Paired512::new().expect(CHECKED), range, &out),
-                    Instructions::Paired256 => paired_256(self, Paired256::new().expect(CHECKED), range, &out),
-                }
+            match instructions {
+                Instructions::Vnni512 => with!(Vnni512, "avx512f,avx512vl,avx512bw,avx512dq,f16c,avx512vnni"),
+                Instructions::Vnni256 => with!(Vnni256, "avx2,fma,f16c,avxvnni"),
+                Instructions::Paired512 => with!(Paired512, "avx512f,avx512vl,avx512bw,avx512dq,f16c"),
+                Instructions::Paired256 => with!(Paired256, "avx2,fma,f16c"),
             }
         });
     }
