@@ -128,7 +128,8 @@ fn gpu(
 }
 
 fn cpu(program: Arc<Program>, weights: &dyn WeightSource, options: &ExecutorOptions) -> Result<Arc<dyn Executor>> {
-    Ok(Arc::new(CpuExecutor::load(program, weights, &CpuOptions { dtype: options.dtype, ..CpuOptions::default() })?))
+    let options = CpuOptions { threads: None, dtype: options.dtype, sample: options.sample.clone() };
+    Ok(Arc::new(CpuExecutor::load(program, weights, &options)?))
 }
 
 impl FromStr for Device {

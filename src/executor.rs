@@ -58,12 +58,14 @@ impl std::str::FromStr for Dtype {
 }
 
 /// How a program is loaded onto any device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExecutorOptions {
     /// What is computed in.
     pub dtype: Dtype,
     /// Someone works at this machine: on a GPU, keep what is queued short enough that no frame is late.
     pub interactive: bool,
+    /// Texts like those to come, for int8 on a CPU: weights are rounded for them. A model's loader has some of its own.
+    pub sample: Option<Arc<Batch>>,
 }
 
 /// The most that a device does a second, in the way that its programs are profiled.

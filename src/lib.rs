@@ -45,6 +45,7 @@ pub mod models;
 pub mod program;
 mod prompts;
 pub mod quantization;
+mod sample;
 pub mod scheduler;
 pub mod search;
 pub mod sentence_transformer;

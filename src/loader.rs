@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::executor::{Dtype, Executor, ExecutorOptions};
 use crate::program::Program;
+use crate::sample;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub struct Loader<M> {
     device: Device,
     options: ExecutorOptions,
     max_seq_length: Option<usize>,
+    sample: Option<Vec<String>>,
     kind: PhantomData<fn() -> M>,
 }
 
@@ -29,6 +31,7 @@ impl<M> Loader<M> {
             device: Device::Auto,
             options: ExecutorOptions::default(),
             max_seq_length: None,
+            sample: None,
             kind: PhantomData,
         }
     }
@@ -49,6 +52,14 @@ impl<M> Loader<M> {
     /// Default: false, within 100 ms.
     pub fn interactive(mut self, interactive: bool) -> Self {
         self.options.interactive = interactive;
+        self
+    }
+
+    /// Texts like those to come, some dozens, for int8 on the CPU: they go through the model while it loads, and its weights are
+    /// rounded for them (a cross-encoder takes each pair of neighbours). Default: texts of many kinds. Without any, weights are
+    /// rounded to what is nearest: the model loads faster, and its results are further from those in f32.
+    pub fn sample(mut self, texts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.sample = Some(texts.into_iter().map(Into::into).collect());
         self
     }
 
@@ -121,8 +132,14 @@ impl<M> Loader<M> {
         Ok(tokenizer)
     }
 
-    /// The program with its weights on the device.
-    pub(crate) fn executor(&self, checkpoint: &Checkpoint, program: &Arc<Program>) -> Result<Arc<dyn Executor>> {
+    /// The program with its weights on the device. It is given `pairs`, or single texts.
+    pub(crate) fn executor(
+        &self,
+        checkpoint: &Checkpoint,
+        program: &Arc<Program>,
+        tokenizer: &Tokenizer,
+        pairs: bool,
+    ) -> Result<Arc<dyn Executor>> {
         if self.options.dtype == Dtype::F16 && program.wide {
             return Err(Error::InvalidInput(format!(
                 "{}: the hidden states of this architecture leave the range of f16: load it with dtype f32",
@@ -130,7 +147,12 @@ impl<M> Loader<M> {
             )));
         }
         let weights = checkpoint.weights()?;
-        let executor = self.device.load(program.clone(), &weights, &self.options)?;
+        let mut options = self.options.clone();
+        if options.dtype == Dtype::Int8 {
+            let texts = self.sample.as_ref().map(|texts| texts.iter().map(String::as_str).collect());
+            options.sample = sample::batch(texts, tokenizer, program, pairs).map(Arc::new);
+        }
+        let executor = self.device.load(program.clone(), &weights, &options)?;
         weights.unused_layers(program).iter().for_each(|unused| log::warn!("{unused}"));
         log::info!("{} on {}", self.id_or_folder, executor.describe());
         Ok(executor)

@@ -26,7 +26,7 @@ pub fn measure(dtype: Dtype) -> Result<Ceilings, RunError> {
 /// FLOPs a second of the executor's own product.
 fn gemm(dtype: Dtype) -> Result<f64, RunError> {
     let program = Arc::new(product());
-    let (options, weights) = (CpuOptions { threads: Some(1), dtype }, RandomWeights { seed: 1 });
+    let (options, weights) = (CpuOptions { threads: Some(1), dtype, sample: None }, RandomWeights { seed: 1 });
     let executor = CpuExecutor::load(program.clone(), &weights, &options);
     let executor = executor.map_err(|error| RunError::DeviceLost(error.to_string()))?;
     let mut batch = Batch::new();

@@ -1,12 +1,10 @@
 //! The loop over a program's steps.
 
 use super::team::Team;
-use super::weights::Packed;
-use super::{
-    Model, attention, embed, experts, glu, head_norm, linear, linear_int8, norm, normalize, pool, rotary, sum,
-};
+use super::weights::{Packed, Weights};
+use super::{attention, embed, experts, glu, head_norm, linear, linear_int8, norm, normalize, pool, rotary, sum};
 use crate::batch::Batch;
-use crate::program::{Op, Plan, Value};
+use crate::program::{Op, Plan, Program, Value};
 
 /// Memory that a thread keeps from batch to batch: it grows to the largest batch, and a batch allocates nothing.
 #[derive(Default)]
@@ -19,36 +17,53 @@ pub struct Workspace {
     int8: linear_int8::Scratch,
 }
 
-/// Computes the steps that are `needed`; `done(i)` is called after step `i`.
-pub fn run(
-    model: &Model,
-    team: &Team<'_>,
-    plan: &Plan,
-    needed: &[bool],
-    batch: &Batch,
-    workspace: &mut Workspace,
-    mut done: impl FnMut(usize),
-) {
-    let program = &*model.program;
-    let weights = &model.weights;
-    let (tokens, sequences) = (batch.tokens(), batch.sequences());
-    workspace.buffers.resize_with(plan.buffers.len(), Vec::new);
-    for (buffer, shape) in workspace.buffers.iter_mut().zip(&plan.buffers) {
-        let len = shape.rows_in(tokens, sequences) * shape.cols;
-        if buffer.len() < len {
-            buffer.resize(len, 0.0);
+/// What one thread computes steps of.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    pub program: &'a Program,
+    pub weights: &'a Weights,
+    pub plan: &'a Plan,
+    pub team: &'a Team<'a>,
+    pub batch: &'a Batch,
+}
+
+impl Pass<'_> {
+    /// Computes the steps that are `needed`; `done(i)` is called after step `i`.
+    pub fn run(&self, needed: &[bool], workspace: &mut Workspace, mut done: impl FnMut(usize)) {
+        self.prepare(workspace);
+        for i in (0..self.program.steps.len()).filter(|&i| needed[i]) {
+            self.step(i, workspace);
+            done(i);
         }
     }
 
-    for (i, step) in program.steps.iter().enumerate().filter(|(i, _)| needed[*i]) {
+    /// Makes room for the batch.
+    pub fn prepare(&self, workspace: &mut Workspace) {
+        workspace.buffers.resize_with(self.plan.buffers.len(), Vec::new);
+        for (buffer, shape) in workspace.buffers.iter_mut().zip(&self.plan.buffers) {
+            let len = shape.rows_in(self.batch.tokens(), self.batch.sequences()) * shape.cols;
+            if buffer.len() < len {
+                buffer.resize(len, 0.0);
+            }
+        }
+    }
+
+    /// A value in the workspace's buffers, as long as the plan keeps it.
+    pub fn value<'w>(&self, value: Value, buffers: &'w [Vec<f32>]) -> &'w [f32] {
+        let shape = self.program.shape(value);
+        let rows = shape.rows_in(self.batch.tokens(), self.batch.sequences());
+        &buffers[self.plan.buffer_of[value.index()]][..rows * shape.cols]
+    }
+
+    /// Computes step `i`, after those that it reads.
+    pub fn step(&self, i: usize, workspace: &mut Workspace) {
+        let Pass { program, weights, plan, team, batch } = *self;
+        let step = &program.steps[i];
         // A step's own buffer is none of its inputs', so it can be taken out while they are read.
         let mut buffer = std::mem::take(&mut workspace.buffers[plan.buffer_of[i]]);
-        let (rows, cols) = (step.shape.rows_in(tokens, sequences), step.shape.cols);
+        let (rows, cols) = (step.shape.rows_in(batch.tokens(), batch.sequences()), step.shape.cols);
         let out = &mut buffer[..rows * cols];
-        let value = |value: Value| {
-            let shape = program.shape(value);
-            &workspace.buffers[plan.buffer_of[value.index()]][..shape.rows_in(tokens, sequences) * shape.cols]
-        };
+        let value = |value: Value| self.value(value, &workspace.buffers);
         match &step.op {
             Op::Embed(op) => embed::embed(op, batch, weights, cols, &mut workspace.sums, out),
             Op::Linear(op) => {
@@ -84,6 +99,5 @@ pub fn run(
             Op::Normalize(op) => normalize::normalize(value(op.x), cols, out),
         }
         workspace.buffers[plan.buffer_of[i]] = buffer;
-        done(i);
     }
 }

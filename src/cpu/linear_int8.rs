@@ -1,6 +1,6 @@
 //! Linear ops in int8. Weights are i8 with a scale for each output channel, made once; activations become u8 with a scale and
-//! a zero point for each row, on the fly; both are [rotated](super::rotate) before. Products are summed exactly in i32;
-//! everything else is f32.
+//! a zero point for each row, on the fly; both are [rotated](super::rotate) before, and what a weight becomes is a matter of its
+//! [rounding](super::rounding). Products are summed exactly in i32; everything else is f32.
 //!
 //! With AVX2 the inner loop is our own: [`linear_dot`](super::linear_dot). Elsewhere rten-gemm computes the sums.
 
@@ -9,12 +9,16 @@ use super::gemm::Shared;
 use super::linear::Strip;
 #[cfg(target_arch = "x86_64")]
 use super::linear_dot::{Instructions, Panels, Product};
-use super::quantize::{BYTES, Limits, Rows, inverse, order};
-use super::rotate::rotated;
+use super::parallel::each;
+use super::quantize::{BYTES, Limits, Rows};
+use super::rounding::Rounding;
 use super::team::Team;
 use crate::program::Activation;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_tensor::NdTensorView;
+
+/// Channels that are rounded side by side.
+const CHANNELS: usize = 8;
 
 /// Rows that rten-gemm multiplies before they are finished.
 const GEMM_ROWS: usize = 48;
@@ -89,8 +93,10 @@ enum Packed {
     Gemm(PackedBMatrix<i8>),
 }
 
-/// What is known of a weight's output channels.
+/// What is known of a weight's channels.
 pub struct Channels {
+    /// `[inner]`: what rows are multiplied by, and the weight has been divided by
+    pub factors: Vec<f32>,
     /// `[cols]`, 0 up to the last panel's end
     pub scales: Vec<f32>,
     /// `[cols]`: of each channel's weights; 0 up to the last panel's end
@@ -100,21 +106,17 @@ pub struct Channels {
 }
 
 impl Weight {
-    /// Rotates, quantises and packs `[cols, inner]`.
-    pub fn pack(values: &[f32], cols: usize, inner: usize, kernel: Kernel) -> Weight {
-        let (limits, order) = (kernel.limits(), order(inner));
+    /// Quantises `[cols, inner]`, on so many threads, and packs it.
+    pub fn pack(values: &[f32], cols: usize, rounding: Rounding, kernel: Kernel, threads: usize) -> Weight {
+        let (limits, inner) = (kernel.limits(), rounding.factors.len());
         let padded = cols.next_multiple_of(kernel.panel());
         let (mut scales, mut sums) = (vec![0.0; padded], vec![0; padded]);
         let mut quantized = vec![0i8; cols * inner];
-        for (c, (values, to)) in values.chunks_exact(inner).zip(quantized.chunks_exact_mut(inner)).enumerate() {
-            let values = rotated(values);
-            let values: Vec<f32> = order.iter().map(|&at| values[at]).collect();
-            scales[c] = limits.step(&values);
-            let inverse = inverse(scales[c]);
-            for (to, value) in to.iter_mut().zip(&values) {
-                *to = (value * inverse).round_ties_even() as i8;
-                sums[c] += i32::from(*to);
-            }
+        let channels = values.chunks(CHANNELS * inner).zip(quantized.chunks_mut(CHANNELS * inner));
+        let mut channels: Vec<_> = channels.zip(scales.chunks_mut(CHANNELS)).collect();
+        each(threads, &mut channels, |((values, integers), scales)| rounding.round(values, limits, integers, scales));
+        for (sum, integers) in sums.iter_mut().zip(quantized.chunks_exact(inner)) {
+            *sum = integers.iter().copied().map(i32::from).sum();
         }
         let packed = match kernel {
             #[cfg(target_arch = "x86_64")]
@@ -124,7 +126,7 @@ impl Weight {
                 Packed::Gemm(Gemm::new().prepack_b(transposed))
             }
         };
-        Weight { packed, limits, channels: Channels { scales, sums, inner, cols } }
+        Weight { packed, limits, channels: Channels { factors: rounding.factors, scales, sums, inner, cols } }
     }
 }
 
@@ -152,7 +154,7 @@ pub fn linear_int8(
     let (rows, cols) = (out.len() / channels.cols, channels.cols);
     assert!(x.len() >= rows * channels.inner && residual.is_none_or(|residual| residual.len() == out.len()));
     assert!(bias.is_none_or(|bias| bias.len() == cols) && out.len() == rows * cols);
-    scratch.rows.quantize(&x[..rows * channels.inner], rows, channels.inner, *limits);
+    scratch.rows.quantize(&x[..rows * channels.inner], &channels.factors, *limits);
     match packed {
         Packed::Gemm(packed) => by_gemm(channels, packed, bias, activation, residual, scratch, out),
         #[cfg(target_arch = "x86_64")]
@@ -206,6 +208,8 @@ fn by_gemm(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::quantize::order;
+    use crate::cpu::rotate::rotated;
     use crate::cpu::tests::{assert_close, numbers};
 
     fn kernels() -> Vec<Kernel> {
@@ -250,7 +254,7 @@ mod tests {
                     }
                 }
                 let (bias, residual) = (numbers(3, cols), numbers(4, rows * cols));
-                let packed = Weight::pack(&weight, cols, inner, kernel);
+                let packed = Weight::pack(&weight, cols, Rounding::nearest(inner), kernel, 2);
                 for (has_bias, has_residual) in [(false, false), (true, false), (false, true), (true, true)] {
                     for activation in [Activation::Identity, Activation::Relu] {
                         let (bias, residual) = (has_bias.then_some(&bias[..]), has_residual.then_some(&residual[..]));
@@ -284,7 +288,7 @@ mod tests {
                 // Rotated, all numbers are the largest, or bound by their neighbours.
                 let row: Vec<f32> = (0..inner).map(|i| if i % 128 == 0 { 2.0 } else { 0.0 }).collect();
                 let weights: Vec<f32> = row.iter().map(|x| x * sign).collect();
-                let weight = Weight::pack(&weights.repeat(3), 3, inner, kernel);
+                let weight = Weight::pack(&weights.repeat(3), 3, Rounding::nearest(inner), kernel, 1);
                 let (mut out, scratch) = ([f32::NAN; 6], &mut Scratch::default());
                 linear_int8(&Team::ALONE, &row.repeat(2), &weight, None, Activation::Identity, None, scratch, &mut out);
                 assert_close(&out, &[f64::from(sign) * 128.0; 6], 1e-5, &format!("{kernel:?}"));
@@ -299,7 +303,7 @@ mod tests {
                 for at in [0, 63, 100] {
                     let mut x = vec![1.0; 2 * 101];
                     x[101 + at] = bad;
-                    let weight = Weight::pack(&vec![0.5; 40 * 101], 40, 101, kernel);
+                    let weight = Weight::pack(&vec![0.5; 40 * 101], 40, Rounding::nearest(101), kernel, 1);
                     let (mut out, mut scratch) = (vec![0.0; 80], Scratch::default());
                     linear_int8(&Team::ALONE, &x, &weight, None, Activation::Identity, None, &mut scratch, &mut out);
                     assert!(out[..40].iter().all(|y| y.is_finite()) && out[40..].iter().all(|y| !y.is_finite()));

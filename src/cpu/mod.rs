@@ -2,10 +2,12 @@
 //!
 //! One worker a core, each running whole batches alone: no barrier inside a batch, and every buffer of a batch stays in
 //! that core's caches. Only where there are fewer batches than cores do idle workers help with one (`team`). One file an op,
-//! named as the op; `interpreter` is the loop over the steps, `gemm` the inner loop of both kinds of linear ops.
+//! named as the op; `interpreter` is the loop over the steps, `gemm` the inner loop of both kinds of linear ops. Int8 weights are
+//! made in `calibrate`: `moments` of a sample's values decide on their `rounding`.
 
 mod activation;
 mod attention;
+mod calibrate;
 mod ceilings;
 mod disentangled;
 #[cfg(target_arch = "x86_64")]
@@ -22,12 +24,15 @@ mod linear;
 mod linear_dot;
 mod linear_int8;
 mod matmul;
+mod moments;
 mod norm;
 mod normalize;
+mod parallel;
 mod pool;
 mod quantize;
 mod rotary;
 mod rotate;
+mod rounding;
 mod simd;
 mod softmax;
 mod sum;
@@ -40,14 +45,16 @@ use crate::batch::Batch;
 use crate::error::{Error, Result, RunError};
 use crate::executor::{Ceilings, Dtype, Executor, Pending};
 use crate::matrix::Matrix;
-use crate::program::{Activation, Output, Program, WeightSource};
+use crate::program::{Activation, Output, Plan, Program, WeightSource};
 use futures::channel::oneshot;
 use gemm::Shared;
 use instruction_set::InstructionSet;
+use interpreter::Pass;
 pub(crate) use linear::PackedRows;
 use linear::Strip;
 use std::sync::Arc;
 use std::time::Duration;
+use team::Team;
 use weights::Weights;
 use worker::{Job, Work, Workers};
 
@@ -58,6 +65,8 @@ pub struct CpuOptions {
     pub threads: Option<usize>,
     /// [`Dtype::F32`] or [`Dtype::Int8`].
     pub dtype: Dtype,
+    /// Texts like those to come: with them, int8 is about twice as close to f32. `None`: weights are rounded to what is nearest.
+    pub sample: Option<Arc<Batch>>,
 }
 
 /// A program with its weights packed for this CPU, and the threads that run it. Dropping it stops them; batches that no
@@ -72,6 +81,12 @@ pub struct CpuExecutor {
 struct Model {
     program: Arc<Program>,
     weights: Weights,
+}
+
+impl Model {
+    fn pass<'a>(&'a self, plan: &'a Plan, team: &'a Team<'a>, batch: &'a Batch) -> Pass<'a> {
+        Pass { program: &self.program, weights: &self.weights, plan, team, batch }
+    }
 }
 
 impl CpuExecutor {
@@ -91,7 +106,10 @@ impl CpuExecutor {
                 "the CPU computes in f32 and int8, and f16 was asked for: leave the dtype, or choose a GPU".into(),
             ));
         }
-        let weights = Weights::load(&program, weights, threads, options.dtype)?;
+        let weights = match &options.sample {
+            Some(sample) if options.dtype == Dtype::Int8 => calibrate::load(&program, weights, threads, sample)?,
+            _ => Weights::load(&program, weights, threads, options.dtype)?,
+        };
         let model = Arc::new(Model { program, weights });
         let workers = Workers::start(threads, &model)
             .map_err(|error| Error::Device(format!("cannot start {threads} threads: {error}")))?;

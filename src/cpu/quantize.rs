@@ -6,7 +6,7 @@
 use super::gemm::Unit;
 use super::instruction_set::{dispatch, lanes};
 use super::rotate::rotate;
-use super::simd::fold;
+use super::simd::{fold, update};
 use rten_simd::ops::{BitOps, FloatOps, IntOps, NumOps};
 use rten_simd::{Isa, Simd, SimdOp};
 
@@ -36,6 +36,16 @@ impl Limits {
 
     /// Where any two are added in 16 bits: 2 * 255 * 64 just fits.
     pub const SATURATING: Limits = Limits { row: 255, weight: 64, pair: None };
+
+    /// The integer that is nearest to a multiple of a step, and within the limits beside the one `before` it in its pair.
+    pub fn nearest(self, multiple: f32, before: Option<i8>) -> i8 {
+        let (mut least, mut most) = (-i32::from(self.weight), i32::from(self.weight));
+        if let (Some(pair), Some(before)) = (self.pair, before) {
+            (least, most) =
+                (least.max(-i32::from(pair) - i32::from(before)), most.min(i32::from(pair) - i32::from(before)));
+        }
+        (multiple.round_ties_even() as i32).clamp(least, most) as i8
+    }
 
     /// The step between the numbers of a weight, which are in their [`order`]; NaN if one is none.
     pub fn step(self, weights: &[f32]) -> f32 {
@@ -70,22 +80,25 @@ pub struct Rows {
     pub scales: Vec<f32>,
     /// `[rows]`
     pub zeros: Vec<u8>,
-    /// `[inner]`: the row at hand
+    /// `[inner]`: the row at hand, times its columns' factors
+    scaled: Vec<f32>,
+    /// `[inner]`: and rotated
     rotated: Vec<f32>,
 }
 
 impl Rows {
-    /// Rotates `[rows, inner]` and turns them into bytes.
-    pub fn quantize(&mut self, x: &[f32], rows: usize, inner: usize, limits: Limits) {
-        let units = inner.div_ceil(BYTES);
+    /// Multiplies the columns of `[rows, inner]` by `factors` `[inner]`, rotates the rows and turns them into bytes.
+    pub fn quantize(&mut self, x: &[f32], factors: &[f32], limits: Limits) {
+        let inner = factors.len();
+        let (rows, units) = (x.len() / inner, inner.div_ceil(BYTES));
         self.units.resize(rows * units, 0);
         self.scales.resize(rows, 0.0);
         self.zeros.resize(rows, 0);
+        self.scaled.resize(inner, 0.0);
         self.rotated.resize(inner, 0.0);
-        let Rows { units, scales, zeros, rotated } = self;
         // One less: the zero point and a number may both be rounded up.
         let steps = f32::from(limits.row - 1);
-        dispatch(QuantizeRows { x, rotated, steps, units, scales, zeros });
+        dispatch(QuantizeRows { x, factors, steps, to: self });
     }
 }
 
@@ -99,11 +112,9 @@ pub fn order(inner: usize) -> Vec<usize> {
 
 struct QuantizeRows<'a> {
     x: &'a [f32],
-    rotated: &'a mut [f32],
+    factors: &'a [f32],
     steps: f32,
-    units: &'a mut [Unit],
-    scales: &'a mut [f32],
-    zeros: &'a mut [u8],
+    to: &'a mut Rows,
 }
 
 impl SimdOp for QuantizeRows<'_> {
@@ -111,14 +122,22 @@ impl SimdOp for QuantizeRows<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let inner = self.rotated.len();
-        let rows = self.x.chunks_exact(inner).zip(self.units.chunks_exact_mut(inner.div_ceil(BYTES)));
-        for ((x, units), (scale, zero)) in rows.zip(self.scales.iter_mut().zip(self.zeros)) {
-            rotate(isa, x, self.rotated);
-            let x = &*self.rotated;
+        let QuantizeRows { x, factors, steps, to: Rows { units, scales, zeros, scaled, rotated } } = self;
+        let (ops, inner) = (isa.f32(), factors.len());
+        let rows = x.chunks_exact(inner).zip(units.chunks_exact_mut(inner.div_ceil(BYTES)));
+        for ((x, units), (scale, zero)) in rows.zip(scales.iter_mut().zip(zeros)) {
+            update(
+                isa,
+                scaled,
+                [x, factors],
+                #[inline(always)]
+                |_, [x, factor]| ops.mul(x, factor),
+            );
+            rotate(isa, scaled, rotated);
+            let x = &**rotated;
             let (low, high) = range(isa, x);
             // 0 is among the numbers, and exact.
-            *scale = (high.max(0.0) - low.min(0.0)) / self.steps + 0.0 * low + 0.0 * high;
+            *scale = (high.max(0.0) - low.min(0.0)) / steps + 0.0 * low + 0.0 * high;
             let inverse = inverse(*scale);
             *zero = (-low.min(0.0) * inverse).round_ties_even() as u8;
             quantize(isa, x, inverse, *zero, units);
@@ -191,7 +210,7 @@ mod tests {
         for inner in [1, 3, 4, 5, 31, 64, 65, 128, 200, 384] {
             let x = numbers(1, inner);
             let mut rows = Rows::default();
-            rows.quantize(&x, 1, inner, Limits::PAIRED);
+            rows.quantize(&x, &vec![1.0; inner], Limits::PAIRED);
             let bytes: &[u8] = bytemuck::cast_slice(&rows.units);
             let rotated = crate::cpu::rotate::rotated(&x);
             for (&byte, at) in bytes.iter().zip(order(inner)) {
@@ -210,7 +229,7 @@ mod tests {
     fn numbers_too_small_to_divide_by_are_zero() {
         for inner in [64, 5] {
             let mut rows = Rows::default();
-            rows.quantize(&vec![-1e-40; inner], 1, inner, Limits::PAIRED);
+            rows.quantize(&vec![-1e-40; inner], &vec![1.0; inner], Limits::PAIRED);
             assert_eq!((&rows.units, rows.zeros[0]), (&vec![0; inner.div_ceil(BYTES)], 0));
         }
         assert_eq!([inverse(0.0), inverse(1e-40), inverse(f32::NAN), inverse(0.5)], [0.0, 0.0, 0.0, 2.0]);

@@ -2,6 +2,7 @@
 //! rows.
 
 use super::linear_int8::Kernel;
+use super::rounding::Rounding;
 use super::{linear, linear_int8};
 use crate::error::Result;
 use crate::executor::Dtype;
@@ -35,22 +36,14 @@ const INT8_COLS: usize = 32;
 impl Weights {
     /// Reads every weight once, on `threads` threads. Beside the result, memory holds one tensor a thread.
     pub fn load(program: &Program, source: &dyn WeightSource, threads: usize, dtype: Dtype) -> Result<Weights> {
-        let mut forms = vec![(false, false); program.weights.len()];
-        for step in &program.steps {
-            for id in step.op.weights() {
-                let is_matrix = matches!(&step.op, Op::Linear(op) if op.weight == id);
-                let (rows, packed) = &mut forms[id.index()];
-                *(if is_matrix { packed } else { rows }) = true;
-            }
-        }
-
+        let forms = forms(program);
         let next = AtomicUsize::new(0);
         let loaded = Mutex::new(Vec::with_capacity(forms.len()));
         let load_some = || {
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 let Some(&form) = forms.get(i) else { return };
-                let entry = load(&program.weights[i], source, form, dtype);
+                let entry = Entry::load(&program.weights[i], source, form, dtype);
                 let failed = entry.is_err();
                 loaded.lock().unwrap_or_else(PoisonError::into_inner).push((i, entry));
                 if failed {
@@ -71,6 +64,25 @@ impl Weights {
         Ok(Weights { entries })
     }
 
+    /// Those of a program, not yet read.
+    pub fn none(program: &Program) -> Weights {
+        Weights { entries: program.weights.iter().map(|_| Entry::default()).collect() }
+    }
+
+    /// Reads a weight in f32, unless it is there.
+    pub fn read(&mut self, id: WeightId, form: Form, spec: &WeightSpec, source: &dyn WeightSource) -> Result<()> {
+        let entry = &mut self.entries[id.index()];
+        if entry.rows.is_none() && entry.packed.is_none() {
+            *entry = Entry::load(spec, source, form, Dtype::F32)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a linear op's matrix in the place of the one that is there.
+    pub fn replace(&mut self, id: WeightId, packed: Packed) {
+        self.entries[id.index()].packed = Some(packed);
+    }
+
     /// `[rows, cols]` of a table, or `[n]` of a vector.
     pub fn rows(&self, id: WeightId) -> &[f32] {
         self.entries[id.index()].rows.as_deref().expect("load keeps the rows of every weight that is read so")
@@ -82,18 +94,48 @@ impl Weights {
     }
 }
 
-fn load(spec: &WeightSpec, source: &dyn WeightSource, (rows, packed): (bool, bool), dtype: Dtype) -> Result<Entry> {
-    if !rows && !packed {
-        return Ok(Entry::default());
-    }
-    let values = spec.read_all(source)?;
-    let packed = packed.then(|| match dtype {
-        Dtype::Int8 if spec.rows.min(spec.cols) >= INT8_COLS => {
-            Packed::Int8(linear_int8::Weight::pack(&values, spec.rows, spec.cols, Kernel::best()))
+/// Who reads a weight.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Form {
+    /// An op that reads rows.
+    rows: bool,
+    /// A linear op, as its matrix.
+    packed: bool,
+}
+
+/// Of each weight of a program.
+pub fn forms(program: &Program) -> Vec<Form> {
+    let mut forms = vec![Form::default(); program.weights.len()];
+    for step in &program.steps {
+        for id in step.op.weights() {
+            let is_matrix = matches!(&step.op, Op::Linear(op) if op.weight == id);
+            let form = &mut forms[id.index()];
+            *(if is_matrix { &mut form.packed } else { &mut form.rows }) = true;
         }
-        _ => Packed::F32(linear::Weight::pack(&values, spec.rows, spec.cols)),
-    });
-    Ok(Entry { rows: rows.then_some(values), packed })
+    }
+    forms
+}
+
+/// Whether a linear op's matrix is large enough for int8.
+pub fn can_be_int8(spec: &WeightSpec) -> bool {
+    spec.rows.min(spec.cols) >= INT8_COLS
+}
+
+impl Entry {
+    fn load(spec: &WeightSpec, source: &dyn WeightSource, form: Form, dtype: Dtype) -> Result<Entry> {
+        if form == Form::default() {
+            return Ok(Entry::default());
+        }
+        let values = spec.read_all(source)?;
+        let packed = form.packed.then(|| match dtype {
+            Dtype::Int8 if can_be_int8(spec) => {
+                let rounding = Rounding::nearest(spec.cols);
+                Packed::Int8(linear_int8::Weight::pack(&values, spec.rows, rounding, Kernel::best(), 1))
+            }
+            _ => Packed::F32(linear::Weight::pack(&values, spec.rows, spec.cols)),
+        });
+        Ok(Entry { rows: form.rows.then_some(values), packed })
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The threads, and the queue they take batches from.
 
+use super::Model;
 use super::interpreter::Workspace;
 use super::team::{Meeting, Team};
-use super::{Model, interpreter};
 use crate::batch::Batch;
 use crate::error::RunError;
 use crate::executor::Completion;
@@ -244,7 +244,7 @@ impl Worker {
 
     fn compute(&mut self, batch: &Batch, output: Output, team: &Team<'_>) -> Result<Matrix, RunError> {
         let needed = &self.needed[output as usize];
-        interpreter::run(&self.model, team, &self.plan, needed, batch, &mut self.workspace, |_| ());
+        self.model.pass(&self.plan, team, batch).run(needed, &mut self.workspace, |_| ());
         let value = self.model.program.output(output);
         let shape = self.model.program.shape(value);
         let rows = shape.rows_in(batch.tokens(), batch.sequences());
@@ -257,7 +257,7 @@ impl Worker {
         let plan = Plan::keeping_all(&self.model.program);
         let mut workspace = Workspace::default();
         let all = vec![true; self.model.program.steps.len()];
-        interpreter::run(&self.model, &Team::ALONE, &plan, &all, batch, &mut workspace, |_| ());
+        self.model.pass(&plan, &Team::ALONE, batch).run(&all, &mut workspace, |_| ());
         let shapes = self.model.program.steps.iter().map(|step| step.shape);
         let matrix = |(shape, data): (crate::program::Shape, Vec<f32>)| {
             Matrix::new(shape.rows_in(batch.tokens(), batch.sequences()), shape.cols, data)
@@ -269,7 +269,7 @@ impl Worker {
         let mut times = vec![Duration::ZERO; self.model.program.steps.len()];
         let mut last = Instant::now();
         let needed = &self.needed[Output::Sentences as usize];
-        interpreter::run(&self.model, &Team::ALONE, &self.plan, needed, batch, &mut self.workspace, |i| {
+        self.model.pass(&self.plan, &Team::ALONE, batch).run(needed, &mut self.workspace, |i| {
             let now = Instant::now();
             times[i] = now - last;
             last = now;

@@ -21,7 +21,7 @@ impl Loader<CrossEncoder> {
         prompts::check_default(&settings.prompts, settings.default_prompt_name.as_deref())?;
         let labels = models::labels(checkpoint.modules())?;
         let activation = default_activation(&checkpoint, labels.len())?;
-        let executor = self.executor(&checkpoint, &program)?;
+        let executor = self.executor(&checkpoint, &program, &tokenizer, true)?;
         let model = Model {
             folder: checkpoint.folder().to_path_buf(),
             modules: checkpoint.modules().to_vec(),

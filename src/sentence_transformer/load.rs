@@ -51,7 +51,7 @@ impl Loader<SentenceTransformer> {
             ModuleKind::Pooling(pooling) => pooling.include_prompt,
             _ => true,
         });
-        let executor = self.executor(checkpoint, &program)?;
+        let executor = self.executor(checkpoint, &program, &tokenizer, false)?;
         Ok(ModelPath { routes, include_prompt, tokenizer, program, executor })
     }
 }

@@ -94,7 +94,7 @@ pub fn source(args: &SourceArgs) -> SourceOptions {
 
 /// The device and how it computes.
 pub fn device(args: &DeviceArgs) -> Result<(Device, ExecutorOptions), Failure> {
-    let options = ExecutorOptions { dtype: args.dtype.parse()?, interactive: args.interactive };
+    let options = ExecutorOptions { dtype: args.dtype.parse()?, interactive: args.interactive, sample: None };
     Ok((args.device.parse()?, options))
 }
 
@@ -191,7 +191,7 @@ mod tests {
             ModelConfig::resolve("bge-small".into(), &command.on).unwrap().options
         };
         assert_eq!(parse(&[]), ExecutorOptions::default());
-        let expected = ExecutorOptions { dtype: Dtype::F16, interactive: true };
+        let expected = ExecutorOptions { dtype: Dtype::F16, interactive: true, sample: None };
         assert_eq!(parse(&["--interactive", "--dtype", "f16"]), expected);
     }
 }
