@@ -42,7 +42,7 @@ fn check_all_encodings(device: &Device) {
             continue;
         }
         run += 1;
-        let difference = check_encode(golden, case, device);
+        let difference = check_encode(golden, case, device, Dtype::F32);
         if difference > worst.0 {
             worst = (difference, name);
         }

@@ -71,9 +71,9 @@ pub fn assert_close(name: &str, found: &Matrix, expected: &Matrix, tolerance: f3
 }
 
 /// Runs one case of the section `encode`; answers with the worst difference.
-pub fn check_encode(golden: &Golden, case: &Value, device: &Device) -> f32 {
+pub fn check_encode(golden: &Golden, case: &Value, device: &Device, dtype: Dtype) -> f32 {
     let name = case["name"].as_str().unwrap();
-    let found = encode(golden, case, device, Dtype::F32);
+    let found = encode(golden, case, device, dtype);
     if let Some(precision) = precision(case) {
         let found = quantize_embeddings(&found, precision, None).unwrap();
         let (_, expected) = golden.tensor(&case["expected"]);
