@@ -11,14 +11,11 @@ use super::linear::Strip;
 use super::linear_dot::{Instructions, Panels, Product};
 use super::parallel::each;
 use super::quantize::{BYTES, Limits, Rows};
-use super::rounding::Rounding;
+use super::rounding::{CHANNELS, Rounding};
 use super::team::Team;
 use crate::program::Activation;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_tensor::NdTensorView;
-
-/// Channels that are rounded side by side.
-const CHANNELS: usize = 8;
 
 /// Rows that rten-gemm multiplies before they are finished.
 const GEMM_ROWS: usize = 48;

@@ -15,17 +15,24 @@ use super::moments::{BLOCK, Moments, blocks};
 use super::parallel::each;
 use super::quantize::{Limits, inverse, order};
 use super::rotate::rotated;
-use super::simd::update;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 use std::ops::Range;
+
+/// Channels that are rounded side by side.
+pub const CHANNELS: usize = 8;
+
+/// Numbers from row to row of a block's feedback: whole vectors.
+fn stride(size: usize) -> usize {
+    size.next_multiple_of(16)
+}
 
 /// How the channels of a weight are rounded.
 pub struct Rounding {
     /// `[inner]`: what rows are multiplied by, and the weight is divided by.
     pub factors: Vec<f32>,
     order: Vec<usize>,
-    /// Of each block, `[columns, columns]`: U, its columns in their `order`. None: errors stay where they are.
+    /// Of each block, `[columns, stride]`: U, its columns in their `order`. None: errors stay where they are.
     feedback: Vec<Option<Vec<f32>>>,
 }
 
@@ -49,7 +56,7 @@ impl Rounding {
         Rounding { factors, order, feedback }
     }
 
-    /// The integers of some channels `[channels, inner]`, each in their [`order`], and the steps between them.
+    /// The integers of up to [`CHANNELS`] channels `[channels, inner]`, each in their [`order`], and the steps between them.
     pub fn round(&self, weights: &[f32], limits: Limits, integers: &mut [i8], steps: &mut [f32]) {
         let inner = self.factors.len();
         let mut multiples = Vec::with_capacity(weights.len());
@@ -108,23 +115,24 @@ fn feedback(sums: &[f32], factors: &[f32], order: &[usize], rows: usize) -> Opti
     (mean.is_normal() && moments.iter().all(|sum| sum.is_finite())).then(|| factorize(moments, size))
 }
 
-/// U of `(U + 1) D (U + 1)^T`, for a positive definite matrix.
+/// U `[size, stride]` of `(U + 1) D (U + 1)^T`, for a positive definite matrix.
 fn factorize(mut matrix: Vec<f64>, size: usize) -> Vec<f32> {
-    let mut upper = vec![0f32; size * size];
+    let stride = stride(size);
+    let mut upper = vec![0f32; size * stride];
     for k in (0..size).rev() {
         let (above, row) = matrix.split_at_mut(k * size);
         let (row, diagonal) = (&row[..k], row[k]);
         // Row k is column k.
         for (i, above) in above.chunks_exact_mut(size).enumerate() {
             let factor = row[i] / diagonal;
-            upper[i * size + k] = factor as f32;
+            upper[i * stride + k] = factor as f32;
             above[..=i].iter_mut().zip(row).for_each(|(sum, other)| *sum -= factor * other);
         }
     }
     upper
 }
 
-/// A block of some channels.
+/// A block of up to [`CHANNELS`] channels.
 struct Round<'a> {
     /// `[channels, inner]`: the weights in steps
     multiples: &'a [f32],
@@ -143,23 +151,25 @@ impl SimdOp for Round<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let Round { multiples, inner, columns, limits, feedback, integers } = self;
         let (ops, size) = (isa.f32(), columns.len());
-        let mut carried = vec![0f32; multiples.len() / inner * size];
-        // Column by column, so that the channels, which do not wait for each other, share its row of the feedback.
+        let (lanes, stride) = (ops.len(), stride(size));
+        let mut carried = [[0f32; BLOCK]; CHANNELS];
         for k in 0..size {
+            // The channels do not wait for each other, and share a row of the feedback.
+            let mut errors = [ops.zero(); CHANNELS];
             let channels = multiples.chunks_exact(inner).zip(integers.chunks_exact_mut(inner));
-            for ((multiples, integers), carried) in channels.zip(carried.chunks_exact_mut(size)) {
-                let (multiples, integers) = (&multiples[columns.clone()], &mut integers[columns.clone()]);
+            for ((multiples, integers), (carried, error)) in channels.zip(carried.iter().zip(&mut errors)) {
+                let (multiple, integers) = (multiples[columns.start + k], &mut integers[columns.clone()]);
                 let before = (k % 2 == 1).then(|| integers[k - 1]);
-                integers[k] = limits.nearest(multiples[k] + carried[k], before);
-                if let Some(feedback) = feedback {
-                    let error = ops.splat(multiples[k] - f32::from(integers[k]));
-                    update(
-                        isa,
-                        &mut carried[k + 1..],
-                        [&feedback[k * size + k + 1..(k + 1) * size]],
-                        #[inline(always)]
-                        |carried, [factor]| ops.mul_add(error, factor, carried),
-                    );
+                integers[k] = limits.nearest(multiple + carried[k], before);
+                *error = ops.splat(multiple - f32::from(integers[k]));
+            }
+            let Some(feedback) = feedback else { continue };
+            // Up to its diagonal, a row is 0.
+            for at in (k / lanes * lanes..stride).step_by(lanes) {
+                let factors = ops.load(&feedback[k * stride + at..]);
+                for (carried, error) in carried.iter_mut().zip(errors) {
+                    let carried = &mut carried[at..at + lanes];
+                    ops.store(ops.mul_add(error, factors, ops.load(carried)), carried);
                 }
             }
         }
@@ -194,7 +204,7 @@ mod tests {
             };
             let matrix: Vec<f64> = (0..size * size).map(|i| of(i / size, i % size)).collect();
             let upper = factorize(matrix.clone(), size);
-            let unit = |i: usize, k: usize| if i == k { 1.0 } else { f64::from(upper[i * size + k]) };
+            let unit = |i: usize, k: usize| if i == k { 1.0 } else { f64::from(upper[i * stride(size) + k]) };
             // D, from the last down.
             let mut diagonal = vec![0.0; size];
             for k in (0..size).rev() {
@@ -204,7 +214,10 @@ mod tests {
             }
             let product = |i: usize, j: usize| (0..size).map(|k| unit(i, k) * diagonal[k] * unit(j, k)).sum::<f64>();
             let found: Vec<f32> = (0..size * size).map(|i| product(i / size, i % size) as f32).collect();
-            assert!((0..size * size).all(|i| i % size >= i / size || upper[i] == 0.0), "not upper triangular");
+            assert!(
+                (0..size * size).all(|i| i % size > i / size || upper[i / size * stride(size) + i % size] == 0.0),
+                "not strictly upper triangular"
+            );
             assert_close(&found, &matrix, 1e-4, &format!("{size} columns"));
         }
     }
