@@ -56,7 +56,7 @@ impl<M> Loader<M> {
     }
 
     /// Texts like those to come, some dozens, for int8 on the CPU: they go through the model while it loads, and its weights are
-    /// rounded for them (a cross-encoder takes each pair of neighbours). Default: texts of many kinds. Without any, weights are
+    /// rounded for them (a cross-encoder takes them two by two). Default: texts of many kinds. Without any, weights are
     /// rounded to what is nearest: the model loads faster, and its results are further from those in f32.
     pub fn sample(mut self, texts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.sample = Some(texts.into_iter().map(Into::into).collect());
@@ -149,8 +149,11 @@ impl<M> Loader<M> {
         let weights = checkpoint.weights()?;
         let mut options = self.options.clone();
         if options.dtype == Dtype::Int8 {
-            let texts = self.sample.as_ref().map(|texts| texts.iter().map(String::as_str).collect());
-            options.sample = sample::batch(texts, tokenizer, program, pairs).map(Arc::new);
+            let sample = match &self.sample {
+                Some(texts) => sample::of_texts(texts, tokenizer, program, pairs)?,
+                None => sample::of_all_kinds(tokenizer, program, pairs),
+            };
+            options.sample = sample.map(Arc::new);
         }
         let executor = self.device.load(program.clone(), &weights, &options)?;
         weights.unused_layers(program).iter().for_each(|unused| log::warn!("{unused}"));

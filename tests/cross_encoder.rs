@@ -200,3 +200,15 @@ fn an_activation_that_makes_nan_of_a_logit_is_no_rank() {
         assert!(hits.iter().all(|hit| hit.score.is_finite()), "{}", activation.name());
     }
 }
+
+/// The model is so narrow that its weights stay in f32: all samples give the same. A text without a neighbour is its own.
+#[test]
+fn texts_of_ones_own_are_the_sample_for_int8() {
+    let pairs = [("a river", "the sea"), ("the school", "old and red")];
+    let builder = || CrossEncoder::builder(golden().folder("activation-config-identity")).device(Device::Cpu);
+    let expected = builder().load().unwrap().predict(&pairs).unwrap();
+    for sample in [&[][..], &["one"], &["", "a longer text", "one"]] {
+        let model = builder().dtype(Dtype::Int8).sample(sample.iter().copied()).load().unwrap();
+        assert_eq!(model.predict(&pairs).unwrap(), expected, "{sample:?}");
+    }
+}

@@ -1,6 +1,6 @@
 //! What `encode` promises beside its numbers: order, equal texts once, progress, cancellation, threads, little memory.
 
-use lexel::{Cancel, Device, EncodeOptions, Error, Matrix, Progress, SentenceTransformer};
+use lexel::{Cancel, Device, Dtype, EncodeOptions, Error, Matrix, Progress, SentenceTransformer};
 use std::sync::{Arc, Mutex};
 
 fn folder(name: &str) -> String {
@@ -169,4 +169,15 @@ fn a_small_memory_budget_means_smaller_batches_and_the_same_vectors() {
     });
     run.unwrap();
     assert!(done == 300 && batches > 2, "{done} texts in {batches} batches");
+}
+
+/// The model is so narrow that its weights stay in f32: all samples give the same.
+#[test]
+fn texts_of_ones_own_are_the_sample_for_int8() {
+    let expected = model().encode(&texts(3)).unwrap();
+    for sample in [&[][..], &["one"], &["", "a longer text", "one"]] {
+        let loader = SentenceTransformer::builder(folder("pool-mean")).device(Device::Cpu).dtype(Dtype::Int8);
+        let model = loader.sample(sample.iter().copied()).load().unwrap();
+        assert_eq!(model.encode(&texts(3)).unwrap(), expected, "{sample:?}");
+    }
 }

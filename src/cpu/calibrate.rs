@@ -31,7 +31,11 @@ struct Part {
 pub fn load(program: &Program, source: &dyn WeightSource, threads: usize, sample: &Batch) -> Result<Weights> {
     program.check(sample)?;
     let (plan, forms, last_use) = (Plan::reusing(program), forms(program), last_use(program));
-    let part = |batch| Part { batch, workspace: Workspace::default() };
+    let part = |batch| {
+        let mut workspace = Workspace::default();
+        workspace.prepare(&plan, &batch);
+        Part { batch, workspace }
+    };
     let mut parts: Vec<Part> = split(sample, HALVINGS).into_iter().map(part).collect();
     let mut weights = Weights::none(program);
     let mut seen: HashMap<WeightId, Moments> = HashMap::new();
@@ -39,18 +43,14 @@ pub fn load(program: &Program, source: &dyn WeightSource, threads: usize, sample
         for id in step.op.weights() {
             weights.read(id, forms[id.index()], program.weight(id), source)?;
         }
-        each(threads, &mut parts, |Part { batch, workspace }| {
-            let pass = Pass { program, weights: &weights, plan: &plan, team: &Team::ALONE, batch };
-            pass.prepare(workspace);
-            pass.step(i, workspace);
-        });
+        let pass = Pass { program, weights: &weights, plan: &plan, team: &Team::ALONE, batch: sample };
+        each(threads, &mut parts, |Part { batch, workspace }| Pass { batch, ..pass }.step(i, workspace));
         if let Op::Linear(op) = &step.op
             && can_be_int8(program.weight(op.weight))
         {
             let mut rows = Vec::new();
             for Part { batch, workspace } in &parts {
-                let pass = Pass { program, weights: &weights, plan: &plan, team: &Team::ALONE, batch };
-                rows.push(pass.value(op.x, &workspace.buffers));
+                rows.push(Pass { batch, ..pass }.value(op.x, &workspace.buffers));
             }
             let inner = program.weight(op.weight).cols;
             seen.entry(op.weight).or_insert_with(|| Moments::new(inner)).add(&rows, threads);
@@ -81,12 +81,12 @@ fn last_use(program: &Program) -> Vec<usize> {
 
 /// Parts of about as many tokens.
 fn split(batch: &Batch, halvings: usize) -> Vec<Batch> {
-    match batch.halves() {
-        Some((first, second)) if halvings > 0 => {
-            [first, second].iter().flat_map(|half| split(half, halvings - 1)).collect()
-        }
-        _ => vec![batch.clone()],
+    if halvings > 0
+        && let Some((first, second)) = batch.halves()
+    {
+        return [first, second].iter().flat_map(|half| split(half, halvings - 1)).collect();
     }
+    vec![batch.clone()]
 }
 
 #[cfg(test)]
@@ -99,7 +99,8 @@ mod tests {
     use crate::program::{Activation, Builder, Index, Linear, Lookup, Output, Pool, PoolMode, RandomWeights, Value};
     use std::sync::Arc;
 
-    /// Four linear ops, of which the last two share a weight, as ALBERT's layers do; the table of embeddings is the first one's weight, too.
+    /// Four linear ops, of which the last two share a weight, as ALBERT's layers do; the table of embeddings is the first one's
+    /// weight, too.
     fn program() -> Arc<Program> {
         let mut b = Builder::new();
         let table = b.matrix("table", 50, 40);

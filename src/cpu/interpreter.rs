@@ -17,6 +17,19 @@ pub struct Workspace {
     int8: linear_int8::Scratch,
 }
 
+impl Workspace {
+    /// Makes room for a batch.
+    pub fn prepare(&mut self, plan: &Plan, batch: &Batch) {
+        self.buffers.resize_with(plan.buffers.len(), Vec::new);
+        for (buffer, shape) in self.buffers.iter_mut().zip(&plan.buffers) {
+            let len = shape.rows_in(batch.tokens(), batch.sequences()) * shape.cols;
+            if buffer.len() < len {
+                buffer.resize(len, 0.0);
+            }
+        }
+    }
+}
+
 /// What one thread computes steps of.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
@@ -30,21 +43,10 @@ pub struct Pass<'a> {
 impl Pass<'_> {
     /// Computes the steps that are `needed`; `done(i)` is called after step `i`.
     pub fn run(&self, needed: &[bool], workspace: &mut Workspace, mut done: impl FnMut(usize)) {
-        self.prepare(workspace);
+        workspace.prepare(self.plan, self.batch);
         for i in (0..self.program.steps.len()).filter(|&i| needed[i]) {
             self.step(i, workspace);
             done(i);
-        }
-    }
-
-    /// Makes room for the batch.
-    pub fn prepare(&self, workspace: &mut Workspace) {
-        workspace.buffers.resize_with(self.plan.buffers.len(), Vec::new);
-        for (buffer, shape) in workspace.buffers.iter_mut().zip(&self.plan.buffers) {
-            let len = shape.rows_in(self.batch.tokens(), self.batch.sequences()) * shape.cols;
-            if buffer.len() < len {
-                buffer.resize(len, 0.0);
-            }
         }
     }
 
@@ -55,7 +57,7 @@ impl Pass<'_> {
         &buffers[self.plan.buffer_of[value.index()]][..rows * shape.cols]
     }
 
-    /// Computes step `i`, after those that it reads.
+    /// Computes step `i`, after those that it reads, in a workspace that is prepared for the batch.
     pub fn step(&self, i: usize, workspace: &mut Workspace) {
         let Pass { program, weights, plan, team, batch } = *self;
         let step = &program.steps[i];

@@ -1,6 +1,6 @@
 //! Linear ops in int8. Weights are i8 with a scale for each output channel, made once; activations become u8 with a scale and
-//! a zero point for each row, on the fly; both are [rotated](super::rotate) before, and what a weight becomes is a matter of its
-//! [rounding](super::rounding). Products are summed exactly in i32; everything else is f32.
+//! a zero point for each row, on the fly; both are [rotated](super::rotate) before, and what a weight becomes is a matter of
+//! its [rounding](super::rounding). Products are summed exactly in i32; everything else is f32.
 //!
 //! With AVX2 the inner loop is our own: [`linear_dot`](super::linear_dot). Elsewhere rten-gemm computes the sums.
 

@@ -65,7 +65,8 @@ pub struct CpuOptions {
     pub threads: Option<usize>,
     /// [`Dtype::F32`] or [`Dtype::Int8`].
     pub dtype: Dtype,
-    /// Texts like those to come: with them, int8 is about twice as close to f32. `None`: weights are rounded to what is nearest.
+    /// Texts like those to come: with them, int8 is about twice as close to f32. `None`: each weight is rounded to what is
+    /// nearest.
     pub sample: Option<Arc<Batch>>,
 }
 

@@ -4,7 +4,8 @@ use super::linear::PackedRows;
 use super::parallel::each;
 use std::ops::Range;
 
-/// Numbers that are looked at together: some whole blocks of a rotation.
+/// Numbers that are looked at together: whole blocks of a rotation. Of all-MiniLM-L6-v2 in int8, without VNNI, 1e6 times
+/// 1 - cosine on 2,000 sentences is 233 with blocks of 128 and 213 with these, which take three times as long to learn from.
 pub const BLOCK: usize = 3 * 128;
 
 /// Sums over rows.
@@ -63,7 +64,7 @@ mod tests {
 
     #[test]
     fn sums_of_products_over_all_parts() {
-        for inner in [1, 40, 128, 300] {
+        for inner in [1, 40, 128, 300, 500, 900] {
             let x = numbers(1, 9 * inner);
             let (first, rest) = x.split_at(2 * inner);
             let (second, third) = rest.split_at(4 * inner);

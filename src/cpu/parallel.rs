@@ -1,16 +1,22 @@
 //! Work at load, on as many threads as the executor will have.
 
-/// Calls `work` with each item, on up to `threads` threads, each with its share of neighbouring items.
+use std::sync::{Mutex, PoisonError};
+
+/// Calls `work` with each item, on up to `threads` threads, each of which takes the next item when it is done with one.
 pub fn each<T: Send>(threads: usize, items: &mut [T], work: impl Fn(&mut T) + Sync) {
-    let share = items.len().div_ceil(threads.max(1)).max(1);
-    let mut shares = items.chunks_mut(share);
-    let Some(own) = shares.next() else { return };
-    std::thread::scope(|scope| {
-        let work = &work;
-        for share in shares {
-            scope.spawn(move || share.iter_mut().for_each(work));
+    let helpers = threads.min(items.len()).saturating_sub(1);
+    let items = Mutex::new(items.iter_mut());
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work_on = || {
+        while let Some(item) = next() {
+            work(item);
         }
-        own.iter_mut().for_each(work);
+    };
+    std::thread::scope(|scope| {
+        (0..helpers).for_each(|_| {
+            scope.spawn(work_on);
+        });
+        work_on();
     });
 }
 

@@ -5,10 +5,10 @@
 //!   weight is divided by them. Rounding errors are of one size in all columns, and count for as much as what they are
 //!   multiplied with, so the sum of both sides' errors, for rows of size `x` and weights of size `w` in each column, is least
 //!   where a factor is `sqrt(w / x)`.
-//! - Errors are fed forward (LDLQ, <https://arxiv.org/abs/2307.13304>, which is GPTQ, <https://arxiv.org/abs/2210.17323>): columns
-//!   are rounded one after the other, and each makes up for what those before it, of its block, did to the product. With
-//!   `(U + 1) D (U + 1)^T` for the moments of the rows, U strictly upper triangular and D diagonal, the error of the products is
-//!   least where column k is what is nearest to `w_k + sum of (w_j - q_j) U_jk` over all j before k.
+//! - Errors are fed forward (LDLQ, <https://arxiv.org/abs/2307.13304>, which is GPTQ, <https://arxiv.org/abs/2210.17323>):
+//!   columns are rounded one after the other, and each makes up for what those before it, of its block, did to the product.
+//!   With `(U + 1) D (U + 1)^T` for the moments of the rows, U strictly upper triangular and D diagonal, the error of the
+//!   products is least where column k is what is nearest to `w_k + sum of (w_j - q_j) U_jk` over all j before k.
 
 use super::instruction_set::dispatch;
 use super::moments::{BLOCK, Moments, blocks};
@@ -31,6 +31,7 @@ fn stride(size: usize) -> usize {
 pub struct Rounding {
     /// `[inner]`: what rows are multiplied by, and the weight is divided by.
     pub factors: Vec<f32>,
+    /// `[inner]`: which column is at each place.
     order: Vec<usize>,
     /// Of each block, `[columns, stride]`: U, its columns in their `order`. None: errors stay where they are.
     feedback: Vec<Option<Vec<f32>>>,
@@ -51,7 +52,7 @@ impl Rounding {
         each(threads, &mut of_blocks, |((columns, sums), feedback)| {
             // The order stays within blocks.
             let order: Vec<usize> = order[columns.clone()].iter().map(|at| at - columns.start).collect();
-            **feedback = self::feedback(sums, &factors[columns.clone()], &order, moments.rows);
+            **feedback = feedback_of(sums, &factors[columns.clone()], &order, moments.rows);
         });
         Rounding { factors, order, feedback }
     }
@@ -95,7 +96,7 @@ fn factors_of(weight: &[f32], inner: usize, moments: &Moments) -> Option<Vec<f32
 ///
 /// The moments are mixed with those of rows whose numbers have nothing to do with each other, the more the fewer rows they
 /// come from. None if nothing is known.
-fn feedback(sums: &[f32], factors: &[f32], order: &[usize], rows: usize) -> Option<Vec<f32>> {
+fn feedback_of(sums: &[f32], factors: &[f32], order: &[usize], rows: usize) -> Option<Vec<f32>> {
     let size = factors.len();
     let mut sums = sums.to_vec();
     // Both sides: the matrix is symmetric.
@@ -225,7 +226,7 @@ mod tests {
     #[test]
     fn products_with_rows_like_the_sample_are_closer() {
         for (inner, limits) in
-            [(300, Limits::BYTES), (128, Limits::PAIRED), (384, Limits::PAIRED), (70, Limits::SATURATING)]
+            [(500, Limits::BYTES), (900, Limits::PAIRED), (384, Limits::PAIRED), (70, Limits::SATURATING)]
         {
             let (x, cols) = (rows(1200, inner), 5);
             let (seen, unseen) = x.split_at(600 * inner);

@@ -2,13 +2,13 @@
 //! rows.
 
 use super::linear_int8::Kernel;
+use super::parallel::each;
 use super::rounding::Rounding;
 use super::{linear, linear_int8};
 use crate::error::Result;
 use crate::executor::Dtype;
 use crate::program::{Op, Program, WeightId, WeightSource, WeightSpec};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The weights of a program, each in the forms that its steps read.
 pub struct Weights {
@@ -36,31 +36,17 @@ const INT8_COLS: usize = 32;
 impl Weights {
     /// Reads every weight once, on `threads` threads. Beside the result, memory holds one tensor a thread.
     pub fn load(program: &Program, source: &dyn WeightSource, threads: usize, dtype: Dtype) -> Result<Weights> {
-        let forms = forms(program);
-        let next = AtomicUsize::new(0);
-        let loaded = Mutex::new(Vec::with_capacity(forms.len()));
-        let load_some = || {
-            loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                let Some(&form) = forms.get(i) else { return };
-                let entry = Entry::load(&program.weights[i], source, form, dtype);
-                let failed = entry.is_err();
-                loaded.lock().unwrap_or_else(PoisonError::into_inner).push((i, entry));
-                if failed {
-                    next.store(forms.len(), Ordering::Relaxed);
-                }
+        let mut loads: Vec<_> =
+            program.weights.iter().zip(forms(program)).map(|load| (load, Ok(Entry::default()))).collect();
+        let failed = AtomicBool::new(false);
+        each(threads, &mut loads, |((spec, form), entry)| {
+            // After the first error, nobody needs the others.
+            if !failed.load(Ordering::Relaxed) {
+                *entry = Entry::load(spec, source, *form, dtype);
+                failed.fetch_or(entry.is_err(), Ordering::Relaxed);
             }
-        };
-        std::thread::scope(|scope| {
-            for _ in 1..threads.min(forms.len()) {
-                scope.spawn(load_some);
-            }
-            load_some();
         });
-
-        let mut loaded = loaded.into_inner().unwrap_or_else(PoisonError::into_inner);
-        loaded.sort_by_key(|(i, _)| *i);
-        let entries = loaded.into_iter().map(|(_, entry)| entry).collect::<Result<Vec<_>>>()?;
+        let entries = loads.into_iter().map(|(_, entry)| entry).collect::<Result<Vec<_>>>()?;
         Ok(Weights { entries })
     }
 
