@@ -129,6 +129,22 @@ pub fn most_rows(lanes: usize) -> usize {
     if lanes == 16 || cfg!(target_arch = "aarch64") { 12 } else { 6 }
 }
 
+/// Runs an expression in which `$ROWS` is the constant that equals `$count`.
+macro_rules! with_rows {
+    ($ROWS:ident = $count:expr, $do:expr) => {
+        with_rows!($ROWS = $count, $do, 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    ($ROWS:ident = $count:expr, $do:expr, $($rows:literal)*) => {
+        match $count {
+            $($rows => {
+                const $ROWS: usize = $rows;
+                $do
+            })*
+            _ => unreachable!("a tile has at most 12 rows"),
+        }
+    };
+}
+
 /// The product of `rows` rows and one panel of `V` vectors: `start(row)` gives the sums to begin with, `finish(row, sums)` takes
 /// them.
 ///
@@ -146,28 +162,63 @@ pub unsafe fn strip<P: Product, const V: usize>(
     start: impl Fn(usize) -> [P::Sum; V],
     mut finish: impl FnMut(usize, [P::Sum; V]),
 ) {
-    let most = p.most_rows();
-    let mut row = 0;
-    while row < rows {
-        let count = most.min(rows - row);
-        macro_rules! tile {
-            ($($count:literal)*) => {
-                match count {
-                    $($count => {
-                        // SAFETY: as the caller promises; the tile's rows are `row..row + count`.
-                        let sums = unsafe {
-                            tile::<P, V, $count>(p, a.add(row * stride), stride, panel, depth, |r| start(row + r))
-                        };
-                        for (r, sums) in sums.into_iter().enumerate() {
-                            finish(row + r, sums);
-                        }
-                    })*
-                    _ => unreachable!("a tile has at most 12 rows"),
+    for row in (0..rows).step_by(p.most_rows()) {
+        with_rows!(ROWS = p.most_rows().min(rows - row), {
+            // SAFETY: as the caller promises; the tile's rows are `ROWS` from `row`.
+            let sums = unsafe { tile::<P, V, ROWS>(p, a.add(row * stride), stride, panel, depth, |r| start(row + r)) };
+            for (r, sums) in sums.into_iter().enumerate() {
+                finish(row + r, sums);
+            }
+        });
+    }
+}
+
+/// As [`strip`], where each `group` units of the inner dimension have scales: `start(group)` gives what their sums begin with, and
+/// the scales of the columns; `join(row, group, scales, total, sums)` adds them to what the groups before came to, or to `total`.
+///
+/// # Safety
+/// As [`strip`].
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+pub unsafe fn strip_in_groups<P: Product, T: Copy, const V: usize>(
+    p: P,
+    a: *const Unit,
+    stride: usize,
+    rows: usize,
+    panel: *const Unit,
+    depth: usize,
+    group: usize,
+    total: [T; V],
+    start: impl Fn(usize) -> ([P::Sum; V], [T; V]),
+    join: impl Fn(usize, usize, [T; V], [T; V], [P::Sum; V]) -> [T; V],
+    mut finish: impl FnMut(usize, [T; V]),
+) {
+    for row in (0..rows).step_by(p.most_rows()) {
+        with_rows!(ROWS = p.most_rows().min(rows - row), {
+            let mut totals = [total; ROWS];
+            for (g, from) in (0..depth).step_by(group).enumerate() {
+                let (start, scales) = start(g);
+                // SAFETY: as the caller promises; the tile's rows are `ROWS` from `row`, its units at most `group` from `from`.
+                let sums = unsafe {
+                    let (a, panel) = (a.add(row * stride + from), panel.add(from * V * p.lanes()));
+                    tile::<P, V, ROWS>(
+                        p,
+                        a,
+                        stride,
+                        panel,
+                        group.min(depth - from),
+                        #[inline(always)]
+                        |_| start,
+                    )
+                };
+                for r in 0..ROWS {
+                    totals[r] = join(row + r, g, scales, totals[r], sums[r]);
                 }
-            };
-        }
-        tile!(1 2 3 4 5 6 7 8 9 10 11 12);
-        row += count;
+            }
+            for (r, total) in totals.into_iter().enumerate() {
+                finish(row + r, total);
+            }
+        });
     }
 }
 

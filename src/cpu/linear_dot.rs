@@ -2,7 +2,7 @@
 
 use super::activation;
 use super::dot::{Dot, Paired256, Paired512, Vnni256, Vnni512};
-use super::gemm::{Aligned, Shared, Unit, VECTORS, block_rows, strip};
+use super::gemm::{Aligned, Shared, Unit, VECTORS, block_rows, strip_in_groups};
 use super::instruction_set::InstructionSet;
 use super::linear::{Mask, Strip, load, store};
 use super::linear_int8::Channels;
@@ -139,8 +139,9 @@ impl Product<'_> {
         let (ops, integers, cols) = (isa.f32(), isa.i32(), channels.cols);
         let (lanes, panel) = (ops.len(), VECTORS * ops.len());
         let units = channels.inner.div_ceil(BYTES);
+        let groups = channels.inner.div_ceil(channels.group);
         let early = residual.filter(|_| activation == Activation::Identity);
-        let (block, all) = (block_rows(units), rows.scales.len());
+        let (block, all) = (block_rows(units), rows.scales.len() / groups);
         for first in (0..all).step_by(block) {
             let count = block.min(all - first);
             for p in range.clone() {
@@ -149,8 +150,6 @@ impl Product<'_> {
                 let masks: [Mask<D::Isa>; VECTORS] =
                     [width.min(lanes), width.saturating_sub(lanes)].map(|used| ops.first_n_mask(used));
                 let whole = width == panel;
-                let sums = integers.load_many::<VECTORS>(&channels.sums[col..col + panel]);
-                let scales = ops.load_many::<VECTORS>(&channels.scales[col..col + panel]);
                 let bias = match bias {
                     // SAFETY: a bias is `cols` long, of which `width` remain.
                     Some(bias) => unsafe { load(isa, bias[col..].as_ptr(), whole, masks) },
@@ -160,27 +159,32 @@ impl Product<'_> {
                 // SAFETY: the rows are `count` from `first` and the columns `width` from `col`, and `linear_int8` has
                 // checked the lengths. No other thread has these columns.
                 unsafe {
-                    strip(
+                    strip_in_groups(
                         dot,
                         rows.units[first * units..].as_ptr(),
                         units,
                         count,
                         panels.units.as_slice()[p * panel * units..].as_ptr(),
                         units,
+                        channels.group.div_ceil(BYTES),
+                        bias,
                         #[inline(always)]
-                        |row| {
-                            let zero = integers.splat(-i32::from(rows.zeros[first + row]));
-                            [integers.mul(zero, sums[0]), integers.mul(zero, sums[1])]
+                        |group| {
+                            let at = group * channels.padded + col;
+                            let (starts, scales) = (&channels.starts[at..at + panel], &channels.scales[at..at + panel]);
+                            (integers.load_many::<VECTORS>(starts), ops.load_many::<VECTORS>(scales))
                         },
                         #[inline(always)]
-                        |row, sums| {
+                        |row, group, [c, d], [a, b], sums| {
+                            let scale = ops.splat(*rows.scales.get_unchecked((first + row) * groups + group));
+                            [
+                                ops.mul_add(integers.to_float(sums[0]), ops.mul(scale, c), a),
+                                ops.mul_add(integers.to_float(sums[1]), ops.mul(scale, d), b),
+                            ]
+                        },
+                        #[inline(always)]
+                        |row, mut values| {
                             let at = strided + row * cols;
-                            let scale = ops.splat(rows.scales[first + row]);
-                            let [a, b] = sums.map(
-                                #[inline(always)]
-                                |sum| ops.mul(integers.to_float(sum), scale),
-                            );
-                            let mut values = [ops.mul_add(a, scales[0], bias[0]), ops.mul_add(b, scales[1], bias[1])];
                             if let Some(residual) = early {
                                 let residual = load(isa, residual.as_ptr().add(at), whole, masks);
                                 values = [ops.add(values[0], residual[0]), ops.add(values[1], residual[1])];
