@@ -178,6 +178,7 @@ pub unsafe fn strip<P: Product, const V: usize>(
 ///
 /// # Safety
 /// As [`strip`].
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub unsafe fn strip_in_groups<P: Product, T: Copy, const V: usize>(

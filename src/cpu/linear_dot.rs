@@ -140,6 +140,7 @@ impl Product<'_> {
         let (lanes, panel) = (ops.len(), VECTORS * ops.len());
         let units = channels.inner.div_ceil(BYTES);
         let groups = channels.inner.div_ceil(channels.group);
+        let padded = channels.scales.len() / groups;
         let early = residual.filter(|_| activation == Activation::Identity);
         let (block, all) = (block_rows(units), rows.scales.len() / groups);
         for first in (0..all).step_by(block) {
@@ -170,7 +171,7 @@ impl Product<'_> {
                         bias,
                         #[inline(always)]
                         |group| {
-                            let at = group * channels.padded + col;
+                            let at = group * padded + col;
                             let (starts, scales) = (&channels.starts[at..at + panel], &channels.scales[at..at + panel]);
                             (integers.load_many::<VECTORS>(starts), ops.load_many::<VECTORS>(scales))
                         },

@@ -2,7 +2,7 @@
 //! row, on the fly; both are [rotated](super::rotate) before, and what a weight becomes is a matter of its
 //! [rounding](super::rounding). Products are summed exactly in i32; everything else is f32.
 //!
-//! With AVX2 the inner loop is our own: [`linear_dot`](super::linear_dot), and a scale is for [`GROUP`] numbers. Elsewhere
+//! With AVX2 the inner loop is our own: [`linear_dot`](super::linear_dot), and a scale is for [`GROUP`](super::quantize::GROUP) numbers. Elsewhere
 //! rten-gemm computes the sums, and a scale is for all of a row or channel.
 
 use super::activation;
@@ -11,7 +11,9 @@ use super::linear::Strip;
 #[cfg(target_arch = "x86_64")]
 use super::linear_dot::{Instructions, Panels, Product};
 use super::parallel::each;
-use super::quantize::{BYTES, GROUP, Limits, Rows};
+#[cfg(target_arch = "x86_64")]
+use super::quantize::GROUP;
+use super::quantize::{BYTES, Limits, Rows};
 use super::rounding::{CHANNELS, Rounding};
 use super::team::Team;
 use crate::program::Activation;
@@ -104,16 +106,14 @@ enum Packed {
 pub struct Channels {
     /// `[inner]`: what rows are multiplied by, and the weight has been divided by
     pub factors: Vec<f32>,
-    /// `[groups, padded]`, 0 behind the last channel
+    /// `[groups, whole panels]`, 0 behind the last channel
     pub scales: Vec<f32>,
-    /// `[groups, padded]`: what takes back that bytes of rows are larger than their numbers; 0 behind the last channel
+    /// `[groups, whole panels]`: what takes back that bytes of rows are larger than their numbers; 0 behind the last channel
     pub starts: Vec<i32>,
     pub inner: usize,
-    /// Of the inner dimension, that share a scale.
+    /// Of the inner dimension's, that share a scale.
     pub group: usize,
     pub cols: usize,
-    /// Whole panels.
-    pub padded: usize,
 }
 
 impl Weight {
@@ -143,7 +143,7 @@ impl Weight {
                 Packed::Gemm(Gemm::new().prepack_b(transposed))
             }
         };
-        let channels = Channels { factors: rounding.factors, scales, starts, inner, group, cols, padded };
+        let channels = Channels { factors: rounding.factors, scales, starts, inner, group, cols };
         Weight { packed, limits, channels }
     }
 }

@@ -74,6 +74,7 @@ pub fn inverse(step: f32) -> f32 {
 /// rotation, beyond which no outlier reaches. 1e6 times 1 - cosine of all-MiniLM-L6-v2 on 2,000 sentences is 138 with one scale
 /// for all, 102 with these (simulated: 123 with these in weights or in rows alone, 114 with 192, 87 with 64), and encoding takes
 /// 8 to 10 % longer.
+#[cfg(any(target_arch = "x86_64", test))]
 pub const GROUP: usize = 128;
 
 /// Rows as bytes: `rotated x = scale of its group * (u8 - the limit of rows)`. Memory that is kept from call to call.
