@@ -240,8 +240,7 @@ mod tests {
 
     /// Times the factors, and rotated.
     fn prepared(x: &[f32]) -> Vec<f32> {
-        let factors = Rounding::nearest(x.len()).factors;
-        rotated(&x.iter().zip(&factors).map(|(x, factor)| x * factor).collect::<Vec<_>>())
+        rotated(x, &Rounding::nearest(x.len()).factors)
     }
 
     /// What is near `x`, by the plainest code, with a scale for each group; the scales as the executor rounds them.

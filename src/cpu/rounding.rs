@@ -61,10 +61,10 @@ impl Rounding {
     /// `[channels, groups]`, one for each `group` integers.
     pub fn round(&self, weights: &[f32], limits: Limits, group: usize, integers: &mut [i8], steps: &mut [f32]) {
         let inner = self.factors.len();
+        let divisors: Vec<f32> = self.factors.iter().map(|factor| 1.0 / factor).collect();
         let mut ordered = Vec::with_capacity(weights.len());
         for (channel, steps) in weights.chunks_exact(inner).zip(steps.chunks_exact_mut(inner.div_ceil(group))) {
-            let divided: Vec<f32> = channel.iter().zip(&self.factors).map(|(weight, factor)| weight / factor).collect();
-            let rotated = rotated(&divided);
+            let rotated = rotated(channel, &divisors);
             let first = ordered.len();
             ordered.extend(self.order.iter().map(|&at| rotated[at]));
             steps.iter_mut().zip(ordered[first..].chunks(group)).for_each(|(step, group)| *step = limits.step(group));
@@ -112,8 +112,7 @@ fn feedback_of(sums: &[f32], factors: &[f32], order: &[usize], rows: usize) -> O
     // Both sides: the matrix is symmetric.
     for _ in 0..2 {
         for row in sums.chunks_exact_mut(size) {
-            row.iter_mut().zip(factors).for_each(|(sum, factor)| *sum *= factor);
-            let rotated = rotated(row);
+            let rotated = rotated(row, factors);
             row.iter_mut().zip(order).for_each(|(sum, &at)| *sum = rotated[at]);
         }
         sums = (0..size * size).map(|i| sums[i % size * size + i / size]).collect();
@@ -263,9 +262,7 @@ mod tests {
                     let bound = limits.pair.unwrap_or(u8::MAX);
                     assert!(integers.chunks(2).all(|both| pair(both) <= bound.into()), "{integers:?}");
                     for row in unseen.chunks_exact(inner) {
-                        let scaled: Vec<f32> =
-                            row.iter().zip(&rounding.factors).map(|(x, factor)| x * factor).collect();
-                        let rotated = rotated(&scaled);
+                        let rotated = rotated(row, &rounding.factors);
                         let product =
                             |(at, integer): (usize, &i8)| rotated[at] * f32::from(*integer) * steps[at / group];
                         let found: f32 = order(inner).into_iter().zip(&integers).map(product).sum();
