@@ -7,7 +7,7 @@ use crate::program::Program;
 
 /// A text a line; a model of pairs reads each two as one, of which some belong together. More of them, and such as resemble what
 /// is embedded later, bring int8 nearer to f32: 1e6 times 1 - cosine of all-MiniLM-L6-v2 on 2,000 sentences of technical
-/// documents, simulated with one scale a row and a channel, is 163 with 32 texts, 141 with these 64, 115 with 512 sentences of
+/// documents, simulated with one scale a row and a channel and without signs, is 163 with 32 texts, 141 with these 64, 115 with 512 sentences of
 /// the same source.
 const TEXTS: &str = include_str!("sample.txt");
 

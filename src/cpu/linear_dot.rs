@@ -158,7 +158,7 @@ impl Product<'_> {
                 };
                 let strided = first * cols + col;
                 // SAFETY: the rows are `count` from `first` and the columns `width` from `col`, and `linear_int8` has
-                // checked the lengths. No other thread has these columns.
+                // checked the lengths; `rows.scales` are `groups` for each of `all` rows. No other thread has these columns.
                 unsafe {
                     strip_in_groups(
                         dot,

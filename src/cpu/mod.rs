@@ -65,8 +65,7 @@ pub struct CpuOptions {
     pub threads: Option<usize>,
     /// [`Dtype::F32`] or [`Dtype::Int8`].
     pub dtype: Dtype,
-    /// Texts like those to come: with them, int8 is about twice as close to f32. `None`: each weight is rounded to what is
-    /// nearest.
+    /// Texts like those to come: int8's weights are rounded for them, and so nearer to f32. `None`: each to what is nearest.
     pub sample: Option<Arc<Batch>>,
 }
 

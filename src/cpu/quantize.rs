@@ -90,10 +90,11 @@ pub struct Rows {
 
 impl Rows {
     /// Multiplies the columns of `[rows, inner]` by `factors` `[inner]`, rotates the rows and turns them into bytes, with a scale
-    /// for each `group` numbers: all, or a multiple of what a unit has.
+    /// for each `group` numbers: all, or whole vectors of units, which [`order`] keeps together.
     pub fn quantize(&mut self, x: &[f32], factors: &[f32], limits: Limits, group: usize) {
         let inner = factors.len();
         let (rows, units) = (x.len() / inner, inner.div_ceil(BYTES));
+        debug_assert!(group == inner || group.is_multiple_of(BYTES * lanes()));
         self.units.resize(rows * units, 0);
         self.scales.resize(rows * inner.div_ceil(group), 0.0);
         self.rotated.resize(inner, 0.0);
@@ -137,8 +138,8 @@ impl SimdOp for QuantizeRows<'_> {
     }
 }
 
-/// `round(x / scale) + zero` in bytes; ties go to even. (Closures in `array::map` and `array::from_fn`, and rten-simd's ways to narrow and
-/// to store integers, become calls at the compiler's whim: int8 takes up to 1.4 times as long.)
+/// `round(x / scale) + zero` in bytes; ties go to even. (Closures in `array::map` and `array::from_fn`, and rten-simd's ways to
+/// narrow and to store integers, and to compare them, become calls at the compiler's whim: int8 takes up to 1.4 times as long.)
 #[inline(always)]
 fn quantize<I: Isa>(isa: I, x: &[f32], inverse: f32, zero: u8, units: &mut [Unit]) {
     let ops = isa.i32();

@@ -2,9 +2,9 @@
 //! what changes their products least.
 //!
 //! - Columns trade precision (as in SmoothQuant, <https://arxiv.org/abs/2211.10438>): rows are multiplied by factors, and the
-//!   weight is divided by them. Rounding errors are of one size in all columns, and count for as much as what they are
+//!   weight is divided by them. Rounding errors are of about one size in all columns, and count for as much as what they are
 //!   multiplied with, so the sum of both sides' errors, for rows of size `x` and weights of size `w` in each column, is least
-//!   where a factor is `sqrt(w / x)`.
+//!   where a factor is `sqrt(w / x)`. Its sign keeps a rotation from heaping up what columns have in common.
 //! - Errors are fed forward (LDLQ, <https://arxiv.org/abs/2307.13304>, which is GPTQ, <https://arxiv.org/abs/2210.17323>):
 //!   columns are rounded one after the other, and each makes up for what those before it, of its block, did to the product.
 //!   With `(U + 1) D (U + 1)^T` for the moments of the rows, U strictly upper triangular and D diagonal, the error of the
