@@ -7,8 +7,8 @@ use crate::program::Program;
 
 /// A text a line; a model of pairs reads each two as one, of which some belong together. More of them, and such as resemble what
 /// is embedded later, bring int8 nearer to f32: 1e6 times 1 - cosine of all-MiniLM-L6-v2 on 2,000 sentences of technical
-/// documents, simulated with one scale a row and a channel and without signs, is 163 with 32 texts, 141 with these 64, 115 with 512 sentences of
-/// the same source.
+/// documents, simulated with one scale a row and a channel and without signs, is 163 with 32 texts, 141 with 64, 115 with 512
+/// sentences of the same source.
 const TEXTS: &str = include_str!("sample.txt");
 
 /// These texts as a model reads them; of a model that cannot read one of them, the others. None if there is nothing to read.

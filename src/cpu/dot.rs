@@ -100,7 +100,7 @@ dot!(
     |self, a, b, sum| _mm256_dpbusd_avx_epi32(sum.0, a.0, b.0).into()
 );
 dot!(
-    /// AVX-512 without VNNI. Two products are added in 16 bits, which [`Limits::PAIRED`](super::quantize::Limits::PAIRED) is for.
+    /// AVX-512 without VNNI, in tiles like those of [`Vnni512`] (5 %). Two products are added in 16 bits, which [`Limits::PAIRED`](super::quantize::Limits::PAIRED) is for.
     Paired512,
     Avx512Isa,
     true,

@@ -17,7 +17,7 @@ const BLOCK_BYTES: usize = 256 << 10;
 
 /// A panel is asked for so many multiply-adds of vectors ahead, at most [`MOST_AHEAD`] of its rows: it comes from the second cache
 /// or from beyond. On Zen 4 the inner loop alone, for the eight rows of a short text that pass by all weights, becomes 20 % faster
-/// than with a twelfth row ahead (the text's latency 5 %); for many rows it was 5 % on Sapphire Rapids.
+/// than with 12 rows ahead (the text's latency 5 %); for many rows, 12 were worth 5 % on Sapphire Rapids.
 const AHEAD: usize = 768;
 
 /// At most 8 KB, of the first cache's 32 or more.
@@ -144,6 +144,7 @@ macro_rules! with_rows {
         }
     };
 }
+pub(super) use with_rows;
 
 /// The product of `rows` rows and one panel of `V` vectors: `start(row)` gives the sums to begin with, `finish(row, sums)` takes
 /// them.

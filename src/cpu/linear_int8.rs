@@ -2,8 +2,8 @@
 //! row, on the fly; both are [rotated](super::rotate) before, and what a weight becomes is a matter of its
 //! [rounding](super::rounding). Products are summed exactly in i32; everything else is f32.
 //!
-//! With AVX2 the inner loop is our own: [`linear_dot`](super::linear_dot), and a scale is for [`GROUP`](super::quantize::GROUP) numbers. Elsewhere
-//! rten-gemm computes the sums, and a scale is for all of a row or channel.
+//! With AVX2 the inner loop is our own: [`linear_dot`](super::linear_dot), and a scale is for
+//! [`GROUP`](super::quantize::GROUP) numbers. Elsewhere rten-gemm computes the sums, and a scale is for all of a row or channel.
 
 use super::activation;
 use super::gemm::Shared;
@@ -284,19 +284,30 @@ mod tests {
                         let row = |x| quantized(x, group, |x| largest(x) / f32::from(limits.row));
                         let channel = |weight| quantized(weight, group, |weight| limits.step(weight));
                         let weight: Vec<_> = weight.chunks_exact(inner).map(channel).collect();
-                        let mut expected = Vec::new();
+                        let (mut expected, mut sizes) = (Vec::new(), Vec::new());
                         for (r, x) in x.chunks_exact(inner).map(row).enumerate() {
                             for (c, weight) in weight.iter().enumerate() {
-                                let sum: f64 = x.iter().zip(weight).map(|(x, weight)| x * weight).sum();
-                                let y = sum + bias.map_or(0.0, |bias| bias[c].into());
+                                let products: Vec<f64> = x.iter().zip(weight).map(|(x, weight)| x * weight).collect();
+                                let sums: Vec<f64> = products.chunks(group).map(|group| group.iter().sum()).collect();
+                                let bias = bias.map_or(0.0, |bias| bias[c].into());
+                                let residual = residual.map_or(0.0, |residual| residual[r * cols + c].into());
+                                let y = sums.iter().sum::<f64>() + bias;
                                 let y = if activation == Activation::Relu { y.max(0.0) } else { y };
-                                expected.push(y + residual.map_or(0.0, |residual| residual[r * cols + c].into()));
+                                expected.push(y + residual);
+                                // The groups' sums, which f32 adds, may cancel: the error is one of their size.
+                                let size = sums.iter().map(|sum| sum.abs()).sum::<f64>() + bias.abs() + residual.abs();
+                                sizes.push(size.max(1.0));
                             }
                         }
                         let name = format!("{kernel:?}, {rows} x {inner} x {cols}, {}", activation.name());
-                        // What up to nine groups come to is added in f32, and may cancel but for a hundredth.
-                        let tolerance = if group < inner { 1e-4 } else { 1e-5 };
-                        assert_close(&out, &expected, tolerance, &name);
+                        assert!(out.iter().all(|y| y.is_finite()), "{name}");
+                        for (((y, expected), size), i) in out.iter().zip(&expected).zip(&sizes).zip(0..) {
+                            let error = (f64::from(*y) - expected).abs() / size;
+                            assert!(
+                                error <= 1e-6,
+                                "{name}: element {i} is {y}, expected {expected}, off by {error:.1e}"
+                            );
+                        }
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! Small matrix products on strided views, for attention: too small for a library's packing and dispatch to pay off.
 //! (Linear ops have weights that are packed once: `gemm.rs`.)
 
-use super::gemm::most_rows;
+use super::gemm::{most_rows, with_rows};
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
@@ -144,16 +144,10 @@ impl Tile {
         used: usize,
         finish: impl Fn(usize, I::F32) -> I::F32,
     ) {
-        macro_rules! tile {
-            ($($count:literal)*) => {
-                match count {
-                    // SAFETY: as the caller promises.
-                    $($count => unsafe { self.compute::<I, $count, VECTORS>(isa, used, finish) },)*
-                    _ => unreachable!("a tile has at most 12 rows"),
-                }
-            };
-        }
-        tile!(1 2 3 4 5 6 7 8 9 10 11 12);
+        with_rows!(ROWS = count, {
+            // SAFETY: as the caller promises.
+            unsafe { self.compute::<I, ROWS, VECTORS>(isa, used, finish) }
+        })
     }
 
     /// # Safety
