@@ -15,12 +15,13 @@ use std::time::Duration;
 /// What is computed in. Sums are always accumulated in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Dtype {
-    /// Weights and activations in f32.
+    /// Weights and activations in f32. (On the CPU, a matrix whose numbers 16 bits hold exactly takes no more.)
     #[default]
     F32,
-    /// Weights and activations stored in f16: half the memory and bandwidth. GPUs only.
+    /// Weights and activations stored in f16: half the memory and bandwidth. On the CPU, only matrices.
     F16,
-    /// Linear ops over tokens in 8 bits, everything else in f32 (on a GPU, in f16 where it can).
+    /// Linear ops over tokens in 8 bits, everything else in f32 (on a GPU, in f16 where it can; on the CPU, tables of
+    /// embeddings are in f16).
     Int8,
 }
 

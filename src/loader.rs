@@ -140,12 +140,6 @@ impl<M> Loader<M> {
         tokenizer: &Tokenizer,
         pairs: bool,
     ) -> Result<Arc<dyn Executor>> {
-        if self.options.dtype == Dtype::F16 && program.wide {
-            return Err(Error::InvalidInput(format!(
-                "{}: the hidden states of this architecture leave the range of f16: load it with dtype f32",
-                self.id_or_folder
-            )));
-        }
         let weights = checkpoint.weights()?;
         let mut options = self.options.clone();
         if options.dtype == Dtype::Int8 {

@@ -79,7 +79,7 @@ fn every_encoding_in_f16_on_a_gpu_adapter() {
         if is_exception(EXCEPTIONS, name) || is_exception(F16_EXCEPTIONS, name) {
             continue;
         }
-        let lacking = encoding::check_encode_in_f16(golden(), case, &device);
+        let lacking = encoding::check_encode_in_f16(golden(), case, &device, Dtype::F16);
         if lacking > worst.0 {
             worst = (lacking, name);
         }

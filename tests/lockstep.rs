@@ -30,7 +30,9 @@ fn first_difference(program: &Program, got: &[Matrix], want: &[Wide], tolerance:
 fn drift(dtype: Dtype) -> Tolerance {
     match dtype {
         Dtype::F32 => Tolerance::new("f32 rounding, carried through two layers", 1e-5, 1e-5),
-        Dtype::F16 => Tolerance::new("weights and values in f16, carried through two layers", 1e-2, 1e-2),
+        Dtype::F16 | Dtype::F16Weights => {
+            Tolerance::new("weights and values in f16, carried through two layers", 1e-2, 1e-2)
+        }
     }
 }
 
@@ -104,7 +106,7 @@ fn a_sequence_depends_on_neither_neighbours_nor_order_nor_batch_size() {
 /// The order of a sum may depend on the tile that the batch's size chooses.
 fn invariance(dtype: Dtype) -> Tolerance {
     match dtype {
-        Dtype::F32 => Tolerance::new("sums in another order", 1e-6, 0.0),
+        Dtype::F32 | Dtype::F16Weights => Tolerance::new("sums in another order", 1e-6, 0.0),
         Dtype::F16 => Tolerance::new("sums in another order, rounded to the f16 beside it", 1e-3, 0.0),
     }
 }

@@ -38,7 +38,7 @@ fn every_kernel_of_the_matrix_product() {
         let sizes: &[&str] = match kind.dtype {
             Dtype::F32 => &["linear 37 -> 36", "linear 65 -> 129", "linear 128 -> 127", "linear 384 -> 256"],
             // Only how they load and store is another.
-            Dtype::F16 => &["linear 65 -> 129", "linear 128 -> 127"],
+            Dtype::F16 | Dtype::F16Weights => &["linear 65 -> 129", "linear 128 -> 127"],
         };
         let cases: Vec<_> = table().into_iter().filter(|case| sizes.contains(&case.name.as_str())).collect();
         assert_eq!(cases.len(), sizes.len());
@@ -64,7 +64,7 @@ fn every_kernel_of_attention() {
                 &["attention 3 heads of 5", "over 2 of 4 heads of 8", "disentangled attention, 2 heads of 6"]
             }
             // Only how they load and store is another.
-            (true, Dtype::F16, false) => &["attention 3 heads of 5", "attention 3 heads of 64"],
+            (true, Dtype::F16 | Dtype::F16Weights, false) => &["attention 3 heads of 5", "attention 3 heads of 64"],
             (false, _, false) => &["attention 3 heads of 5"],
         };
         let mut cases = table();

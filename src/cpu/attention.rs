@@ -203,11 +203,11 @@ impl<const V: usize> SimdOp for Block<'_, '_, V> {
         // SAFETY: the keys `seen` are rows of `k`, as asserted; `packed` is `[head_dim, panel]`.
         unsafe {
             strip(
-                Floats(isa),
+                Floats::<_, f32>::new(isa),
                 k[seen.start * in_cols..].as_ptr().cast(),
                 in_cols,
                 seen.len(),
-                packed.as_ptr().cast(),
+                packed.as_ptr(),
                 head_dim,
                 #[inline(always)]
                 |_| [ops.zero(); V],

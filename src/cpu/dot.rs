@@ -10,7 +10,7 @@ use std::arch::x86_64::{
 };
 
 /// Four u8 by four i8, summed in i32.
-pub trait Dot: Product<Sum = <Self::Isa as Isa>::I32> {
+pub trait Dot: Product<Sum = <Self::Isa as Isa>::I32, Column = Unit> {
     /// The instruction set around it.
     type Isa: Isa;
 
@@ -45,6 +45,7 @@ macro_rules! dot {
         impl Product for $name {
             type Sum = <$isa as Isa>::I32;
             type Units = <$isa as Isa>::I32;
+            type Column = Unit;
 
             #[inline(always)]
             fn lanes(self) -> usize {
@@ -52,14 +53,19 @@ macro_rules! dot {
             }
 
             #[inline(always)]
-            unsafe fn load(self, units: *const Unit) -> Self::Units {
-                // SAFETY: as the caller promises.
-                unsafe { self.0.i32().load_ptr(units.cast()) }
+            unsafe fn columns<const V: usize>(self, at: *const Unit) -> [Self::Units; V] {
+                let ops = self.0.i32();
+                let mut vectors = [ops.zero(); V];
+                for (v, vector) in vectors.iter_mut().enumerate() {
+                    // SAFETY: as the caller promises.
+                    *vector = unsafe { ops.load_ptr(at.add(v * ops.len()).cast()) };
+                }
+                vectors
             }
 
             #[inline(always)]
-            fn prefetch(self, units: *const Unit) {
-                self.0.i32().prefetch(units.cast());
+            fn prefetch(self, at: *const Unit) {
+                self.0.i32().prefetch(at.cast());
             }
 
             #[inline(always)]

@@ -2,11 +2,11 @@
 
 use super::instruction_set::dispatch;
 use super::norm;
-use super::simd::update;
+use super::storage::Stored;
+use super::table::{Table, add_row};
 use super::weights::Weights;
 use crate::batch::Batch;
 use crate::program::{Embed, Index};
-use rten_simd::ops::NumOps;
 use rten_simd::{Isa, SimdOp};
 use std::ops::Range;
 
@@ -44,30 +44,36 @@ impl SimdOp for Gather<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let ops = isa.f32();
         for (i, lookup) in self.op.lookups.iter().enumerate() {
             let index = match lookup.index {
                 Index::Ids => &self.batch.ids,
                 Index::Positions => &self.batch.positions,
                 Index::Types => &self.batch.types,
             };
-            let table = self.weights.rows(lookup.table);
-            for (out, &index) in self.out.chunks_exact_mut(self.cols).zip(&index[self.tokens.clone()]) {
-                let row = index.wrapping_add(lookup.offset) as usize;
-                let row = &table[row * self.cols..(row + 1) * self.cols];
-                if i > 0 {
-                    update(
-                        isa,
-                        out,
-                        [row],
-                        #[inline(always)]
-                        |y, [x]| ops.add(y, x),
-                    );
-                } else {
-                    out.copy_from_slice(row);
-                }
+            let index = &index[self.tokens.clone()];
+            match self.weights.table(lookup.table) {
+                Table::F32(table) => add_rows(isa, table, index, lookup.offset, i > 0, self.out, self.cols),
+                Table::F16(table) => add_rows(isa, table, index, lookup.offset, i > 0, self.out, self.cols),
+                Table::Bf16(table) => add_rows(isa, table, index, lookup.offset, i > 0, self.out, self.cols),
             }
         }
+    }
+}
+
+/// Writes the rows of a table, or adds them to those of others.
+#[inline(always)]
+fn add_rows<I: Isa, N: Stored>(
+    isa: I,
+    table: &[N],
+    index: &[u32],
+    offset: u32,
+    is_more: bool,
+    out: &mut [f32],
+    cols: usize,
+) {
+    for (out, &index) in out.chunks_exact_mut(cols).zip(index) {
+        let row = index.wrapping_add(offset) as usize;
+        add_row(isa, &table[row * cols..(row + 1) * cols], is_more, out);
     }
 }
 
@@ -75,11 +81,12 @@ impl SimdOp for Gather<'_> {
 mod tests {
     use super::*;
     use crate::cpu::tests::batch;
+    use crate::executor::Dtype;
     use crate::program::{Builder, Lookup, NormKind, RandomWeights, RowNorm};
 
     #[test]
     fn sums_the_rows_of_all_tables_and_normalises_the_sum() {
-        for cols in [1, 7, 16, 33] {
+        for (cols, dtype) in [1, 7, 16, 33, 70].into_iter().flat_map(|cols| [(cols, Dtype::F32), (cols, Dtype::F16)]) {
             let mut b = Builder::new();
             let (ids, positions) = (b.matrix("ids", 50, cols), b.matrix("positions", 12, cols));
             let lookups = vec![
@@ -88,7 +95,13 @@ mod tests {
             ];
             let by = RowNorm { kind: NormKind::Layer, weight: b.vector("weight", cols), bias: None, eps: 1e-5 };
             let x = b.embed_normed(lookups.clone(), by);
-            let weights = Weights::load(&b.finish(x, x), &RandomWeights { seed: 3 }, 1, crate::Dtype::F32).unwrap();
+            let program = b.finish(x, x);
+            let weights = Weights::load(&program, &RandomWeights { seed: 3 }, 1, dtype).unwrap();
+            let number = |id, at: usize| match weights.table(id) {
+                Table::F32(table) => table[at],
+                Table::F16(table) => table[at].to_f32(),
+                Table::Bf16(_) => panic!("random numbers need more bits"),
+            };
             let batch = batch(&[1, 0, 10, 3]);
             let mut out = vec![f32::NAN; batch.tokens() * cols];
             let mut op = Embed { lookups, norm: None };
@@ -96,7 +109,7 @@ mod tests {
             for (t, row) in out.chunks(cols).enumerate() {
                 let (id, position) = (batch.ids[t] as usize, batch.positions[t] as usize + 2);
                 for (c, &y) in row.iter().enumerate() {
-                    assert_eq!(y, weights.rows(ids)[id * cols + c] + weights.rows(positions)[position * cols + c]);
+                    assert_eq!(y, number(ids, id * cols + c) + number(positions, position * cols + c));
                 }
             }
 

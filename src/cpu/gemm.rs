@@ -1,6 +1,7 @@
 //! The matrix product behind linear ops: packed weights, and an inner loop whose sums stay in registers until they are
 //! finished. What a number is, f32 or bytes, is a [`Product`]: both take 32 bits of the inner dimension at a time.
 
+use super::storage::Stored;
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
 use std::marker::PhantomData;
@@ -32,16 +33,20 @@ pub trait Product: Copy {
     type Sum: Copy;
     /// Units, a vector of columns.
     type Units: Copy;
+    /// What a panel has for each unit of a column.
+    type Column: Copy;
 
     /// Columns of a vector.
     fn lanes(self) -> usize;
 
+    /// `V` vectors of a panel.
+    ///
     /// # Safety
-    /// `units` must be valid for [`Product::lanes`] units.
-    unsafe fn load(self, units: *const Unit) -> Self::Units;
+    /// `at` must be valid for as many columns.
+    unsafe fn columns<const V: usize>(self, at: *const Self::Column) -> [Self::Units; V];
 
     /// Asks for a cache line; any address will do.
-    fn prefetch(self, units: *const Unit);
+    fn prefetch(self, at: *const Self::Column);
 
     /// One unit in every column.
     fn splat(self, unit: Unit) -> Self::Units;
@@ -56,13 +61,22 @@ pub trait Product: Copy {
     }
 }
 
-/// f32 by f32.
+/// f32 by f32, or by what is stored in its place.
 #[derive(Clone, Copy)]
-pub struct Floats<I>(pub I);
+pub struct Floats<I, N>(I, PhantomData<N>);
 
-impl<I: Isa> Product for Floats<I> {
+impl<I: Isa, N: Stored> Floats<I, N> {
+    /// With these instructions.
+    #[inline(always)]
+    pub fn new(isa: I) -> Floats<I, N> {
+        Floats(isa, PhantomData)
+    }
+}
+
+impl<I: Isa, N: Stored> Product for Floats<I, N> {
     type Sum = I::F32;
     type Units = I::F32;
+    type Column = N;
 
     #[inline(always)]
     fn lanes(self) -> usize {
@@ -70,14 +84,14 @@ impl<I: Isa> Product for Floats<I> {
     }
 
     #[inline(always)]
-    unsafe fn load(self, units: *const Unit) -> I::F32 {
+    unsafe fn columns<const V: usize>(self, at: *const N) -> [I::F32; V] {
         // SAFETY: as the caller promises.
-        unsafe { self.0.f32().load_ptr(units.cast()) }
+        unsafe { N::vectors(self.0, at) }
     }
 
     #[inline(always)]
-    fn prefetch(self, units: *const Unit) {
-        self.0.f32().prefetch(units.cast());
+    fn prefetch(self, at: *const N) {
+        self.0.f32().prefetch(at.cast());
     }
 
     #[inline(always)]
@@ -158,7 +172,7 @@ pub unsafe fn strip<P: Product, const V: usize>(
     a: *const Unit,
     stride: usize,
     rows: usize,
-    panel: *const Unit,
+    panel: *const P::Column,
     depth: usize,
     start: impl Fn(usize) -> [P::Sum; V],
     mut finish: impl FnMut(usize, [P::Sum; V]),
@@ -187,7 +201,7 @@ pub unsafe fn strip_in_groups<P: Product, T: Copy, const V: usize>(
     a: *const Unit,
     stride: usize,
     rows: usize,
-    panel: *const Unit,
+    panel: *const P::Column,
     depth: usize,
     group: usize,
     total: [T; V],
@@ -231,7 +245,7 @@ unsafe fn tile<P: Product, const V: usize, const ROWS: usize>(
     p: P,
     a: *const Unit,
     stride: usize,
-    panel: *const Unit,
+    panel: *const P::Column,
     depth: usize,
     start: impl Fn(usize) -> [P::Sum; V],
 ) -> [[P::Sum; V]; ROWS] {
@@ -242,14 +256,11 @@ unsafe fn tile<P: Product, const V: usize, const ROWS: usize>(
         // SAFETY: as the caller promises.
         unsafe {
             let b = panel.add(k * V * lanes);
-            for line in (0..V * lanes).step_by(LINE / size_of::<Unit>()) {
+            for line in (0..V * lanes).step_by(LINE / size_of::<P::Column>()) {
                 // Past the end this is the next group or panel, or an address that is not read.
                 p.prefetch(b.wrapping_add(ahead * V * lanes + line));
             }
-            let columns: [P::Units; V] = std::array::from_fn(
-                #[inline(always)]
-                |v| p.load(b.add(v * lanes)),
-            );
+            let columns: [P::Units; V] = p.columns(b);
             for (r, sums) in sums.iter_mut().enumerate() {
                 let a = p.splat(*a.add(r * stride + k));
                 for (sum, column) in sums.iter_mut().zip(columns) {

@@ -73,7 +73,7 @@ impl Pass<'_> {
                 let residual = op.residual.map(value);
                 let (x, activation) = (value(op.x), op.activation);
                 match weights.packed(op.weight) {
-                    Packed::F32(weight) => linear::linear(team, x, weight, bias, activation, residual, out),
+                    Packed::Float(weight) => linear::linear(team, x, weight, bias, activation, residual, out),
                     Packed::Int8(weight) => {
                         let scratch = &mut workspace.int8;
                         linear_int8::linear_int8(team, x, weight, bias, activation, residual, scratch, out);

@@ -35,7 +35,9 @@ mod rotate;
 mod rounding;
 mod simd;
 mod softmax;
+mod storage;
 mod sum;
+mod table;
 mod team;
 mod transpose;
 mod weights;
@@ -63,7 +65,7 @@ use worker::{Job, Work, Workers};
 pub struct CpuOptions {
     /// Batches computed at the same time, each by one thread. `None`: one for each core that the process may use.
     pub threads: Option<usize>,
-    /// [`Dtype::F32`] or [`Dtype::Int8`].
+    /// In [`Dtype::F16`], matrices are stored in f16, and computed with in f32.
     pub dtype: Dtype,
     /// Texts like those to come: int8's weights are rounded for them, and so nearer to f32. `None`: each to what is nearest.
     pub sample: Option<Arc<Batch>>,
@@ -93,19 +95,14 @@ impl CpuExecutor {
     /// Reads and packs the weights, one tensor a thread at a time, and starts the threads.
     ///
     /// # Errors
-    /// Whatever `weights` fails with; [`Error::Device`] for a dtype that the CPU does not compute in, for instructions that
-    /// it has not (`LEXEL_INSTRUCTIONS`), and if no thread can be started.
+    /// Whatever `weights` fails with; [`Error::Device`] for instructions that the CPU has not (`LEXEL_INSTRUCTIONS`), and if no
+    /// thread can be started.
     pub fn load(program: Arc<Program>, weights: &dyn WeightSource, options: &CpuOptions) -> Result<CpuExecutor> {
         let threads = match options.threads {
             Some(threads) => threads.max(1),
             None => std::thread::available_parallelism().map_or(1, |threads| threads.get()),
         };
         InstructionSet::check()?;
-        if options.dtype == Dtype::F16 {
-            return Err(Error::Device(
-                "the CPU computes in f32 and int8, and f16 was asked for: leave the dtype, or choose a GPU".into(),
-            ));
-        }
         let weights = match &options.sample {
             Some(sample) if options.dtype == Dtype::Int8 => calibrate::load(&program, weights, threads, sample)?,
             _ => Weights::load(&program, weights, threads, options.dtype)?,
@@ -172,7 +169,8 @@ impl Executor for CpuExecutor {
                 let kernel = linear_int8::Kernel::best().name();
                 format!("cpu ({threads} thread{plural}, {instructions}, int8 with {kernel})")
             }
-            _ => format!("cpu ({threads} thread{plural}, {instructions})"),
+            Dtype::F16 => format!("cpu ({threads} thread{plural}, {instructions}, weights in f16)"),
+            Dtype::F32 => format!("cpu ({threads} thread{plural}, {instructions})"),
         }
     }
 }

@@ -1,9 +1,11 @@
-//! A program's weights in the form that each op reads: matrices of linear ops packed for their inner loops, everything else as
-//! rows.
+//! A program's weights in the form that each op reads: matrices of linear ops packed for their inner loops, tables whose rows are
+//! looked up, and vectors and small tables in f32.
 
 use super::linear_int8::Kernel;
 use super::parallel::each;
 use super::rounding::Rounding;
+use super::storage::Storage;
+use super::table::Table;
 use super::{linear, linear_int8};
 use crate::error::Result;
 use crate::executor::Dtype;
@@ -18,6 +20,8 @@ pub struct Weights {
 /// One weight. A table that a linear op also reads (tied embeddings) has both forms.
 #[derive(Default)]
 struct Entry {
+    /// `[rows, cols]` of an embedding
+    table: Option<Table>,
     /// `[rows, cols]`, row-major
     rows: Option<Vec<f32>>,
     /// `[out, in]` of a linear op
@@ -26,7 +30,8 @@ struct Entry {
 
 /// The matrix of a linear op, as its inner loop reads it.
 pub enum Packed {
-    F32(linear::Weight),
+    /// Multiplied in f32.
+    Float(linear::Weight),
     Int8(linear_int8::Weight),
 }
 
@@ -42,7 +47,7 @@ impl Weights {
         each(threads, &mut loads, |((spec, form), entry)| {
             // After the first error, nobody needs the others.
             if !failed.load(Ordering::Relaxed) {
-                *entry = Entry::load(spec, source, *form, dtype);
+                *entry = Entry::load(spec, source, *form, dtype, |values| Packed::new(values, spec, dtype));
                 failed.fetch_or(entry.is_err(), Ordering::Relaxed);
             }
         });
@@ -55,11 +60,11 @@ impl Weights {
         Weights { entries: program.weights.iter().map(|_| Entry::default()).collect() }
     }
 
-    /// Reads a weight in f32, unless it is there.
+    /// Reads a weight for int8, unless it is there; the matrix of a linear op as it is.
     pub fn read(&mut self, id: WeightId, form: Form, spec: &WeightSpec, source: &dyn WeightSource) -> Result<()> {
         let entry = &mut self.entries[id.index()];
-        if entry.rows.is_none() && entry.packed.is_none() {
-            *entry = Entry::load(spec, source, form, Dtype::F32)?;
+        if entry.table.is_none() && entry.rows.is_none() && entry.packed.is_none() {
+            *entry = Entry::load(spec, source, form, Dtype::Int8, |values| Packed::float(values, spec, Dtype::F32))?;
         }
         Ok(())
     }
@@ -69,7 +74,12 @@ impl Weights {
         self.entries[id.index()].packed = Some(packed);
     }
 
-    /// `[rows, cols]` of a table, or `[n]` of a vector.
+    /// What an embedding looks rows up in.
+    pub fn table(&self, id: WeightId) -> &Table {
+        self.entries[id.index()].table.as_ref().expect("load makes a table of every weight that is looked up")
+    }
+
+    /// `[rows, cols]` of a small table, or `[n]` of a vector.
     pub fn rows(&self, id: WeightId) -> &[f32] {
         self.entries[id.index()].rows.as_deref().expect("load keeps the rows of every weight that is read so")
     }
@@ -83,7 +93,9 @@ impl Weights {
 /// Who reads a weight.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Form {
-    /// An op that reads rows.
+    /// An embedding, its rows.
+    table: bool,
+    /// Another op, all of it.
     rows: bool,
     /// A linear op, as its matrix.
     packed: bool,
@@ -94,9 +106,12 @@ pub fn forms(program: &Program) -> Vec<Form> {
     let mut forms = vec![Form::default(); program.weights.len()];
     for step in &program.steps {
         for id in step.op.weights() {
-            let is_matrix = matches!(&step.op, Op::Linear(op) if op.weight == id);
             let form = &mut forms[id.index()];
-            *(if is_matrix { &mut form.packed } else { &mut form.rows }) = true;
+            *match &step.op {
+                Op::Linear(op) if op.weight == id => &mut form.packed,
+                Op::Embed(op) if op.lookups.iter().any(|lookup| lookup.table == id) => &mut form.table,
+                _ => &mut form.rows,
+            } = true;
         }
     }
     forms
@@ -107,20 +122,41 @@ pub fn can_be_int8(spec: &WeightSpec) -> bool {
     spec.rows.min(spec.cols) >= INT8_COLS
 }
 
-impl Entry {
-    fn load(spec: &WeightSpec, source: &dyn WeightSource, form: Form, dtype: Dtype) -> Result<Entry> {
-        if form == Form::default() {
-            return Ok(Entry::default());
-        }
-        let values = spec.read_all(source)?;
-        let packed = form.packed.then(|| match dtype {
+impl Packed {
+    fn new(values: &[f32], spec: &WeightSpec, dtype: Dtype) -> Packed {
+        match dtype {
             Dtype::Int8 if can_be_int8(spec) => {
                 let rounding = Rounding::nearest(spec.cols);
-                Packed::Int8(linear_int8::Weight::pack(&values, spec.rows, rounding, Kernel::best(), 1))
+                Packed::Int8(linear_int8::Weight::pack(values, spec.rows, rounding, Kernel::best(), 1))
             }
-            _ => Packed::F32(linear::Weight::pack(&values, spec.rows, spec.cols)),
-        });
-        Ok(Entry { rows: form.rows.then_some(values), packed })
+            Dtype::Int8 => Packed::float(values, spec, Dtype::F32),
+            Dtype::F32 | Dtype::F16 => Packed::float(values, spec, dtype),
+        }
+    }
+
+    fn float(values: &[f32], spec: &WeightSpec, dtype: Dtype) -> Packed {
+        Packed::Float(linear::Weight::pack(values, spec.rows, spec.cols, Storage::of(values, dtype)))
+    }
+}
+
+impl Entry {
+    fn load(
+        spec: &WeightSpec,
+        source: &dyn WeightSource,
+        form: Form,
+        dtype: Dtype,
+        pack: impl Fn(&[f32]) -> Packed,
+    ) -> Result<Entry> {
+        let mut entry = Entry::default();
+        if form.table {
+            entry.table = Some(Table::load(spec, source, dtype)?);
+        }
+        if form.rows || form.packed {
+            let values = spec.read_all(source)?;
+            entry.packed = form.packed.then(|| pack(&values));
+            entry.rows = form.rows.then_some(values);
+        }
+        Ok(entry)
     }
 }
 
@@ -161,7 +197,7 @@ mod tests {
         let y = b.linear(Linear { x, weight: table, bias: None, activation: Activation::Identity, residual: None });
         let source = crate::program::RandomWeights { seed: 1 };
         let weights = Weights::load(&b.finish(y, y), &source, 1, Dtype::Int8).unwrap();
-        assert_eq!(weights.rows(table).len(), 4);
-        assert!(matches!(weights.packed(table), Packed::F32(_)), "too small for int8");
+        assert!(matches!(weights.table(table), Table::F16(rows) if rows.len() == 4));
+        assert!(matches!(weights.packed(table), Packed::Float(_)), "too small for int8");
     }
 }

@@ -88,7 +88,7 @@ impl Case {
             return Err(format!("trace of {} values for {} steps", trace.len(), self.program.steps.len()));
         }
         let (weights, tolerance) = match kind.dtype {
-            Dtype::F32 => (kind.weights(&self.weights), self.f32),
+            Dtype::F32 | Dtype::F16Weights => (kind.weights(&self.weights), self.f32),
             Dtype::F16 => (kind.weights(&self.weights), self.f16),
         };
         for (i, step) in self.program.steps.iter().enumerate() {

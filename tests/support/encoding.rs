@@ -86,9 +86,10 @@ pub fn check_encode(golden: &Golden, case: &Value, device: &Device, dtype: Dtype
     assert_close(name, &found, &expected(golden, case), F32)
 }
 
-/// The same in f16, by the cosine of each embedding to the reference's; answers with what the least lacks to 1.
-pub fn check_encode_in_f16(golden: &Golden, case: &Value, device: &Device) -> f32 {
-    let found = encode(golden, case, device, Dtype::F16);
+/// The same in f16, or with tables in f16, by the cosine of each embedding to the reference's; answers with what the least lacks
+/// to 1.
+pub fn check_encode_in_f16(golden: &Golden, case: &Value, device: &Device, dtype: Dtype) -> f32 {
+    let found = encode(golden, case, device, dtype);
     if precision(case).is_some() || found.rows == 0 {
         return 0.0; // codes have no angle, and no embeddings have none
     }

@@ -25,6 +25,8 @@ use std::time::Duration;
 pub enum Dtype {
     F32,
     F16,
+    /// Weights in f16, everything else in f32: the CPU's f16.
+    F16Weights,
 }
 
 /// An executor that can be had: its name, and what it computes in.
@@ -44,6 +46,9 @@ enum Backend {
 
 impl Kind {
     pub fn load(&self, program: &Arc<Program>, weights: &dyn WeightSource) -> Result<Box<dyn Executor>> {
+        // The CPU does not round the tables of attention.
+        let rounded = Stored { weights, dtype: self.dtype };
+        let weights = if self.dtype == Dtype::F16Weights { &rounded } else { weights };
         Ok(match &self.backend {
             Backend::Cpu(options) => Box::new(CpuExecutor::load(program.clone(), weights, options)?),
             #[cfg(feature = "gpu")]
@@ -59,7 +64,7 @@ impl Kind {
 
 /// Weights rounded to a dtype.
 pub struct Stored<'a> {
-    weights: &'a TestWeights,
+    weights: &'a dyn WeightSource,
     dtype: Dtype,
 }
 
@@ -67,23 +72,27 @@ impl WeightSource for Stored<'_> {
     fn read(&self, tensor: &TensorSpec, rows: Range<usize>) -> Result<Vec<f32>> {
         let values = self.weights.read(tensor, rows)?;
         Ok(match self.dtype {
-            Dtype::F16 if tensor.shape.len() > 1 => {
+            Dtype::F16 | Dtype::F16Weights if tensor.shape.len() > 1 => {
                 values.into_iter().map(|x| half::f16::from_f32(x).to_f32()).collect()
             }
-            Dtype::F32 | Dtype::F16 => values,
+            _ => values,
         })
     }
 }
 
-/// The CPU executor with one thread and with several.
+/// The CPU executor with one thread and with several, and with weights in f16.
 pub fn cpu() -> Vec<Kind> {
-    let kind = |threads| Kind {
-        name: format!("cpu, {threads} threads"),
-        dtype: Dtype::F32,
+    let kind = |threads, dtype: lexel::Dtype, stored| Kind {
+        name: format!("cpu, {threads} threads, {}", dtype.name()),
+        dtype: stored,
         variation: false,
-        backend: Backend::Cpu(CpuOptions { threads: Some(threads), ..CpuOptions::default() }),
+        backend: Backend::Cpu(CpuOptions { threads: Some(threads), dtype, sample: None }),
     };
-    vec![kind(1), kind(3)]
+    vec![
+        kind(1, lexel::Dtype::F32, Dtype::F32),
+        kind(3, lexel::Dtype::F32, Dtype::F32),
+        kind(2, lexel::Dtype::F16, Dtype::F16Weights),
+    ]
 }
 
 /// The GPU executor with every set of features that the adapter allows, in f32 and f16, one set with every launch in as many
@@ -108,8 +117,8 @@ pub fn gpu() -> Vec<Kind> {
         for (stored, there) in [(Dtype::F32, there), (Dtype::F16, there && has.f16 && !again)] {
             if there {
                 let (dtype, features) = match stored {
-                    Dtype::F32 => (gpu::Dtype::F32, Features { f16: false, ..mask }),
                     Dtype::F16 => (gpu::Dtype::F16, mask),
+                    _ => (gpu::Dtype::F32, Features { f16: false, ..mask }),
                 };
                 let options = GpuOptions { dtype, features, queue_limit, ..GpuOptions::default() };
                 let pieces = if queue_limit == in_pieces { ", in pieces" } else { "" };

@@ -113,7 +113,6 @@ fn devices_that_are_not_there() {
         let known = "no adapter named 'cuda' (known: cpu, gpu, gpu0, gpu1, ... and parts of adapters' names";
         encode_fails(69, known, "in.txt", b"one", &["--device", "cuda"]);
     }
-    encode_fails(69, "the CPU computes in f32 and int8", "in.txt", b"one", &["--dtype", "f16"]);
 }
 
 #[test]
