@@ -12,7 +12,7 @@ cross-encoder of one label. Where the hub is out of reach, tests/golden/make_cro
 shapes of ms-marco-MiniLM-L6-v2 and stsb-distilroberta-base, with seeded random weights.
 
 Every round runs each contestant once, in a process of its own: so whatever else the machine does meets all of them. Printed
-are medians over the rounds, and ratios to lexel of the same dtype, of tokens (or pairs) a second of wall time and of CPU
+are medians over the rounds, and ratios to lexel in int8 or f32, of tokens (or pairs) a second of wall time and of CPU
 time. Tokens are counted once, by the tokenizer, without padding. Peers sort by length and tokenise ahead of each batch, as
 sentence-transformers does, and have been warmed up. So has `lexel bench`, which runs bi-encoders; `lexel predict`, which runs
 cross-encoders, has not, and its time includes reading the pairs and writing the scores.
@@ -22,7 +22,7 @@ cosine of vectors, or the largest difference of scores, which are logits here.
 """
 import argparse, json, os, resource, statistics, subprocess, sys, tempfile, time, zlib
 
-CONTESTANTS = ["lexel", "openvino", "onnxruntime", "sentence-transformers", "lexel-int8", "onnxruntime-int8"]
+CONTESTANTS = ["lexel", "lexel-f16", "openvino", "onnxruntime", "sentence-transformers", "lexel-int8", "onnxruntime-int8"]
 WARM_UP = 64
 TEXT = "The weather is lovely today."
 
@@ -210,7 +210,7 @@ def cpu_seconds(whose):
 
 def lexel(a, command, file, *options):
     """Runs one of lexel's commands, and returns its report."""
-    dtype = "int8" if a.contestant.endswith("int8") else "f32"
+    dtype = a.contestant.partition("-")[2] or "f32"
     shared = ["--model", a.model, "--device", "cpu", "--dtype", dtype, "--max-seq-length", str(a.max_length)]
     line = [a.lexel, command, *shared, "--input", file, "--json", "--quiet", *options]
     return json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE).stdout)

@@ -2,7 +2,7 @@
 //! still in registers, and an activation follows while its strip of the output is in the first cache.
 
 use super::activation::{self, WithActivation};
-use super::gemm::{Aligned, Floats, Product, Shared, Unit, VECTORS, block_rows, strip};
+use super::gemm::{Aligned, Floats, Product, Shared, Unit, VECTORS, block_rows, most_rows, strip};
 use super::instruction_set::{dispatch, lanes};
 use super::simd::update;
 use super::storage::{Storage, Stored};
@@ -77,10 +77,6 @@ impl PackedRows {
 
 /// Units of the inner dimension that are summed before the sum joins what is there: rounding grows with the length of a sum.
 const RUN: usize = 512;
-
-/// So many rows share a panel that is widened once, before; fewer widen each vector as they meet it. Widened as it is met, a panel
-/// costs batches on Zen 4 6 % of their speed; beforehand, 1 %.
-const WIDEN_ROWS: usize = 36;
 
 /// Room for a panel of [`RUN`] units in f32: its numbers are `RUN * VECTORS * 16` at most.
 #[repr(align(64))]
@@ -188,8 +184,10 @@ impl<N: Stored> SimdOp for Linear<'_, N> {
                     };
                     // SAFETY: the rows are `rows` from `first` and the columns `width` from `col`, and `linear` has checked the
                     // lengths. No other thread has these columns, and the first run has written them.
+                    // A panel that only one tile meets is widened vector by vector; else before: for many rows it would cost 6 % of
+                    // their time on Zen 4.
                     unsafe {
-                        if rows >= WIDEN_ROWS && N::IS_NARROW {
+                        if rows > most_rows(ops.len()) && N::IS_NARROW {
                             let panel = widen(isa, panel, &mut wide);
                             run.sum(isa, Floats::<_, f32>::new(isa), panel);
                         } else {
@@ -389,12 +387,15 @@ mod tests {
                 Storage::F16 => weight.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
                 Storage::Bf16 => weight.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
             }
-            let packed = Weight::pack(&weight, cols, inner, storage);
+            let [packed, wide] = [storage, Storage::F32].map(|storage| Weight::pack(&weight, cols, inner, storage));
             for (has_bias, has_residual) in [(false, false), (true, false), (false, true), (true, true)] {
                 for activation in [Activation::Identity, Activation::Relu, Activation::Tanh] {
                     let (bias, residual) = (has_bias.then_some(&bias[..]), has_residual.then_some(&residual[..]));
                     let mut out = vec![f32::NAN; rows * cols];
                     linear(&Team::ALONE, &x, &packed, bias, activation, residual, &mut out);
+                    let mut of_wide = vec![f32::NAN; rows * cols];
+                    linear(&Team::ALONE, &x, &wide, bias, activation, residual, &mut of_wide);
+                    assert_eq!(out, of_wide, "numbers that {storage:?} holds give what they give in f32");
                     let expected: Vec<f64> = (0..rows * cols)
                         .map(|i| {
                             let (r, c) = (i / cols, i % cols);

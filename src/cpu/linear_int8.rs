@@ -2,8 +2,7 @@
 //! row, on the fly; both are [rotated](super::rotate) before, and what a weight becomes is a matter of its
 //! [rounding](super::rounding). Products are summed exactly in i32; everything else is f32.
 //!
-//! With AVX2 the inner loop is our own: [`linear_dot`](super::linear_dot), and a scale is for
-//! [`GROUP`](super::quantize::GROUP) numbers. Elsewhere rten-gemm computes the sums, and a scale is for all of a row or channel.
+//! With AVX2 the inner loop is our own: [`linear_dot`](super::linear_dot), and a scale is for 64 or 128 numbers. Elsewhere rten-gemm computes the sums, and a scale is for all of a row or channel.
 
 use super::activation;
 use super::gemm::Shared;
@@ -11,8 +10,6 @@ use super::linear::Strip;
 #[cfg(target_arch = "x86_64")]
 use super::linear_dot::{Instructions, Panels, Product};
 use super::parallel::each;
-#[cfg(target_arch = "x86_64")]
-use super::quantize::GROUP;
 use super::quantize::{BYTES, Limits, Rows};
 use super::rounding::{CHANNELS, Rounding};
 use super::team::Team;
@@ -83,7 +80,7 @@ impl Kernel {
     fn group(self, inner: usize) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Dot(_) => GROUP.min(inner),
+            Kernel::Dot(instructions) => instructions.group().min(inner),
             Kernel::Gemm => inner,
         }
     }

@@ -5,7 +5,7 @@
 use crate::executor::Dtype;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use rten_simd::ops::{BitOps, Extend, IntOps};
+use rten_simd::ops::{BitOps, Extend, IntOps, NumOps};
 use rten_simd::{Isa, Simd};
 
 /// A number as it lies in memory.
@@ -83,9 +83,25 @@ macro_rules! stored_in_16_bits {
 }
 
 stored_in_16_bits!(f16, |isa, at| {
-    let both = isa.f16().load_ptr(at.cast());
-    (isa.f16().extend_low(both), isa.f16().extend_high(both))
+    // Elsewhere rten-simd calls a function for each number.
+    if isa.f32().len() > 4 || cfg!(target_arch = "aarch64") {
+        let both = isa.f16().load_ptr(at.cast());
+        (isa.f16().extend_low(both), isa.f16().extend_high(both))
+    } else {
+        let both = isa.i16().load_ptr(at.cast());
+        (finite(isa, isa.i16().extend_low(both)), finite(isa, isa.i16().extend_high(both)))
+    }
 });
+
+/// f16s as f32s, unless they are infinite: their bits moved to those of an f32, whose exponent is then too small by 112.
+#[inline(always)]
+fn finite<I: Isa>(isa: I, bits: I::I32) -> I::F32 {
+    let (ops, floats) = (isa.i32(), isa.f32());
+    let sign = ops.and(bits, ops.splat(i32::MIN));
+    let size: I::F32 = ops.and(ops.shift_left::<13>(bits), ops.splat(0x0fff_e000)).reinterpret_cast();
+    let size: I::I32 = floats.mul(size, floats.splat(2f32.powi(112))).reinterpret_cast();
+    ops.or(sign, size).reinterpret_cast()
+}
 
 // The upper half of an f32's bits.
 stored_in_16_bits!(bf16, |isa, at| {
@@ -141,8 +157,9 @@ impl Fit {
                 let (narrow, back) = (&mut narrow[..values.len()], &mut back[..values.len()]);
                 narrow.convert_from_f32_slice(values);
                 narrow.convert_to_f32_slice(back);
-                self.f16 &= values == back;
-                self.rounded &= back.iter().all(|x| x.is_finite());
+                let is_finite = back.iter().all(|x| x.is_finite());
+                self.f16 &= is_finite && values == back;
+                self.rounded &= is_finite;
             }
             self.bf16 &= values.iter().all(|x| bf16::from_bits((x.to_bits() >> 16) as u16).to_f32() == *x);
         }
@@ -188,6 +205,7 @@ mod tests {
             (65519.0, Storage::F32, Storage::F16),
             (65536.0, Storage::F32, Storage::F32),
             (f32::NAN, Storage::F32, Storage::F32),
+            (f32::INFINITY, Storage::F32, Storage::F32),
             (6e-8, Storage::F32, Storage::F16),
             (-0.0, Storage::F16, Storage::F16),
         ] {
@@ -211,7 +229,7 @@ mod tests {
         }
         fn check<N: Stored>() {
             let mut x = numbers(2, 64);
-            x[..8].copy_from_slice(&[0.0, -0.0, 1e-7, -1e-7, 6e4, -6e4, 1.0, -1.0]);
+            x[..10].copy_from_slice(&[0.0, -0.0, 1e-7, -1e-7, 6e4, -6e4, 1.0, -1.0, 3e-5, -65504.0]);
             let mut stored = vec![N::default(); x.len()];
             N::store(&x, &mut stored);
             for first in [0, 1, 7] {
