@@ -5,19 +5,25 @@ use super::{Fault, VOCABULARY, WEIGHTS, batch, failed, run};
 use crate::cpu::{CpuExecutor, CpuOptions};
 use crate::gpu::{Dtype, Features, GpuDevice, GpuExecutor, GpuOptions, Tuning, TuningChoice};
 use crate::program::{
-    Activation, Attention, Builder, Index, Linear, Lookup, Norm, NormKind, Output, Pool, PoolMode, Program, RowNorm,
-    Value,
+    Activation, Attention, Builder, Experts, Glu, Half, HeadNorm, Index, Linear, Lookup, Norm, NormKind, Output, Pool,
+    PoolMode, Program, Rotary, RotaryTable, RowNorm, Value,
 };
 use std::sync::Arc;
 
 /// Columns of its rows: whatever a subgroup's size, they take it more than one round, and the last is not full.
 const HIDDEN: usize = 520;
 const HEADS: usize = 13;
-/// Columns inside of its layer.
+const HEAD_DIM: usize = HIDDEN / HEADS;
+/// Columns inside of its layers.
 const INTERMEDIATE: usize = 640;
+/// Of a mixture.
+const EXPERTS: usize = 4;
 
 /// Sequences of its batches: long ones and short ones, which get other kernels.
 const BATCHES: [&[usize]; 2] = [&[131, 65, 3], &[12, 1]];
+
+/// Means hide what is wrong with some tokens.
+const OUTPUTS: [Output; 2] = [Output::Sentences, Output::Tokens];
 
 /// Runs the small model with these kernels; or what is wrong.
 pub fn trial(device: &Arc<GpuDevice>, dtype: Dtype, features: Features, tuning: &Tuning) -> Result<(), Fault> {
@@ -32,15 +38,18 @@ pub fn trial(device: &Arc<GpuDevice>, dtype: Dtype, features: Features, tuning: 
         Dtype::F16 => 0.999,
         Dtype::Int8 => 0.99,
     };
-    for lengths in BATCHES {
-        let found = run(&gpu, batch(lengths), Output::Sentences)?;
-        let expected = run(&cpu, batch(lengths), Output::Sentences)?;
-        for (row, length) in lengths.iter().enumerate() {
-            let cosine: f32 = found.row(row).iter().zip(expected.row(row)).map(|(a, b)| a * b).sum();
+    for (lengths, output) in BATCHES.into_iter().flat_map(|lengths| OUTPUTS.map(|output| (lengths, output))) {
+        let found = run(&gpu, batch(lengths), output)?;
+        let expected = run(&cpu, batch(lengths), output)?;
+        for row in 0..expected.rows {
+            let cosine = cosine(found.row(row), expected.row(row));
             if !(least..1.01).contains(&cosine) {
+                let what = match output {
+                    Output::Sentences => format!("the embedding of {} tokens", lengths[row]),
+                    Output::Tokens => format!("token {row} of {}", expected.rows),
+                };
                 return Err(Fault::Wrong(format!(
-                    "of a small model with random weights, the embedding of {length} tokens has a cosine of {cosine:.6} to \
-                     the CPU's"
+                    "of a small model with random weights, {what} has a cosine of {cosine:.6} to the CPU's"
                 )));
             }
         }
@@ -48,7 +57,14 @@ pub fn trial(device: &Arc<GpuDevice>, dtype: Dtype, features: Features, tuning: 
     Ok(())
 }
 
-/// A BERT of one layer, with a table of positions that outlasts the longest sequence.
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let lengths = (product(a, a) * product(b, b)).sqrt();
+    // Of zeros, which a device that computes nothing gives: 0.
+    if lengths == 0.0 { lengths } else { product(a, b) / lengths }
+}
+
+/// A layer of a BERT and one of a language model, whose kernels differ, with tables of positions that outlast the longest sequence.
 fn program() -> Program {
     let mut b = Builder::new();
     let longest = BATCHES.iter().flat_map(|lengths| lengths.iter().copied()).max().unwrap_or(0);
@@ -56,19 +72,50 @@ fn program() -> Program {
         Lookup { table: b.matrix("words", VOCABULARY, HIDDEN), index: Index::Ids, offset: 0 },
         Lookup { table: b.matrix("positions", longest, HIDDEN), index: Index::Positions, offset: 0 },
     ];
-    let norm = row_norm(&mut b, "embeddings.norm");
+    let norm = row_norm(&mut b, "embeddings.norm", NormKind::Layer, HIDDEN);
     let x = b.embed_normed(lookups, norm);
-    let qkv = linear(&mut b, "qkv", x, 3 * HIDDEN, Activation::Identity, None);
-    let context = b.attention(Attention::new(qkv, HEADS, HIDDEN / HEADS));
-    let h = linear(&mut b, "out", context, HIDDEN, Activation::Identity, Some(x));
-    let norm = row_norm(&mut b, "out.norm");
-    let h = b.norm(Norm { x: h, norm, residual: None });
-    let up = linear(&mut b, "up", h, INTERMEDIATE, Activation::Gelu, None);
-    let y = linear(&mut b, "down", up, HIDDEN, Activation::Identity, Some(h));
-    let norm = row_norm(&mut b, "down.norm");
-    let y = b.norm(Norm { x: y, norm, residual: None });
+    let x = layer_of_bert(&mut b, x);
+    let y = layer_of_language_model(&mut b, x, longest);
     let sentences = b.pool(Pool { normalize: true, ..Pool::new(y, PoolMode::Mean) });
     b.finish(sentences, y)
+}
+
+/// Its norms come after what they are for.
+fn layer_of_bert(b: &mut Builder, x: Value) -> Value {
+    let qkv = linear(b, "qkv", x, 3 * HIDDEN, Activation::Identity, None);
+    let context = b.attention(Attention::new(qkv, HEADS, HEAD_DIM));
+    let h = linear(b, "out", context, HIDDEN, Activation::Identity, Some(x));
+    let h = norm(b, "out.norm", NormKind::Layer, h);
+    let up = linear(b, "up", h, INTERMEDIATE, Activation::Gelu, None);
+    let y = linear(b, "down", up, HIDDEN, Activation::Identity, Some(h));
+    norm(b, "down.norm", NormKind::Layer, y)
+}
+
+/// With rotary positions, one head of keys and values for all of queries, gated units and a mixture of experts.
+fn layer_of_language_model(b: &mut Builder, x: Value, longest: usize) -> Value {
+    let h = norm(b, "2.norm", NormKind::Rms, x);
+    let qkv = linear(b, "2.qkv", h, (HEADS + 2) * HEAD_DIM, Activation::Identity, None);
+    let RowNorm { kind, weight, bias, eps } = row_norm(b, "2.heads.norm", NormKind::Rms, 2 * HEAD_DIM);
+    let qkv = b.head_norm(HeadNorm { qkv, kind, groups: [HEADS, 1], group: HEAD_DIM, weight, bias, eps });
+    let table = b.rotary_table(RotaryTable::new(10_000.0, HEAD_DIM, longest));
+    let qkv = b.rotary(Rotary { qkv, heads: HEADS + 1, head_dim: HEAD_DIM, table });
+    let context = b.attention(Attention { kv_heads: 1, causal: true, ..Attention::new(qkv, HEADS, HEAD_DIM) });
+    let x = linear(b, "2.out", context, HIDDEN, Activation::Identity, Some(x));
+    let h = norm(b, "2.out.norm", NormKind::Rms, x);
+    let up = linear(b, "2.up", h, 2 * INTERMEDIATE, Activation::Identity, None);
+    let gated = b.glu(Glu { x: up, activation: Activation::Silu, activated: Half::First });
+    let x = linear(b, "2.down", gated, HIDDEN, Activation::Identity, Some(x));
+    let h = norm(b, "2.down.norm", NormKind::Rms, x);
+    let logits = linear(b, "2.experts", h, EXPERTS, Activation::Identity, None);
+    let up = linear(b, "2.experts.up", h, INTERMEDIATE, Activation::Relu, None);
+    // All of them: which are the first few is a matter of rounding.
+    let up = b.experts(Experts { x: up, logits, top: EXPERTS });
+    linear(b, "2.experts.down", up, HIDDEN, Activation::Identity, Some(x))
+}
+
+fn norm(b: &mut Builder, name: &str, kind: NormKind, x: Value) -> Value {
+    let norm = row_norm(b, name, kind, HIDDEN);
+    b.norm(Norm { x, norm, residual: None })
 }
 
 fn linear(b: &mut Builder, name: &str, x: Value, out: usize, activation: Activation, residual: Option<Value>) -> Value {
@@ -77,8 +124,8 @@ fn linear(b: &mut Builder, name: &str, x: Value, out: usize, activation: Activat
     b.linear(Linear { x, weight, bias, activation, residual })
 }
 
-fn row_norm(b: &mut Builder, name: &str) -> RowNorm {
-    let weight = b.vector(format!("{name}.weight"), HIDDEN);
-    let bias = Some(b.vector(format!("{name}.bias"), HIDDEN));
-    RowNorm { kind: NormKind::Layer, weight, bias, eps: 1e-12 }
+fn row_norm(b: &mut Builder, name: &str, kind: NormKind, cols: usize) -> RowNorm {
+    let weight = b.vector(format!("{name}.weight"), cols);
+    let bias = (kind == NormKind::Layer).then(|| b.vector(format!("{name}.bias"), cols));
+    RowNorm { kind, weight, bias, eps: 1e-12 }
 }
