@@ -44,9 +44,9 @@ pub fn trial(device: &Arc<GpuDevice>, dtype: Dtype, features: Features, tuning: 
         for row in 0..expected.rows {
             let cosine = cosine(found.row(row), expected.row(row));
             if !(least..1.01).contains(&cosine) {
-                let what = match output {
-                    Output::Sentences => format!("the embedding of {} tokens", lengths[row]),
-                    Output::Tokens => format!("token {row} of {}", expected.rows),
+                let what = match (output, lengths.get(row)) {
+                    (Output::Sentences, Some(length)) => format!("the embedding of {length} tokens"),
+                    _ => format!("token {row} of {}", expected.rows),
                 };
                 return Err(Fault::Wrong(format!(
                     "of a small model with random weights, {what} has a cosine of {cosine:.6} to the CPU's"

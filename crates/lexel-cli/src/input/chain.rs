@@ -1,11 +1,12 @@
 //! The records of several files, one file behind the other.
 
+use super::stdin::Stdin;
 use super::{Format, Input, Records};
 use crate::failure::{Failure, NO_INPUT};
 use crate::parquet;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 /// Bytes read at once.
@@ -24,7 +25,7 @@ impl<const N: usize> Chain<N> {
         let (format, mut files) = (input.format.clone(), VecDeque::from(input.files.clone()));
         let current = match files.pop_front() {
             Some(path) => open(&format, &path)?,
-            None => format.records(Box::new(BufReader::with_capacity(BUFFER, io::stdin())), input.name())?,
+            None => format.records(Box::new(BufReader::with_capacity(BUFFER, Stdin::new())), input.name())?,
         };
         Ok(Chain { format, files, current })
     }

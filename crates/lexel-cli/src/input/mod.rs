@@ -12,10 +12,12 @@ mod columns;
 mod csv;
 mod files;
 mod lines;
+mod stdin;
 
 pub use columns::Columns;
 pub use files::{expand, same_format};
 pub use lines::Lines;
+pub use stdin::Stdin;
 
 use crate::failure::{DATA, Failure};
 use crate::interrupt;

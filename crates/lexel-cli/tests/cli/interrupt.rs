@@ -160,8 +160,13 @@ fn signals_that_were_ignored_stay_ignored() {
     assert_eq!(floats(&output).0[0], 2);
 }
 
-/// Ctrl-C while the program waits for more of its input.
+/// Ctrl-C while the program waits for more of its input: alone, or just after whoever writes it has ended.
 fn waiting_for_input(args: &[&str]) {
+    waiting_for_input_that(false, args);
+    waiting_for_input_that(true, args);
+}
+
+fn waiting_for_input_that(ends: bool, args: &[&str]) {
     let folder = Folder::new();
     let mut child = command()
         .args(args)
@@ -171,18 +176,38 @@ fn waiting_for_input(args: &[&str]) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The input stays open.
-    let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all(b"one\ttwo\nthree\tfour\n").unwrap();
+    let mut stdin = child.stdin.take();
+    stdin.as_mut().unwrap().write_all(b"one\ttwo\nthree\tfour\n").unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut messages = String::new();
     stderr.read_line(&mut messages).unwrap();
     assert!(messages.starts_with("device: "), "{messages}");
     assert_eq!(folder.names(), [".out.npy.lexel-tmp"]);
+    if ends {
+        stdin = None;
+    }
     interrupt(&child);
     stderr.read_to_string(&mut messages).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130), "{messages}");
     assert!(messages.contains("lexel: interrupted"), "{messages}");
     assert!(folder.names().is_empty(), "{:?}", folder.names());
     drop(stdin);
+}
+
+/// What had come until then is not taken for the whole input when the job is continued.
+#[test]
+fn a_job_whose_writer_is_interrupted_as_well_keeps_none_of_its_input() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let output = folder.path("job/");
+    let args = [&job(&model, "-", &output, &[])[..], &["--input-format", "txt"]].concat();
+    let mut child = command().args(&args).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"one\ntwo\n").unwrap();
+    let file = folder.path("job/_input/stdin.txt.tmp");
+    wait_until(|| std::fs::metadata(&file).is_ok_and(|file| file.len() == 8));
+    drop(stdin);
+    interrupt(&child);
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!(run.status, 130, "{run:?}");
+    assert_eq!(std::fs::read_dir(folder.path("job/_input")).unwrap().count(), 0);
 }
