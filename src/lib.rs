@@ -20,7 +20,7 @@
 //! | [`checkpoint`], [`models`] | what a repository's files say; the configuration to a program |
 //! | [`cpu`], [`gpu`] | the two executors; they never import each other |
 //! | [`program`], [`executor`] | a model as data; the trait that runs it |
-//! | [`batch`], [`matrix`], [`error`] | packed token ids; rows of f32; what can go wrong |
+//! | [`batch`], [`matrix`], [`error`], `kept` | packed token ids; rows of f32; what can go wrong; files for the next start |
 //!
 //! # Features
 //!
@@ -39,6 +39,7 @@ pub mod executor;
 pub mod gpu;
 mod job;
 pub mod jobs;
+mod kept;
 mod loader;
 pub mod matrix;
 pub mod models;
@@ -58,6 +59,7 @@ pub use device::Device;
 pub use error::{Error, Result, RunError};
 pub use executor::Dtype;
 pub use job::{Cancel, OnProgress, Progress};
+pub use kept::set_cache_folder;
 pub use loader::Loader;
 pub use matrix::Matrix;
 pub use program::Activation;

@@ -1,18 +1,22 @@
 //! Weights in int8 that are rounded for what they will be multiplied with: a sample of texts goes through the model in f32,
 //! step by step, and a weight becomes int8 when the last step that reads it is done. Beside the result, memory holds the
-//! sample's values and one weight in f32.
+//! sample's values and one weight in f32. What comes of it is kept in a [file](super::rounded_file).
 
 use super::interpreter::{Pass, Workspace};
-use super::linear_int8::{Kernel, Weight};
+use super::linear_int8::{Kernel, Rounded, Weight};
 use super::moments::Moments;
 use super::parallel::each;
+use super::rounded_file::{RoundedFile, Writer};
 use super::rounding::Rounding;
 use super::team::Team;
 use super::weights::{Packed, Weights, can_be_int8, forms};
 use crate::batch::Batch;
 use crate::error::Result;
-use crate::program::{Op, Plan, Program, WeightId, WeightSource};
+use crate::executor::Dtype;
+use crate::program::{Op, Plan, Program, Step, WeightId, WeightSource};
 use std::collections::HashMap;
+use std::io;
+use std::path::Path;
 
 /// A sample is halved so often: each part is computed by one thread, whatever their number, so that results do not depend on
 /// it.
@@ -24,12 +28,49 @@ struct Part {
     workspace: Workspace,
 }
 
-/// Reads every weight, the matrices of linear ops in int8.
+/// Reads every weight, the matrices of linear ops in int8: as an earlier start has kept them in the folder, or by the sample.
 ///
 /// # Errors
 /// Those of the source, and of a sample that contradicts the program.
-pub fn load(program: &Program, source: &dyn WeightSource, threads: usize, sample: &Batch) -> Result<Weights> {
+pub fn load(
+    program: &Program,
+    source: &dyn WeightSource,
+    threads: usize,
+    sample: &Batch,
+    folder: Option<&Path>,
+) -> Result<Weights> {
     program.check(sample)?;
+    let (order, kernel) = (order(program), Kernel::best());
+    let file = match folder.filter(|_| !order.is_empty()) {
+        Some(folder) => Some(RoundedFile::of(program, source, sample, kernel, threads, folder)?),
+        None => None,
+    };
+    if let Some(contents) = file.as_ref().and_then(|file| file.read(program, &order, kernel)) {
+        let ready = |id| contents.rounded(id).map(|rounded| Packed::Int8(Weight::pack(&rounded, kernel)));
+        return Weights::load_others(program, source, threads, Dtype::Int8, ready);
+    }
+    let kept =
+        |result: io::Result<Writer>| result.inspect_err(|error| log::debug!("int8 weights are not kept: {error}")).ok();
+    log::info!("int8: {} weights are rounded for a sample of {} texts, once", order.len(), sample.sequences());
+    let mut writer = file.and_then(|file| kept(file.write()));
+    let weights = learn(program, source, threads, sample, kernel, |rounded| {
+        writer = writer.take().and_then(|mut writer| kept(writer.add(rounded).map(|()| writer)));
+    })?;
+    if let Some(writer) = writer {
+        let _ = writer.finish().inspect_err(|error| log::debug!("int8 weights are not kept: {error}"));
+    }
+    Ok(weights)
+}
+
+/// By the sample; `made` is called with the integers of each weight, in their [`order`].
+fn learn(
+    program: &Program,
+    source: &dyn WeightSource,
+    threads: usize,
+    sample: &Batch,
+    kernel: Kernel,
+    mut made: impl FnMut(&Rounded<'_>),
+) -> Result<Weights> {
     let (plan, forms, last_use) = (Plan::reusing(program), forms(program), last_use(program));
     let part = |batch| {
         let mut workspace = Workspace::default();
@@ -62,12 +103,29 @@ pub fn load(program: &Program, source: &dyn WeightSource, threads: usize, sample
                 let spec = program.weight(id);
                 let values = spec.read_all(source)?;
                 let rounding = Rounding::learned(&values, spec.cols, &moments, threads);
-                let weight = Weight::pack(&values, spec.rows, rounding, Kernel::best(), threads);
-                weights.replace(id, Packed::Int8(weight));
+                let rounded = Rounded::new(&values, spec.rows, rounding, kernel, threads);
+                made(&rounded);
+                weights.replace(id, Packed::Int8(Weight::pack(&rounded, kernel)));
             }
         }
     }
     Ok(weights)
+}
+
+/// The weights that become int8, in the order in which they do.
+fn order(program: &Program) -> Vec<WeightId> {
+    let last_use = last_use(program);
+    let mut order: Vec<WeightId> = Vec::new();
+    for (i, step) in program.steps.iter().enumerate() {
+        for id in step.op.weights() {
+            let is_matrix = |step: &Step| matches!(&step.op, Op::Linear(op) if op.weight == id);
+            let becomes_int8 = can_be_int8(program.weight(id)) && program.steps.iter().any(is_matrix);
+            if last_use[id.index()] == i && becomes_int8 && !order.contains(&id) {
+                order.push(id);
+            }
+        }
+    }
+    order
 }
 
 /// For each weight, the last step that reads it.
@@ -92,12 +150,16 @@ fn split(batch: &Batch, halvings: usize) -> Vec<Batch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::tests::batch;
-    use crate::cpu::{CpuExecutor, CpuOptions};
-    use crate::executor::{Dtype, Executor};
+    use crate::cpu::tests::{batch, numbers};
+    use crate::cpu::{CpuExecutor, CpuOptions, linear_int8};
+    use crate::executor::Executor;
     use crate::matrix::Matrix;
-    use crate::program::{Activation, Builder, Index, Linear, Lookup, Output, Pool, PoolMode, RandomWeights, Value};
+    use crate::program::{
+        Activation, Builder, Index, Linear, Lookup, Output, Pool, PoolMode, RandomWeights, TensorSpec, Value,
+    };
+    use std::ops::Range;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Four linear ops, of which the last two share a weight, as ALBERT's layers do; the table of embeddings is the first one's
     /// weight, too.
@@ -135,6 +197,65 @@ mod tests {
             assert_eq!(run(threads, Dtype::Int8, Some(&sample), &others), learned, "{threads} threads");
         }
         assert_eq!(run(2, Dtype::Int8, Some(&Batch::new()), &others), nearest);
+    }
+
+    /// Counts what is read.
+    struct Counting(AtomicUsize);
+
+    impl WeightSource for Counting {
+        fn read(&self, tensor: &TensorSpec, rows: Range<usize>) -> Result<Vec<f32>> {
+            self.0.fetch_add(rows.len() * tensor.cols(), Ordering::Relaxed);
+            RandomWeights { seed: 3 }.read(tensor, rows)
+        }
+    }
+
+    /// A product with each int8 weight, and how many numbers were read to have them.
+    fn products(sample: &Batch, folder: Option<&Path>) -> (Vec<Vec<f32>>, usize) {
+        let (program, source) = (program(), Counting(AtomicUsize::new(0)));
+        let weights = load(&program, &source, 2, sample, folder).unwrap();
+        let product = |id: &WeightId| {
+            let Packed::Int8(weight) = weights.packed(*id) else { panic!("{id:?} is not int8") };
+            let spec = program.weight(*id);
+            let (x, mut out) = (numbers(5, 3 * spec.cols), vec![0.0; 3 * spec.rows]);
+            let scratch = &mut linear_int8::Scratch::default();
+            linear_int8::linear_int8(&Team::ALONE, &x, weight, None, Activation::Identity, None, scratch, &mut out);
+            out
+        };
+        (order(&program).iter().map(product).collect(), source.0.into_inner())
+    }
+
+    #[test]
+    fn what_a_sample_taught_is_kept_for_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = || -> Vec<_> {
+            let entries = std::fs::read_dir(folder.path().join("int8")).unwrap();
+            entries.map(|entry| entry.unwrap().path()).collect()
+        };
+        let (sample, other) = (batch(&[9, 3, 30, 40]), batch(&[9, 3, 30, 41]));
+        let (expected, of_learning) = products(&sample, None);
+        assert_eq!(expected.len(), 3);
+        let (first, _) = products(&sample, Some(folder.path()));
+        let [file] = &files()[..] else { panic!("{:?}", files()) };
+        let (second, read) = products(&sample, Some(folder.path()));
+        assert!(first == expected && second == expected);
+        // All numbers once, for the file's name, and the table.
+        let all: usize = program().weights.iter().map(|spec| spec.rows * spec.cols).sum();
+        assert!(read <= all + 2 * 50 * 40 && read < of_learning, "{read} of {all}, {of_learning} to learn");
+
+        // Damaged, cut off, empty: it is made again.
+        let whole = std::fs::read(file).unwrap();
+        let mut damaged = whole.clone();
+        damaged[whole.len() / 2] ^= 1;
+        for bytes in [&damaged[..], &whole[..whole.len() - 1], &[]] {
+            std::fs::write(file, bytes).unwrap();
+            assert!(products(&sample, Some(folder.path())).0 == expected);
+            assert!(std::fs::read(file).unwrap() == whole && files().len() == 1);
+        }
+
+        // Another sample has another file; where none can be written, there is none.
+        assert!(products(&other, Some(folder.path())).0 != expected);
+        assert_eq!(files().len(), 2);
+        assert!(products(&sample, Some(file)).0 == expected);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::team::Team;
 use crate::program::Activation;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_tensor::NdTensorView;
+use std::borrow::Cow;
 
 /// Rows that rten-gemm multiplies before they are finished.
 const GEMM_ROWS: usize = 48;
@@ -84,6 +85,11 @@ impl Kernel {
             Kernel::Gemm => inner,
         }
     }
+
+    /// Into how many groups.
+    pub fn groups(self, inner: usize) -> usize {
+        inner.div_ceil(self.group(inner))
+    }
 }
 
 /// A linear op's weight.
@@ -113,20 +119,40 @@ pub struct Channels {
     pub cols: usize,
 }
 
-impl Weight {
-    /// Quantises `[cols, inner]`, on so many threads, and packs it.
-    pub fn pack(values: &[f32], cols: usize, rounding: Rounding, kernel: Kernel, threads: usize) -> Weight {
+/// The integers of a weight `[cols, inner]`.
+pub struct Rounded<'a> {
+    /// `[inner]`: what rows are multiplied by, and the weight has been divided by
+    pub factors: Cow<'a, [f32]>,
+    /// `[cols, inner]`: each channel's, in their [`order`](super::quantize::order)
+    pub integers: Cow<'a, [i8]>,
+    /// `[cols, groups]`: what they are multiples of
+    pub steps: Cow<'a, [f32]>,
+}
+
+impl Rounded<'_> {
+    /// Of `[cols, inner]`, by so many threads.
+    pub fn new(values: &[f32], cols: usize, rounding: Rounding, kernel: Kernel, threads: usize) -> Rounded<'static> {
         let (limits, inner) = (kernel.limits(), rounding.factors.len());
-        let (group, padded) = (kernel.group(inner), cols.next_multiple_of(kernel.panel()));
-        let groups = inner.div_ceil(group);
+        let (group, groups) = (kernel.group(inner), kernel.groups(inner));
         let (mut quantized, mut steps) = (vec![0i8; cols * inner], vec![0.0; cols * groups]);
         let channels = values.chunks(CHANNELS * inner).zip(quantized.chunks_mut(CHANNELS * inner));
         let mut channels: Vec<_> = channels.zip(steps.chunks_mut(CHANNELS * groups)).collect();
         each(threads, &mut channels, |((values, integers), steps)| {
             rounding.round(values, limits, group, integers, steps)
         });
+        Rounded { factors: rounding.factors.into(), integers: quantized.into(), steps: steps.into() }
+    }
+}
+
+impl Weight {
+    /// Packs integers that are for this kernel.
+    pub fn pack(rounded: &Rounded<'_>, kernel: Kernel) -> Weight {
+        let Rounded { factors, integers, steps } = rounded;
+        let (limits, inner) = (kernel.limits(), factors.len());
+        let (group, groups, cols) = (kernel.group(inner), kernel.groups(inner), integers.len() / inner);
+        let padded = cols.next_multiple_of(kernel.panel());
         let (mut scales, mut starts) = (vec![0.0; groups * padded], vec![0; groups * padded]);
-        for (c, (integers, steps)) in quantized.chunks_exact(inner).zip(steps.chunks_exact(groups)).enumerate() {
+        for (c, (integers, steps)) in integers.chunks_exact(inner).zip(steps.chunks_exact(groups)).enumerate() {
             for (g, (integers, step)) in integers.chunks(group).zip(steps).enumerate() {
                 scales[g * padded + c] = *step;
                 starts[g * padded + c] = -i32::from(limits.row) * integers.iter().copied().map(i32::from).sum::<i32>();
@@ -134,13 +160,13 @@ impl Weight {
         }
         let packed = match kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Dot(instructions) => Packed::Panels(Panels::pack(&quantized, cols, inner, instructions)),
+            Kernel::Dot(instructions) => Packed::Panels(Panels::pack(integers, cols, inner, instructions)),
             Kernel::Gemm => {
-                let transposed = NdTensorView::from_data([cols, inner], &quantized[..]).transposed();
+                let transposed = NdTensorView::from_data([cols, inner], &integers[..]).transposed();
                 Packed::Gemm(Gemm::new().prepack_b(transposed))
             }
         };
-        let channels = Channels { factors: rounding.factors, scales, starts, inner, group, cols };
+        let channels = Channels { factors: factors.to_vec(), scales, starts, inner, group, cols };
         Weight { packed, limits, channels }
     }
 }
@@ -235,6 +261,10 @@ mod tests {
         kernels
     }
 
+    fn pack(values: &[f32], cols: usize, rounding: Rounding, kernel: Kernel, threads: usize) -> Weight {
+        Weight::pack(&Rounded::new(values, cols, rounding, kernel, threads), kernel)
+    }
+
     /// Times the factors, and rotated.
     fn prepared(x: &[f32]) -> Vec<f32> {
         rotated(x, &Rounding::nearest(x.len()).factors)
@@ -270,7 +300,7 @@ mod tests {
                     }
                 }
                 let (bias, residual) = (numbers(3, cols), numbers(4, rows * cols));
-                let packed = Weight::pack(&weight, cols, Rounding::nearest(inner), kernel, 2);
+                let packed = pack(&weight, cols, Rounding::nearest(inner), kernel, 2);
                 for (has_bias, has_residual) in [(false, false), (true, false), (false, true), (true, true)] {
                     for activation in [Activation::Identity, Activation::Relu] {
                         let (bias, residual) = (has_bias.then_some(&bias[..]), has_residual.then_some(&residual[..]));
@@ -320,7 +350,7 @@ mod tests {
                 // are negative, and so 0 in the bytes of a row.
                 let row: Vec<f32> = (0..inner).map(|i| if i % 128 == 0 { 2.0 } else { 0.0 }).collect();
                 let weights: Vec<f32> = row.iter().map(|x| x * sign).collect();
-                let weight = Weight::pack(&weights.repeat(3), 3, Rounding::nearest(inner), kernel, 1);
+                let weight = pack(&weights.repeat(3), 3, Rounding::nearest(inner), kernel, 1);
                 let (mut out, scratch) = ([f32::NAN; 6], &mut Scratch::default());
                 linear_int8(&Team::ALONE, &row.repeat(2), &weight, None, Activation::Identity, None, scratch, &mut out);
                 assert_close(&out, &[f64::from(sign) * 128.0; 6], 1e-5, &format!("{kernel:?}"));
@@ -335,7 +365,7 @@ mod tests {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 for at in [0, 63, 200, 299] {
                     let run = |x: &[f32], weight: &[f32]| {
-                        let weight = Weight::pack(weight, 40, Rounding::nearest(inner), kernel, 1);
+                        let weight = pack(weight, 40, Rounding::nearest(inner), kernel, 1);
                         let (mut out, mut scratch) = (vec![0.0; 80], Scratch::default());
                         linear_int8(&Team::ALONE, x, &weight, None, Activation::Identity, None, &mut scratch, &mut out);
                         out

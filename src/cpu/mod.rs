@@ -3,7 +3,7 @@
 //! One worker a core, each running whole batches alone: no barrier inside a batch, and every buffer of a batch stays in
 //! that core's caches. Only where there are fewer batches than cores do idle workers help with one (`team`). One file an op,
 //! named as the op; `interpreter` is the loop over the steps, `gemm` the inner loop of both kinds of linear ops. Int8 weights are
-//! made in `calibrate`: `moments` of a sample's values decide on their `rounding`.
+//! made in `calibrate`: `moments` of a sample's values decide on their `rounding`, and `rounded_file` keeps them for the next start.
 
 mod activation;
 mod attention;
@@ -32,6 +32,7 @@ mod pool;
 mod quantize;
 mod rotary;
 mod rotate;
+mod rounded_file;
 mod rounding;
 mod simd;
 mod softmax;
@@ -67,7 +68,8 @@ pub struct CpuOptions {
     pub threads: Option<usize>,
     /// In [`Dtype::F16`], matrices are stored in f16, and computed with in f32.
     pub dtype: Dtype,
-    /// Texts like those to come: int8's weights are rounded for them, and so nearer to f32. `None`: each to what is nearest.
+    /// Texts like those to come: int8's weights are rounded for them, and so nearer to f32, which takes seconds and is
+    /// [kept](crate::set_cache_folder) for the next start. `None`: each to what is nearest.
     pub sample: Option<Arc<Batch>>,
 }
 
@@ -104,7 +106,9 @@ impl CpuExecutor {
         };
         InstructionSet::check()?;
         let weights = match &options.sample {
-            Some(sample) if options.dtype == Dtype::Int8 => calibrate::load(&program, weights, threads, sample)?,
+            Some(sample) if options.dtype == Dtype::Int8 => {
+                calibrate::load(&program, weights, threads, sample, crate::kept::folder().as_deref())?
+            }
             _ => Weights::load(&program, weights, threads, options.dtype)?,
         };
         let model = Arc::new(Model { program, weights });

@@ -35,7 +35,7 @@ impl Table {
 }
 
 /// Calls `each` with pieces of a weight, in order, until it returns false.
-fn pieces(spec: &WeightSpec, source: &dyn WeightSource, mut each: impl FnMut(&[f32]) -> bool) -> Result<()> {
+pub fn pieces(spec: &WeightSpec, source: &dyn WeightSource, mut each: impl FnMut(&[f32]) -> bool) -> Result<()> {
     let rows = (PIECE / spec.cols.max(1)).max(1);
     for first in (0..spec.rows).step_by(rows) {
         if !each(&spec.read(source, first..spec.rows.min(first + rows))?) {

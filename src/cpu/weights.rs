@@ -1,7 +1,7 @@
 //! A program's weights in the form that each op reads: matrices of linear ops packed for their inner loops, tables whose rows are
 //! looked up, and vectors and small tables in f32.
 
-use super::linear_int8::Kernel;
+use super::linear_int8::{Kernel, Rounded};
 use super::parallel::each;
 use super::rounding::Rounding;
 use super::storage::Storage;
@@ -41,13 +41,25 @@ const INT8_COLS: usize = 32;
 impl Weights {
     /// Reads every weight once, on `threads` threads. Beside the result, memory holds one tensor a thread.
     pub fn load(program: &Program, source: &dyn WeightSource, threads: usize, dtype: Dtype) -> Result<Weights> {
+        Weights::load_others(program, source, threads, dtype, |_| None)
+    }
+
+    /// The same but for matrices of linear ops that are `ready`.
+    pub fn load_others(
+        program: &Program,
+        source: &dyn WeightSource,
+        threads: usize,
+        dtype: Dtype,
+        ready: impl Fn(WeightId) -> Option<Packed> + Sync,
+    ) -> Result<Weights> {
+        let ids = (0..).map(WeightId);
         let mut loads: Vec<_> =
-            program.weights.iter().zip(forms(program)).map(|load| (load, Ok(Entry::default()))).collect();
+            ids.zip(forms(program)).zip(&program.weights).map(|load| (load, Ok(Entry::default()))).collect();
         let failed = AtomicBool::new(false);
-        each(threads, &mut loads, |((spec, form), entry)| {
+        each(threads, &mut loads, |(((id, form), spec), entry)| {
             // After the first error, nobody needs the others.
             if !failed.load(Ordering::Relaxed) {
-                *entry = Entry::load(spec, source, *form, dtype, |values| Packed::new(values, spec, dtype));
+                *entry = Entry::load(spec, source, *form, dtype, dtype, ready(*id));
                 failed.fetch_or(entry.is_err(), Ordering::Relaxed);
             }
         });
@@ -64,7 +76,7 @@ impl Weights {
     pub fn read(&mut self, id: WeightId, form: Form, spec: &WeightSpec, source: &dyn WeightSource) -> Result<()> {
         let entry = &mut self.entries[id.index()];
         if entry.table.is_none() && entry.rows.is_none() && entry.packed.is_none() {
-            *entry = Entry::load(spec, source, form, Dtype::Int8, |values| Packed::float(values, spec, Dtype::F32))?;
+            *entry = Entry::load(spec, source, form, Dtype::Int8, Dtype::F32, None)?;
         }
         Ok(())
     }
@@ -126,34 +138,38 @@ impl Packed {
     fn new(values: &[f32], spec: &WeightSpec, dtype: Dtype) -> Packed {
         match dtype {
             Dtype::Int8 if can_be_int8(spec) => {
-                let rounding = Rounding::nearest(spec.cols);
-                Packed::Int8(linear_int8::Weight::pack(values, spec.rows, rounding, Kernel::best(), 1))
+                let (rounding, kernel) = (Rounding::nearest(spec.cols), Kernel::best());
+                let rounded = Rounded::new(values, spec.rows, rounding, kernel, 1);
+                Packed::Int8(linear_int8::Weight::pack(&rounded, kernel))
             }
-            Dtype::Int8 => Packed::float(values, spec, Dtype::F32),
-            Dtype::F32 | Dtype::F16 => Packed::float(values, spec, dtype),
+            _ => {
+                let dtype = if dtype == Dtype::Int8 { Dtype::F32 } else { dtype };
+                Packed::Float(linear::Weight::pack(values, spec.rows, spec.cols, Storage::of(values, dtype)))
+            }
         }
-    }
-
-    fn float(values: &[f32], spec: &WeightSpec, dtype: Dtype) -> Packed {
-        Packed::Float(linear::Weight::pack(values, spec.rows, spec.cols, Storage::of(values, dtype)))
     }
 }
 
 impl Entry {
+    /// With a linear op's matrix in `dtype`, unless it is `ready`.
     fn load(
         spec: &WeightSpec,
         source: &dyn WeightSource,
         form: Form,
+        dtype_of_tables: Dtype,
         dtype: Dtype,
-        pack: impl Fn(&[f32]) -> Packed,
+        ready: Option<Packed>,
     ) -> Result<Entry> {
-        let mut entry = Entry::default();
+        let mut entry = Entry { packed: ready, ..Entry::default() };
         if form.table {
-            entry.table = Some(Table::load(spec, source, dtype)?);
+            entry.table = Some(Table::load(spec, source, dtype_of_tables)?);
         }
-        if form.rows || form.packed {
+        let is_missing = form.packed && entry.packed.is_none();
+        if form.rows || is_missing {
             let values = spec.read_all(source)?;
-            entry.packed = form.packed.then(|| pack(&values));
+            if is_missing {
+                entry.packed = Some(Packed::new(&values, spec, dtype));
+            }
             entry.rows = form.rows.then_some(values);
         }
         Ok(entry)

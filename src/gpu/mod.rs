@@ -16,7 +16,6 @@ pub mod compile;
 mod device;
 mod flight;
 mod growth;
-mod kept;
 pub mod kernel;
 pub mod kernels;
 mod mark;
@@ -37,7 +36,6 @@ mod workspace;
 
 pub use adapters::AdapterSelector;
 pub use device::{AdapterDescription, GpuDevice};
-pub use kept::set_cache_folder;
 pub use options::{Cooperative, Dtype, Features, GpuOptions, TuningChoice};
 pub use tuning::Tuning;
 

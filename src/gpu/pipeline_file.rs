@@ -3,7 +3,7 @@
 //! A file for each kind of adapter in the user's cache folder. The driver checks that it is its own; that it is whole is
 //! checked here, because wgpu hands the contents over as they are.
 
-use super::kept::{folder, replace};
+use crate::kept::{folder, replace};
 use std::fs;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};

@@ -2,9 +2,9 @@
 //! read and edit.
 
 use super::device::AdapterDescription;
-use super::kept::{folder, replace};
 use super::options::{Dtype, Features};
 use super::tuning::Tuning;
+use crate::kept::{folder, replace};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -9,9 +9,10 @@ use std::sync::{PoisonError, RwLock};
 /// The application's, once it has named one.
 static FOLDER: RwLock<Option<PathBuf>> = RwLock::new(None);
 
-/// Where the process keeps what the next start can use: how fast kernels were on a device, and compiled shaders. For an
-/// application with a cache folder of its own; it counts for devices that are opened afterwards. Default: `LEXEL_CACHE_DIR`, which
-/// may be `off`; else `lexel` in the user's cache folder.
+/// Where the process keeps what the next start can use: how fast kernels were on a GPU, compiled shaders, and weights that were
+/// made int8 for the CPU with a sample of texts. For an application with a cache folder of its own; it counts for devices that are
+/// opened, and models that are loaded, afterwards. Default: `LEXEL_CACHE_DIR`, which may be `off`; else `lexel` in the user's cache
+/// folder.
 ///
 /// Any lexel may share the folder, and it may be deleted at any time.
 pub fn set_cache_folder(folder: impl Into<PathBuf>) {
@@ -20,9 +21,10 @@ pub fn set_cache_folder(folder: impl Into<PathBuf>) {
 
 /// The application's, else `LEXEL_CACHE_DIR`, else `lexel` in the user's cache folder. `None` if `LEXEL_CACHE_DIR` is `off`, or
 /// there is no home.
-pub(super) fn folder() -> Option<PathBuf> {
+pub(crate) fn folder() -> Option<PathBuf> {
     let named = FOLDER.read().unwrap_or_else(PoisonError::into_inner).clone();
-    named.or_else(|| folder_of(|name| std::env::var_os(name)))
+    // This crate's own tests keep nothing that they have not named a folder for.
+    named.or_else(|| folder_of(|name| std::env::var_os(name)).filter(|_| !cfg!(test)))
 }
 
 fn folder_of(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
@@ -38,15 +40,21 @@ fn folder_of(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 }
 
 /// Writes a file aside, then renames it: a reader finds a whole file, whoever else writes.
-pub(super) fn replace(path: &Path, data: &[u8]) -> std::io::Result<()> {
+#[cfg(feature = "gpu")]
+pub(crate) fn replace(path: &Path, data: &[u8]) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    static WRITERS: AtomicUsize = AtomicUsize::new(0);
-    let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
-    let aside = path.with_extension(format!("{}-{writer}.tmp", std::process::id()));
+    let aside = aside(path);
     let written = fs::write(&aside, data);
     written.and_then(|()| fs::rename(&aside, path)).inspect_err(|_| _ = fs::remove_file(&aside))
+}
+
+/// Where a file is written before it is renamed: a path that no other writer has.
+pub(crate) fn aside(path: &Path) -> PathBuf {
+    static WRITERS: AtomicUsize = AtomicUsize::new(0);
+    let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
+    path.with_extension(format!("{}-{writer}.tmp", std::process::id()))
 }
 
 #[cfg(test)]
