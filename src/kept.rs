@@ -1,7 +1,6 @@
 //! Where files are kept that the next start can use: the user's cache folder.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -43,11 +42,11 @@ fn folder_of(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 #[cfg(feature = "gpu")]
 pub(crate) fn replace(path: &Path, data: &[u8]) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        std::fs::create_dir_all(folder)?;
     }
     let aside = aside(path);
-    let written = fs::write(&aside, data);
-    written.and_then(|()| fs::rename(&aside, path)).inspect_err(|_| _ = fs::remove_file(&aside))
+    let written = std::fs::write(&aside, data);
+    written.and_then(|()| std::fs::rename(&aside, path)).inspect_err(|_| _ = std::fs::remove_file(&aside))
 }
 
 /// Where a file is written before it is renamed: a path that no other writer has.

@@ -51,7 +51,10 @@ pub fn load(
     }
     let kept =
         |result: io::Result<Writer>| result.inspect_err(|error| log::debug!("int8 weights are not kept: {error}")).ok();
-    log::info!("int8: {} weights are rounded for a sample of {} texts, once", order.len(), sample.sequences());
+    if !order.is_empty() {
+        let next = if file.is_some() { ": the next load is quicker" } else { "" };
+        log::info!("rounding {} weights to int8 for a sample of {} texts{next}", order.len(), sample.sequences());
+    }
     let mut writer = file.and_then(|file| kept(file.write()));
     let weights = learn(program, source, threads, sample, kernel, |rounded| {
         writer = writer.take().and_then(|mut writer| kept(writer.add(rounded).map(|()| writer)));

@@ -19,7 +19,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The code that decides on the integers. Other code, another file.
 const CODE: [&str; 7] = [
@@ -34,6 +34,9 @@ const CODE: [&str; 7] = [
 
 /// Bytes of all files together: those that have not been used for the longest are removed.
 const MOST: u64 = 4 << 30;
+
+/// No writer takes longer.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Bytes of the hash at a file's end.
 const HASH: usize = 32;
@@ -186,7 +189,8 @@ fn hash_of(spec: &WeightSpec, source: &dyn WeightSource) -> Result<[u8; HASH]> {
     Ok(hash.finalize().into())
 }
 
-/// Removes those beside `path` that have not been used for the longest, until all have no more than `most` bytes; never itself.
+/// Removes those beside `path` that have not been used for the longest, until all have no more than `most` bytes; never itself. What
+/// a writer that was killed left goes after a day.
 fn remove_oldest(path: &Path, most: u64) {
     let Some(Ok(entries)) = path.parent().map(fs::read_dir) else { return };
     let known = entries.flatten().filter_map(|entry| {
@@ -196,9 +200,10 @@ fn remove_oldest(path: &Path, most: u64) {
     let mut files: Vec<_> = known.collect();
     files.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
     let mut bytes = 0;
-    for (_, len, file) in files {
+    for (used, len, file) in files {
+        let is_left = file.extension().is_some() && used.elapsed().is_ok_and(|age| age > DAY);
         bytes += len;
-        if bytes > most && file != path {
+        if (bytes > most || is_left) && file != path {
             // Another process may have removed it.
             let _ = fs::remove_file(file);
         }
@@ -208,13 +213,12 @@ fn remove_oldest(path: &Path, most: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn what_has_not_been_used_for_the_longest_goes_first() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        for (name, age) in [("a", 30), ("b", 10), ("c", 20), ("d", 40)] {
+        for (name, age) in [("a", 30), ("b", 10), ("c", 20), ("d", 40), ("e.tmp", 60), ("f.tmp", 100_000)] {
             fs::write(path(name), [0; 100]).unwrap();
             let used = SystemTime::now() - Duration::from_secs(age);
             File::options().append(true).open(path(name)).unwrap().set_modified(used).unwrap();
@@ -225,8 +229,8 @@ mod tests {
             names.sort();
             names
         };
-        remove_oldest(&path("d"), 400);
-        assert_eq!(names(), ["a", "b", "c", "d"]);
+        remove_oldest(&path("d"), 500);
+        assert_eq!(names(), ["a", "b", "c", "d", "e.tmp"]);
         // Itself is never removed, however old.
         remove_oldest(&path("d"), 299);
         assert_eq!(names(), ["b", "c", "d"]);

@@ -18,8 +18,8 @@ static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 /// Starts the log. `quiet` leaves only errors and warnings of lost rows, and no bars.
 pub fn start(quiet: bool) {
     QUIET.store(quiet, Ordering::Relaxed);
-    // Which device `auto` took, and why, is always told.
-    let default = if quiet { "error" } else { "warn,lexel::device=info" };
+    // Which device `auto` took, and why, is always told; and what a first load may take long for.
+    let default = if quiet { "error" } else { "warn,lexel::device=info,lexel::cpu::calibrate=info" };
     let log = env_logger::Env::default().default_filter_or(default);
     env_logger::Builder::from_env(log)
         .format(|out, record| match record.level() {
