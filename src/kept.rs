@@ -1,17 +1,20 @@
 //! Where files are kept that the next start can use: the user's cache folder.
 
 use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The application's, once it has named one.
 static FOLDER: RwLock<Option<PathBuf>> = RwLock::new(None);
 
 /// Where the process keeps what the next start can use: how fast kernels were on a GPU, compiled shaders, and weights that were
-/// made int8 for the CPU with a sample of texts. For an application with a cache folder of its own; it counts for devices that are
-/// opened, and models that are loaded, afterwards. Default: `LEXEL_CACHE_DIR`, which may be `off`; else `lexel` in the user's cache
-/// folder.
+/// made int8 for the CPU with a sample of texts (4 GiB at most: those that have not been used for the longest go). For an
+/// application with a cache folder of its own; it counts for devices that are opened, and models that are loaded, afterwards.
+/// Default: `LEXEL_CACHE_DIR`, which may be `off`; else `lexel` in the user's cache folder.
 ///
 /// Any lexel may share the folder, and it may be deleted at any time.
 pub fn set_cache_folder(folder: impl Into<PathBuf>) {
@@ -40,20 +43,56 @@ fn folder_of(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 
 /// Writes a file aside, then renames it: a reader finds a whole file, whoever else writes.
 #[cfg(feature = "gpu")]
-pub(crate) fn replace(path: &Path, data: &[u8]) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let aside = aside(path);
-    let written = std::fs::write(&aside, data);
-    written.and_then(|()| std::fs::rename(&aside, path)).inspect_err(|_| _ = std::fs::remove_file(&aside))
+pub(crate) fn replace(path: &Path, data: &[u8]) -> io::Result<()> {
+    let mut aside = Aside::create(path)?;
+    aside.write_all(data)?;
+    aside.finish()
 }
 
-/// Where a file is written before it is renamed: a path that no other writer has.
-pub(crate) fn aside(path: &Path) -> PathBuf {
-    static WRITERS: AtomicUsize = AtomicUsize::new(0);
-    let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
-    path.with_extension(format!("{}-{writer}.tmp", std::process::id()))
+/// A file that is written aside, and takes its place when it is finished. Dropped before, it leaves nothing.
+pub(crate) struct Aside {
+    file: File,
+    aside: PathBuf,
+    path: PathBuf,
+}
+
+impl Aside {
+    /// Begins the file that will be at `path`, and makes its folder.
+    pub fn create(path: &Path) -> io::Result<Aside> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        static WRITERS: AtomicUsize = AtomicUsize::new(0);
+        let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
+        // In containers that share the folder, all processes may have the same id.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let aside = path.with_extension(format!("{}-{writer}-{now}.tmp", std::process::id()));
+        let file = File::options().write(true).create_new(true).open(&aside)?;
+        Ok(Aside { file, aside, path: path.to_path_buf() })
+    }
+
+    /// Puts it in its place.
+    pub fn finish(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.aside, &self.path)
+    }
+}
+
+impl Write for Aside {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // Finished, it is elsewhere.
+        let _ = fs::remove_file(&self.aside);
+    }
 }
 
 #[cfg(test)]

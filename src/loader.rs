@@ -55,9 +55,10 @@ impl<M> Loader<M> {
         self
     }
 
-    /// Texts like those to come, some dozens, for int8 on the CPU: they go through the model while it loads, and its weights are
-    /// rounded for them (a cross-encoder takes them two by two). Default: texts of many kinds. Without any, weights are
-    /// rounded to what is nearest: the model loads faster, and its results are further from those in f32.
+    /// Texts like those to come, some dozens, for int8 on the CPU: they go through the model at its first load, and its weights are
+    /// rounded for them (a cross-encoder takes them two by two), which is [kept](crate::set_cache_folder) for the next load with
+    /// the same texts. Default: texts of many kinds. Without any, weights are rounded to what is nearest: the first load is
+    /// faster, and results are further from those in f32.
     pub fn sample(mut self, texts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.sample = Some(texts.into_iter().map(Into::into).collect());
         self

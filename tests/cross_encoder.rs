@@ -201,7 +201,8 @@ fn an_activation_that_makes_nan_of_a_logit_is_no_rank() {
     }
 }
 
-/// The model is so narrow that its weights stay in f32: all samples give the same. A text without a neighbour is its own.
+/// The model is so narrow that its matrices do not become int8, and its table is in f16 as it is: all samples give the same. A text
+/// without a neighbour is its own.
 #[test]
 fn texts_of_ones_own_are_the_sample_for_int8() {
     let pairs = [("a river", "the sea"), ("the school", "old and red")];

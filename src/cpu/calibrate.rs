@@ -17,6 +17,7 @@ use crate::program::{Op, Plan, Program, Step, WeightId, WeightSource};
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// A sample is halved so often: each part is computed by one thread, whatever their number, so that results do not depend on
 /// it.
@@ -40,24 +41,27 @@ pub fn load(
     folder: Option<&Path>,
 ) -> Result<Weights> {
     program.check(sample)?;
-    let (order, kernel) = (order(program), Kernel::best());
-    let file = match folder.filter(|_| !order.is_empty()) {
-        Some(folder) => Some(RoundedFile::of(program, source, sample, kernel, threads, folder)?),
+    let order = order(program);
+    // Not worth looking at every number for, if nothing can be kept.
+    let folder = folder.filter(|folder| !order.is_empty() && std::fs::create_dir_all(folder).is_ok());
+    let file = match folder {
+        Some(folder) => RoundedFile::of(program, source, sample, &order, threads, folder)?,
         None => None,
     };
-    if let Some(contents) = file.as_ref().and_then(|file| file.read(program, &order, kernel)) {
-        let ready = |id| contents.rounded(id).map(|rounded| Packed::Int8(Weight::pack(&rounded, kernel)));
-        return Weights::load_others(program, source, threads, Dtype::Int8, ready);
+    if let Some(weights) = file.as_ref().and_then(|file| file.read(program)) {
+        let ready = Mutex::new(weights);
+        let ready = |id| ready.lock().unwrap_or_else(PoisonError::into_inner).remove(&id).map(Packed::Int8);
+        return Weights::load_with(program, source, threads, Dtype::Int8, ready);
     }
-    let kept =
+    let if_kept =
         |result: io::Result<Writer>| result.inspect_err(|error| log::debug!("int8 weights are not kept: {error}")).ok();
+    let mut writer = file.and_then(|file| if_kept(file.write()));
     if !order.is_empty() {
-        let next = if file.is_some() { ": the next load is quicker" } else { "" };
+        let next = if writer.is_some() { ": the next load is quicker" } else { "" };
         log::info!("rounding {} weights to int8 for a sample of {} texts{next}", order.len(), sample.sequences());
     }
-    let mut writer = file.and_then(|file| kept(file.write()));
-    let weights = learn(program, source, threads, sample, kernel, |rounded| {
-        writer = writer.take().and_then(|mut writer| kept(writer.add(rounded).map(|()| writer)));
+    let weights = learn(program, source, threads, sample, |rounded| {
+        writer = writer.take().and_then(|mut writer| if_kept(writer.add(rounded).map(|()| writer)));
     })?;
     if let Some(writer) = writer {
         let _ = writer.finish().inspect_err(|error| log::debug!("int8 weights are not kept: {error}"));
@@ -71,10 +75,10 @@ fn learn(
     source: &dyn WeightSource,
     threads: usize,
     sample: &Batch,
-    kernel: Kernel,
-    mut made: impl FnMut(&Rounded<'_>),
+    mut made: impl FnMut(&Rounded),
 ) -> Result<Weights> {
     let (plan, forms, last_use) = (Plan::reusing(program), forms(program), last_use(program));
+    let kernel = Kernel::best();
     let part = |batch| {
         let mut workspace = Workspace::default();
         workspace.prepare(&plan, &batch);
@@ -203,18 +207,18 @@ mod tests {
     }
 
     /// Counts what is read.
-    struct Counting(AtomicUsize);
+    struct Counting(RandomWeights, AtomicUsize);
 
     impl WeightSource for Counting {
         fn read(&self, tensor: &TensorSpec, rows: Range<usize>) -> Result<Vec<f32>> {
-            self.0.fetch_add(rows.len() * tensor.cols(), Ordering::Relaxed);
-            RandomWeights { seed: 3 }.read(tensor, rows)
+            self.1.fetch_add(rows.len() * tensor.cols(), Ordering::Relaxed);
+            self.0.read(tensor, rows)
         }
     }
 
     /// A product with each int8 weight, and how many numbers were read to have them.
-    fn products(sample: &Batch, folder: Option<&Path>) -> (Vec<Vec<f32>>, usize) {
-        let (program, source) = (program(), Counting(AtomicUsize::new(0)));
+    fn products(sample: &Batch, seed: u64, folder: Option<&Path>) -> (Vec<Vec<f32>>, usize) {
+        let (program, source) = (program(), Counting(RandomWeights { seed }, AtomicUsize::new(0)));
         let weights = load(&program, &source, 2, sample, folder).unwrap();
         let product = |id: &WeightId| {
             let Packed::Int8(weight) = weights.packed(*id) else { panic!("{id:?} is not int8") };
@@ -224,22 +228,22 @@ mod tests {
             linear_int8::linear_int8(&Team::ALONE, &x, weight, None, Activation::Identity, None, scratch, &mut out);
             out
         };
-        (order(&program).iter().map(product).collect(), source.0.into_inner())
+        (order(&program).iter().map(product).collect(), source.1.into_inner())
     }
 
     #[test]
     fn what_a_sample_taught_is_kept_for_the_next_start() {
         let folder = tempfile::tempdir().unwrap();
         let files = || -> Vec<_> {
-            let entries = std::fs::read_dir(folder.path().join("int8")).unwrap();
+            let entries = std::fs::read_dir(folder.path().join("cpu-int8")).unwrap();
             entries.map(|entry| entry.unwrap().path()).collect()
         };
         let (sample, other) = (batch(&[9, 3, 30, 40]), batch(&[9, 3, 30, 41]));
-        let (expected, of_learning) = products(&sample, None);
+        let (expected, of_learning) = products(&sample, 3, None);
         assert_eq!(expected.len(), 3);
-        let (first, _) = products(&sample, Some(folder.path()));
+        let (first, _) = products(&sample, 3, Some(folder.path()));
         let [file] = &files()[..] else { panic!("{:?}", files()) };
-        let (second, read) = products(&sample, Some(folder.path()));
+        let (second, read) = products(&sample, 3, Some(folder.path()));
         assert!(first == expected && second == expected);
         // All numbers once, for the file's name, and the table.
         let all: usize = program().weights.iter().map(|spec| spec.rows * spec.cols).sum();
@@ -251,14 +255,16 @@ mod tests {
         damaged[whole.len() / 2] ^= 1;
         for bytes in [&damaged[..], &whole[..whole.len() - 1], &[]] {
             std::fs::write(file, bytes).unwrap();
-            assert!(products(&sample, Some(folder.path())).0 == expected);
+            assert!(products(&sample, 3, Some(folder.path())).0 == expected);
             assert!(std::fs::read(file).unwrap() == whole && files().len() == 1);
         }
 
-        // Another sample has another file; where none can be written, there is none.
-        assert!(products(&other, Some(folder.path())).0 != expected);
+        // Other weights have another file, and so has another sample; where none can be written, there is none.
+        assert!(products(&sample, 4, Some(folder.path())).0 == products(&sample, 4, None).0);
         assert_eq!(files().len(), 2);
-        assert!(products(&sample, Some(file)).0 == expected);
+        assert!(products(&other, 3, Some(folder.path())).0 != expected);
+        assert_eq!(files().len(), 3);
+        assert!(products(&sample, 3, Some(file)).0 == expected);
     }
 
     #[test]

@@ -90,8 +90,8 @@ macro_rules! dot {
 }
 
 dot!(
-    /// AVX-512 with VNNI. 12 sums leave room for the 12 totals that they are added to after each group, which with tiles of 12 rows
-    /// would be in memory: 8 % on Zen 4.
+    /// AVX-512 with VNNI. 12 sums leave room for the 12 totals that they are added to after each group, which with tiles of 12
+    /// rows would be in memory: 8 % on Zen 4.
     Vnni512,
     Avx512Isa,
     is_x86_feature_detected!("avx512vnni"),
@@ -106,7 +106,8 @@ dot!(
     |self, a, b, sum| _mm256_dpbusd_avx_epi32(sum.0, a.0, b.0).into()
 );
 dot!(
-    /// AVX-512 without VNNI, in tiles like those of [`Vnni512`] (5 %). Two products are added in 16 bits, which [`Limits::PAIRED`](super::quantize::Limits::PAIRED) is for.
+    /// AVX-512 without VNNI, in tiles like those of [`Vnni512`] (5 %). Two products are added in 16 bits, which
+    /// [`Limits::PAIRED`](super::quantize::Limits::PAIRED) is for.
     Paired512,
     Avx512Isa,
     true,

@@ -2,21 +2,21 @@
 //! row, on the fly; both are [rotated](super::rotate) before, and what a weight becomes is a matter of its
 //! [rounding](super::rounding). Products are summed exactly in i32; everything else is f32.
 //!
-//! With AVX2 the inner loop is our own: [`linear_dot`](super::linear_dot), and a scale is for 64 or 128 numbers. Elsewhere rten-gemm computes the sums, and a scale is for all of a row or channel.
+//! With AVX2 the inner loop is our own: [`linear_dot`](super::linear_dot), and a scale is for 64 or 128 numbers. Elsewhere
+//! rten-gemm computes the sums, and a scale is for all of a row or channel.
 
 use super::activation;
 use super::gemm::Shared;
-use super::linear::Strip;
 #[cfg(target_arch = "x86_64")]
 use super::linear_dot::{Instructions, Panels, Product};
 use super::parallel::each;
 use super::quantize::{BYTES, Limits, Rows};
 use super::rounding::{CHANNELS, Rounding};
+use super::strip::Strip;
 use super::team::Team;
 use crate::program::Activation;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_tensor::NdTensorView;
-use std::borrow::Cow;
 
 /// Rows that rten-gemm multiplies before they are finished.
 const GEMM_ROWS: usize = 48;
@@ -68,7 +68,7 @@ impl Kernel {
     }
 
     /// What it multiplies exactly.
-    fn limits(self) -> Limits {
+    pub fn limits(self) -> Limits {
         match self {
             #[cfg(target_arch = "x86_64")]
             Kernel::Dot(instructions) => instructions.limits(),
@@ -120,18 +120,18 @@ pub struct Channels {
 }
 
 /// The integers of a weight `[cols, inner]`.
-pub struct Rounded<'a> {
+pub struct Rounded {
     /// `[inner]`: what rows are multiplied by, and the weight has been divided by
-    pub factors: Cow<'a, [f32]>,
+    pub factors: Vec<f32>,
     /// `[cols, inner]`: each channel's, in their [`order`](super::quantize::order)
-    pub integers: Cow<'a, [i8]>,
+    pub integers: Vec<i8>,
     /// `[cols, groups]`: what they are multiples of
-    pub steps: Cow<'a, [f32]>,
+    pub steps: Vec<f32>,
 }
 
-impl Rounded<'_> {
+impl Rounded {
     /// Of `[cols, inner]`, by so many threads.
-    pub fn new(values: &[f32], cols: usize, rounding: Rounding, kernel: Kernel, threads: usize) -> Rounded<'static> {
+    pub fn new(values: &[f32], cols: usize, rounding: Rounding, kernel: Kernel, threads: usize) -> Rounded {
         let (limits, inner) = (kernel.limits(), rounding.factors.len());
         let (group, groups) = (kernel.group(inner), kernel.groups(inner));
         let (mut quantized, mut steps) = (vec![0i8; cols * inner], vec![0.0; cols * groups]);
@@ -140,13 +140,13 @@ impl Rounded<'_> {
         each(threads, &mut channels, |((values, integers), steps)| {
             rounding.round(values, limits, group, integers, steps)
         });
-        Rounded { factors: rounding.factors.into(), integers: quantized.into(), steps: steps.into() }
+        Rounded { factors: rounding.factors, integers: quantized, steps }
     }
 }
 
 impl Weight {
     /// Packs integers that are for this kernel.
-    pub fn pack(rounded: &Rounded<'_>, kernel: Kernel) -> Weight {
+    pub fn pack(rounded: &Rounded, kernel: Kernel) -> Weight {
         let Rounded { factors, integers, steps } = rounded;
         let (limits, inner) = (kernel.limits(), factors.len());
         let (group, groups, cols) = (kernel.group(inner), kernel.groups(inner), integers.len() / inner);

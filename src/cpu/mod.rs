@@ -2,8 +2,9 @@
 //!
 //! One worker a core, each running whole batches alone: no barrier inside a batch, and every buffer of a batch stays in
 //! that core's caches. Only where there are fewer batches than cores do idle workers help with one (`team`). One file an op,
-//! named as the op; `interpreter` is the loop over the steps, `gemm` the inner loop of both kinds of linear ops. Int8 weights are
-//! made in `calibrate`: `moments` of a sample's values decide on their `rounding`, and `rounded_file` keeps them for the next start.
+//! named as the op; `interpreter` is the loop over the steps, `gemm` the inner loop of both kinds of linear ops. `weights` are in
+//! f32 or 16 bits (`storage`), those of an embedding as a `table`. Int8 weights are made in `calibrate`: `moments` of a sample's
+//! values decide on their `rounding`, and a `rounded_file` keeps them for the next start.
 
 mod activation;
 mod attention;
@@ -37,6 +38,7 @@ mod rounding;
 mod simd;
 mod softmax;
 mod storage;
+mod strip;
 mod sum;
 mod table;
 mod team;
@@ -54,9 +56,9 @@ use gemm::Shared;
 use instruction_set::InstructionSet;
 use interpreter::Pass;
 pub(crate) use linear::PackedRows;
-use linear::Strip;
 use std::sync::Arc;
 use std::time::Duration;
+use strip::Strip;
 use team::Team;
 use weights::Weights;
 use worker::{Job, Work, Workers};

@@ -5,25 +5,24 @@
 //! record a weight, and in the end the hash of them all; what is not as it should be is made again.
 
 use super::instruction_set::lanes;
-use super::linear_int8::{Kernel, Rounded};
+use super::linear_int8::{Kernel, Rounded, Weight};
 use super::parallel::each;
-use super::table::pieces;
+use super::table::PIECE;
 use crate::batch::Batch;
 use crate::error::Result;
-use crate::kept::aside;
-use crate::program::{Program, WeightId, WeightSource, WeightSpec};
-use memmap2::Mmap;
+use crate::kept::Aside;
+use crate::program::{Part, Program, TensorSpec, WeightId, WeightSource, WeightSpec};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::ops::Range;
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// The code that decides on the integers. Other code, another file.
-const CODE: [&str; 7] = [
+const CODE: [&str; 8] = [
     include_str!("calibrate.rs"),
+    include_str!("linear_dot.rs"),
     include_str!("linear_int8.rs"),
     include_str!("moments.rs"),
     include_str!("quantize.rs"),
@@ -32,41 +31,32 @@ const CODE: [&str; 7] = [
     include_str!("rounding.rs"),
 ];
 
+/// In the folder for what is kept.
+const FOLDER: &str = "cpu-int8";
+
 /// Bytes of all files together: those that have not been used for the longest are removed.
-const MOST: u64 = 4 << 30;
+const MOST_BYTES: u64 = 4 << 30;
 
 /// No writer takes longer.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Bytes of the hash at a file's end.
-const HASH: usize = 32;
-
-/// Parts of a record begin at a multiple of this.
-const ALIGNMENT: usize = 8;
-
 /// The weights of one model for one sample.
 pub struct RoundedFile {
     path: PathBuf,
+    kernel: Kernel,
+    /// Which weights, in the order of their records.
+    order: Vec<WeightId>,
 }
 
-/// A file that is being written: the records in the order in which they will be read.
+/// A file that is being written.
 pub struct Writer {
-    file: BufWriter<File>,
+    aside: BufWriter<Aside>,
     hash: Sha256,
-    /// Where it is written, and where it belongs.
-    aside: PathBuf,
     path: PathBuf,
 }
 
-/// What a file holds.
-pub struct Contents {
-    bytes: Mmap,
-    /// Where the parts of each weight's record lie: factors, steps, integers.
-    records: HashMap<WeightId, [Range<usize>; 3]>,
-}
-
 impl RoundedFile {
-    /// The file of a model and a sample in a folder, by as many threads.
+    /// The file of a model and a sample in a folder, by as many threads. `None` if it would be too large to keep.
     ///
     /// # Errors
     /// Those of the source: every number is read.
@@ -74,53 +64,70 @@ impl RoundedFile {
         program: &Program,
         source: &dyn WeightSource,
         sample: &Batch,
-        kernel: Kernel,
+        order: &[WeightId],
         threads: usize,
         folder: &Path,
-    ) -> Result<RoundedFile> {
-        let mut hashes: Vec<_> = program.weights.iter().map(|spec| (spec, Ok([0; HASH]))).collect();
-        each(threads, &mut hashes, |(spec, hash)| *hash = hash_of(spec, source));
+    ) -> Result<Option<RoundedFile>> {
+        let kernel = Kernel::best();
+        let bytes = |id: &WeightId| sizes(program.weight(*id), kernel).iter().sum::<usize>() as u64;
+        if order.iter().map(bytes).sum::<u64>() > MOST_BYTES / 2 {
+            return Ok(None);
+        }
         let mut all = Sha256::new();
         for code in CODE {
             all.update(code);
         }
-        // All that decides on what the model computes, and on the integers' limits and order.
-        all.update(format!("{:?} {kernel:?} {} {:?}", env!("CARGO_PKG_VERSION"), lanes(), program.steps));
+        // All that decides on what the model computes, and on the integers' limits, groups and order.
+        all.update(format!("{} {kernel:?} {:?} {}", env!("CARGO_PKG_VERSION"), kernel.limits(), lanes()));
+        all.update(format!("{:?} {:?} {order:?}", program.steps, program.weights));
         for numbers in [&sample.ids, &sample.types, &sample.positions, &sample.starts, &sample.skip] {
             all.update(numbers.len().to_le_bytes());
             all.update(bytemuck::cast_slice(numbers));
         }
-        for (spec, hash) in hashes {
-            all.update([spec.rows.to_le_bytes(), spec.cols.to_le_bytes()].concat());
+        let tensors = program.weights.iter().flat_map(|spec| spec.parts.iter().flat_map(Part::tensors));
+        let mut hashes: Vec<_> = tensors.map(|tensor| (tensor, Ok([0; _]))).collect();
+        each(threads, &mut hashes, |(tensor, hash)| *hash = hash_of(tensor, source));
+        for (_, hash) in hashes {
             all.update(hash?);
         }
         let name: String = all.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        Ok(RoundedFile { path: folder.join("int8").join(name) })
+        Ok(Some(RoundedFile { path: folder.join(FOLDER).join(name), kernel, order: order.to_vec() }))
     }
 
-    /// What it holds, if it is there and whole; `order` is that of its records.
-    pub fn read(&self, program: &Program, order: &[WeightId], kernel: Kernel) -> Option<Contents> {
+    /// The weights, if the file is there and whole.
+    pub fn read(&self, program: &Program) -> Option<HashMap<WeightId, Weight>> {
         let file = File::open(&self.path).ok()?;
-        // SAFETY: a file is written aside, renamed, and never changed.
-        let bytes = unsafe { Mmap::map(&file) }.ok()?;
-        let (all, hash) = bytes.split_last_chunk::<HASH>()?;
-        let (mut records, mut end) = (HashMap::new(), 0);
-        for &id in order {
-            let WeightSpec { rows, cols, .. } = *program.weight(id);
-            let parts = [4 * cols, 4 * rows * kernel.groups(cols), rows * cols].map(|bytes| {
-                let first = end;
-                end += bytes.next_multiple_of(ALIGNMENT);
-                first..first + bytes
-            });
-            records.insert(id, parts);
-        }
-        if end != all.len() || Sha256::digest(all).as_slice() != hash {
-            log::warn!("{} is damaged, and is made again", self.path.display());
-            return None;
+        let weights = self.records(program, BufReader::new(file));
+        if let Err(error) = &weights {
+            log::warn!("{} is made again: {error}", self.path.display());
         }
         // So that it is not the next to be removed. Where that is not allowed, it may be.
         let _ = File::options().append(true).open(&self.path).and_then(|file| file.set_modified(SystemTime::now()));
-        Some(Contents { bytes, records })
+        weights.ok()
+    }
+
+    fn records(&self, program: &Program, mut file: impl Read) -> io::Result<HashMap<WeightId, Weight>> {
+        let (mut hash, mut weights) = (Sha256::new(), HashMap::new());
+        for &id in &self.order {
+            let [factors, steps, integers] = sizes(program.weight(id), self.kernel);
+            let (mut factors, mut steps) = (vec![0f32; factors / 4], vec![0f32; steps / 4]);
+            let mut integers = vec![0i8; integers];
+            for part in [
+                bytemuck::cast_slice_mut(&mut factors),
+                bytemuck::cast_slice_mut(&mut steps),
+                bytemuck::cast_slice_mut(&mut integers),
+            ] {
+                file.read_exact(part)?;
+                hash.update(part);
+            }
+            weights.insert(id, Weight::pack(&Rounded { factors, integers, steps }, self.kernel));
+        }
+        let mut rest = Vec::new();
+        file.read_to_end(&mut rest)?;
+        match rest == hash.finalize().as_slice() {
+            true => Ok(weights),
+            false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged")),
+        }
     }
 
     /// Begins to write it.
@@ -128,86 +135,76 @@ impl RoundedFile {
     /// # Errors
     /// Those of the system.
     pub fn write(&self) -> io::Result<Writer> {
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let aside = aside(&self.path);
-        let file = BufWriter::new(File::create(&aside)?);
-        Ok(Writer { file, hash: Sha256::new(), aside, path: self.path.clone() })
+        let aside = BufWriter::new(Aside::create(&self.path)?);
+        Ok(Writer { aside, hash: Sha256::new(), path: self.path.clone() })
     }
 }
 
 impl Writer {
-    /// Adds a record.
-    pub fn add(&mut self, Rounded { factors, integers, steps }: &Rounded<'_>) -> io::Result<()> {
+    /// Adds the record of the next weight.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn add(&mut self, Rounded { factors, integers, steps }: &Rounded) -> io::Result<()> {
         for part in [bytemuck::cast_slice(factors), bytemuck::cast_slice(steps), bytemuck::cast_slice(integers)] {
-            let padding = &[0; ALIGNMENT][..part.len().next_multiple_of(ALIGNMENT) - part.len()];
-            for bytes in [part, padding] {
-                self.hash.update(bytes);
-                self.file.write_all(bytes)?;
-            }
+            self.hash.update(part);
+            self.aside.write_all(part)?;
         }
         Ok(())
     }
 
     /// After the last record: puts the file in its place, and makes room for it.
+    ///
+    /// # Errors
+    /// Those of the system.
     pub fn finish(mut self) -> io::Result<()> {
-        self.file.write_all(&self.hash.finalize_reset())?;
-        self.file.flush()?;
-        self.file.get_ref().sync_all()?;
-        fs::rename(&self.aside, &self.path)?;
-        remove_oldest(&self.path, MOST);
+        self.aside.write_all(&self.hash.finalize())?;
+        self.aside.into_inner()?.finish()?;
+        remove_oldest(&self.path, MOST_BYTES);
         Ok(())
     }
 }
 
-impl Drop for Writer {
-    /// One that was not finished leaves nothing.
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.aside);
-    }
+/// Bytes of a record's parts: factors, steps, integers.
+fn sizes(spec: &WeightSpec, kernel: Kernel) -> [usize; 3] {
+    [4 * spec.cols, 4 * spec.rows * kernel.groups(spec.cols), spec.rows * spec.cols]
 }
 
-impl Contents {
-    /// The integers of a weight.
-    pub fn rounded(&self, id: WeightId) -> Option<Rounded<'_>> {
-        let [factors, steps, integers] = self.records.get(&id)?;
-        Some(Rounded {
-            factors: bytemuck::cast_slice(&self.bytes[factors.clone()]).into(),
-            steps: bytemuck::cast_slice(&self.bytes[steps.clone()]).into(),
-            integers: bytemuck::cast_slice(&self.bytes[integers.clone()]).into(),
-        })
-    }
-}
-
-fn hash_of(spec: &WeightSpec, source: &dyn WeightSource) -> Result<[u8; HASH]> {
+fn hash_of(tensor: &TensorSpec, source: &dyn WeightSource) -> Result<[u8; 32]> {
     let mut hash = Sha256::new();
-    pieces(spec, source, |values| {
-        hash.update(bytemuck::cast_slice(values));
-        true
-    })?;
+    let (rows, step) = (tensor.rows(), (PIECE / tensor.cols().max(1)).max(1));
+    for first in (0..rows).step_by(step) {
+        hash.update(bytemuck::cast_slice(&source.read(tensor, first..rows.min(first + step))?));
+    }
     Ok(hash.finalize().into())
 }
 
-/// Removes those beside `path` that have not been used for the longest, until all have no more than `most` bytes; never itself. What
-/// a writer that was killed left goes after a day.
+/// Removes those beside `path` that have not been used for the longest, until all have no more than `most` bytes; never itself, and
+/// no file of others. What a writer that was killed left goes after a day.
 fn remove_oldest(path: &Path, most: u64) {
     let Some(Ok(entries)) = path.parent().map(fs::read_dir) else { return };
     let known = entries.flatten().filter_map(|entry| {
-        let data = entry.metadata().ok().filter(|data| data.is_file())?;
+        let data = entry.metadata().ok().filter(|data| data.is_file() && is_ours(&entry.path()))?;
         Some((data.modified().ok()?, data.len(), entry.path()))
     });
     let mut files: Vec<_> = known.collect();
     files.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
     let mut bytes = 0;
     for (used, len, file) in files {
-        let is_left = file.extension().is_some() && used.elapsed().is_ok_and(|age| age > DAY);
+        let is_abandoned = file.extension().is_some() && used.elapsed().is_ok_and(|age| age > DAY);
         bytes += len;
-        if (bytes > most || is_left) && file != path {
+        if (bytes > most || is_abandoned) && file != path {
             // Another process may have removed it.
             let _ = fs::remove_file(file);
         }
     }
+}
+
+/// Whether it has such a name as a file gets, or one that is being written.
+fn is_ours(path: &Path) -> bool {
+    let is_hash = |stem: &str| stem.len() == 32 && stem.bytes().all(|byte| byte.is_ascii_hexdigit());
+    path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| is_hash(stem.split('.').next().unwrap_or(stem)))
+        && path.extension().is_none_or(|extension| extension == "tmp")
 }
 
 #[cfg(test)]
@@ -217,24 +214,26 @@ mod tests {
     #[test]
     fn what_has_not_been_used_for_the_longest_goes_first() {
         let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        for (name, age) in [("a", 30), ("b", 10), ("c", 20), ("d", 40), ("e.tmp", 60), ("f.tmp", 100_000)] {
-            fs::write(path(name), [0; 100]).unwrap();
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| name.repeat(32));
+        let [writing, abandoned] = ["1-0-5.tmp", "1-0-6.tmp"].map(|ending| format!("{a}.{ending}"));
+        let others = ["model.onnx".to_string(), format!("{b}.onnx"), "notes".to_string()];
+        let aged = [(&a, 30), (&b, 10), (&c, 20), (&d, 40), (&writing, 60), (&abandoned, 100_000)];
+        for (name, age) in aged.into_iter().chain(others.each_ref().map(|name| (name, 1_000_000))) {
             let used = SystemTime::now() - Duration::from_secs(age);
-            File::options().append(true).open(path(name)).unwrap().set_modified(used).unwrap();
+            fs::write(folder.path().join(name), [0; 100]).unwrap();
+            let file = File::options().append(true).open(folder.path().join(name)).unwrap();
+            file.set_modified(used).unwrap();
         }
-        let names = || {
+        // Itself is never removed, however old, and nothing that is not ours.
+        let itself = folder.path().join(&d);
+        for (most, expected) in [(600, &[&a, &b, &c, &d, &writing][..]), (299, &[&b, &c, &d]), (0, &[&d])] {
+            remove_oldest(&itself, most);
+            let mut expected: Vec<&String> = expected.iter().copied().chain(&others).collect();
             let entries = fs::read_dir(folder.path()).unwrap();
             let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
             names.sort();
-            names
-        };
-        remove_oldest(&path("d"), 500);
-        assert_eq!(names(), ["a", "b", "c", "d", "e.tmp"]);
-        // Itself is never removed, however old.
-        remove_oldest(&path("d"), 299);
-        assert_eq!(names(), ["b", "c", "d"]);
-        remove_oldest(&path("d"), 0);
-        assert_eq!(names(), ["d"]);
+            expected.sort();
+            assert!(names.iter().eq(expected), "{names:?}");
+        }
     }
 }

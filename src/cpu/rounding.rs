@@ -243,7 +243,7 @@ mod tests {
     fn products_with_rows_like_the_sample_are_closer() {
         for (inner, limits, group) in [
             (500, Limits::BYTES, GROUP),
-            (900, Limits::PAIRED, GROUP),
+            (900, Limits::PAIRED, GROUP / 2),
             (384, Limits::PAIRED, 384),
             (70, Limits::SATURATING, 70),
         ] {

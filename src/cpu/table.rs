@@ -3,7 +3,7 @@
 use super::storage::{Fit, Storage, Stored};
 use crate::error::Result;
 use crate::executor::Dtype;
-use crate::program::{WeightSource, WeightSpec};
+use crate::program::{Part, WeightSource, WeightSpec};
 use half::{bf16, f16};
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
@@ -16,10 +16,11 @@ pub enum Table {
 }
 
 /// Numbers that are read at a time.
-const PIECE: usize = 1 << 20;
+pub const PIECE: usize = 1 << 20;
 
 impl Table {
-    /// Reads a table, and keeps it in what holds it exactly, or else suits the dtype. Beside it, memory holds one piece.
+    /// Reads a table, and keeps it in what holds it exactly, or else suits the dtype. Beside it, memory holds one piece of what can
+    /// be read row by row.
     pub fn load(spec: &WeightSpec, source: &dyn WeightSource, dtype: Dtype) -> Result<Table> {
         let mut fit = Fit::new(dtype);
         pieces(spec, source, |values| {
@@ -34,9 +35,10 @@ impl Table {
     }
 }
 
-/// Calls `each` with pieces of a weight, in order, until it returns false.
-pub fn pieces(spec: &WeightSpec, source: &dyn WeightSource, mut each: impl FnMut(&[f32]) -> bool) -> Result<()> {
-    let rows = (PIECE / spec.cols.max(1)).max(1);
+/// Calls `each` with pieces of a weight, in order, until it returns false: with all of it, if its rows are not read one by one.
+fn pieces(spec: &WeightSpec, source: &dyn WeightSource, mut each: impl FnMut(&[f32]) -> bool) -> Result<()> {
+    let by_rows = spec.parts.iter().all(Part::is_read_by_rows);
+    let rows = if by_rows { (PIECE / spec.cols.max(1)).max(1) } else { spec.rows.max(1) };
     for first in (0..spec.rows).step_by(rows) {
         if !each(&spec.read(source, first..spec.rows.min(first + rows))?) {
             break;

@@ -35,17 +35,17 @@ pub enum Packed {
     Int8(linear_int8::Weight),
 }
 
-/// Smaller matrices stay in f32: what makes classes or gates of a row is too little work to be worth any error.
+/// Smaller matrices are multiplied in f32: what makes classes or gates of a row is too little work to be worth any error.
 const INT8_COLS: usize = 32;
 
 impl Weights {
     /// Reads every weight once, on `threads` threads. Beside the result, memory holds one tensor a thread.
     pub fn load(program: &Program, source: &dyn WeightSource, threads: usize, dtype: Dtype) -> Result<Weights> {
-        Weights::load_others(program, source, threads, dtype, |_| None)
+        Weights::load_with(program, source, threads, dtype, |_| None)
     }
 
-    /// The same but for matrices of linear ops that are `ready`.
-    pub fn load_others(
+    /// The same, but some matrices of linear ops are `ready`.
+    pub fn load_with(
         program: &Program,
         source: &dyn WeightSource,
         threads: usize,

@@ -93,8 +93,7 @@ impl GpuExecutor {
     ///
     /// # Errors
     /// [`Error::Device`] if the device lacks what the options ask for, is too small for the weights, or computes wrongly,
-    /// which is looked for at its first use; [`Error::InvalidInput`] for a [wide](Program::wide) program in f16; those of the
-    /// weights' source.
+    /// which is looked for at its first use, and for a [wide](Program::wide) program in f16; those of the weights' source.
     pub fn load(
         program: Arc<Program>,
         weights: &dyn WeightSource,
@@ -105,11 +104,9 @@ impl GpuExecutor {
         let description = device.description();
         let features = description.features.masked(options.features);
         if options.dtype == Dtype::F16 && program.wide {
-            return Err(Error::InvalidInput(
-                "the hidden states of this architecture leave the range of f16, which a GPU would store them in: load it with \
-                 dtype f32, or on the CPU"
-                    .into(),
-            ));
+            return Err(Error::Device(format!(
+                "{description} would store hidden states in f16, whose range they leave in this architecture; use dtype f32"
+            )));
         }
         if options.dtype == Dtype::F16 && !features.f16 {
             return Err(Error::Device(format!("{description} has no 16-bit floats in shaders; use dtype f32")));

@@ -117,6 +117,25 @@ impl Part {
         }
     }
 
+    /// All tensors behind it.
+    pub(crate) fn tensors(&self) -> Vec<&TensorSpec> {
+        match self {
+            Part::Projected(projected) => {
+                let norm = projected.norm.iter().flat_map(|(weight, bias, _)| [weight, bias]);
+                [&projected.table, &projected.weight].into_iter().chain(&projected.bias).chain(norm).collect()
+            }
+            Part::Mapped(mapped) => [&mapped.table].into_iter().chain(&mapped.mapping).chain(&mapped.factors).collect(),
+            Part::Bucketed(bucketed) => vec![&bucketed.table],
+            Part::Difference(difference) => vec![&difference.table],
+            _ => self.tensor().into_iter().collect(),
+        }
+    }
+
+    /// Whether some of its rows are read without the others.
+    pub(crate) fn is_read_by_rows(&self) -> bool {
+        matches!(self, Part::Tensor(_) | Part::PlusOne(_) | Part::Scaled(..))
+    }
+
     /// Numbers of the checkpoint behind it: 0 for what follows from others.
     fn parameters(&self) -> usize {
         match self {

@@ -1,7 +1,6 @@
 //! The records of several files, one file behind the other.
 
-use super::stdin::Stdin;
-use super::{Format, Input, Records};
+use super::{Format, Input, Pipe, Records};
 use crate::failure::{Failure, NO_INPUT};
 use crate::parquet;
 use std::collections::VecDeque;
@@ -25,7 +24,7 @@ impl<const N: usize> Chain<N> {
         let (format, mut files) = (input.format.clone(), VecDeque::from(input.files.clone()));
         let current = match files.pop_front() {
             Some(path) => open(&format, &path)?,
-            None => format.records(Box::new(BufReader::with_capacity(BUFFER, Stdin::new())), input.name())?,
+            None => format.records(Box::new(BufReader::with_capacity(BUFFER, Pipe::stdin())), input.name())?,
         };
         Ok(Chain { format, files, current })
     }
@@ -51,7 +50,7 @@ fn open<const N: usize>(format: &Format<N>, path: &Path) -> Result<Box<dyn Recor
         return Ok(Box::new(parquet::Rows::open(path, columns)?));
     }
     let file = File::open(path).map_err(|error| Failure::reading(&path.display().to_string(), &error))?;
-    let reader: Box<dyn BufRead + Send> = Box::new(BufReader::with_capacity(BUFFER, file));
+    let reader: Box<dyn BufRead + Send> = Box::new(BufReader::with_capacity(BUFFER, Pipe::file(file)));
     format.records(reader, path.display().to_string())
 }
 

@@ -12,12 +12,12 @@ mod columns;
 mod csv;
 mod files;
 mod lines;
-mod stdin;
+mod pipe;
 
 pub use columns::Columns;
 pub use files::{expand, same_format};
 pub use lines::Lines;
-pub use stdin::Stdin;
+pub use pipe::Pipe;
 
 use crate::failure::{DATA, Failure};
 use crate::interrupt;
@@ -212,11 +212,16 @@ impl<const N: usize> Windows<N> {
             if interrupt::requested() {
                 return Err(Failure::interrupted());
             }
-            match self.receiver.recv_timeout(Duration::from_millis(100)) {
-                Ok(window) => return window.map(some),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(None),
-            }
+            let window = match self.receiver.recv_timeout(Duration::from_millis(100)) {
+                Ok(window) => some(window?),
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => None,
+            };
+            // The end may be Ctrl-C's, which ends the writer of a pipe as well.
+            return match window {
+                None if interrupt::requested() => Err(Failure::interrupted()),
+                window => Ok(window),
+            };
         }
     }
 }

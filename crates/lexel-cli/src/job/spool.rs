@@ -1,7 +1,7 @@
 //! Standard input of a job, kept in the job's folder: a pipe cannot be read again.
 
 use crate::failure::{DATA, Failure};
-use crate::input::Stdin;
+use crate::input::Pipe;
 use crate::interrupt;
 use std::fs::{self, File};
 use std::io::{self, BufReader, IsTerminal, Read, Write};
@@ -20,7 +20,7 @@ pub fn stdin(folder: &Path, ending: &str) -> Result<PathBuf, Failure> {
     let file = File::options().read(true).write(true).create(true).truncate(false).open(&temporary).map_err(failed)?;
     // Another process of the job may be reading its own standard input.
     file.lock().map_err(failed)?;
-    let (stdin, terminal) = (Stdin::new(), io::stdin().is_terminal());
+    let (stdin, terminal) = (Pipe::stdin(), io::stdin().is_terminal());
     if path.exists() {
         let _ = fs::remove_file(&temporary);
         return if terminal { Ok(()) } else { compare(&path, stdin, folder) }.map(|()| path);

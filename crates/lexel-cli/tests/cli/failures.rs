@@ -120,6 +120,8 @@ fn devices_have_their_names_in_any_case() {
     let model = model("pool-mean");
     let args = ["similarity", "--model", &model, "one"];
     succeed(&[&args[..], &["--device", "CPU"]].concat());
+    let run = succeed(&[&args[..], &["--device", "cpu", "--dtype", "f16"]].concat());
+    assert!(run.stderr.contains("weights in f16"), "{run:?}");
     // `auto` is not asked for again.
     for (device, expected) in [("Auto", "device: "), (" auto", "device: "), ("Cpu", "device: cpu")] {
         let run = Run::of(command().args(args).env("LEXEL_DEVICE", device).output().unwrap());

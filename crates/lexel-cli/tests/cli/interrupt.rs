@@ -162,11 +162,15 @@ fn signals_that_were_ignored_stay_ignored() {
 
 /// Ctrl-C while the program waits for more of its input: alone, or just after whoever writes it has ended.
 fn waiting_for_input(args: &[&str]) {
-    waiting_for_input_that(false, args);
-    waiting_for_input_that(true, args);
+    waiting_for_input_that(None, args);
+    // At any moment of its own waiting, which it does 100 ms at a time.
+    for pause in [0, 40, 80, 120, 160] {
+        waiting_for_input_that(Some(Duration::from_millis(pause)), args);
+    }
 }
 
-fn waiting_for_input_that(ends: bool, args: &[&str]) {
+/// `ends`: the input does, so long after the program has begun to wait.
+fn waiting_for_input_that(ends: Option<Duration>, args: &[&str]) {
     let folder = Folder::new();
     let mut child = command()
         .args(args)
@@ -183,7 +187,8 @@ fn waiting_for_input_that(ends: bool, args: &[&str]) {
     stderr.read_line(&mut messages).unwrap();
     assert!(messages.starts_with("device: "), "{messages}");
     assert_eq!(folder.names(), [".out.npy.lexel-tmp"]);
-    if ends {
+    if let Some(pause) = ends {
+        std::thread::sleep(Duration::from_millis(100) + pause);
         stdin = None;
     }
     interrupt(&child);

@@ -116,6 +116,7 @@ pub fn command() -> Command {
             Ok(())
         })
     };
+    command.env("LEXEL_CACHE_DIR", PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache"));
     // No test needs the hub, and none may find the user's models.
     command.env("HF_HUB_OFFLINE", "1").env("HF_HUB_CACHE", PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("hub"));
     command
