@@ -13,7 +13,7 @@ use super::weights::{Packed, Weights, can_be_int8, forms};
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::executor::Dtype;
-use crate::program::{Op, Plan, Program, Step, WeightId, WeightSource};
+use crate::program::{Op, Plan, Program, WeightId, WeightSource};
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
@@ -60,7 +60,7 @@ pub fn load(
         let next = if writer.is_some() { ": the next load is quicker" } else { "" };
         log::info!("rounding {} weights to int8 for a sample of {} texts{next}", order.len(), sample.sequences());
     }
-    let weights = learn(program, source, threads, sample, |rounded| {
+    let weights = learn(program, source, threads, sample, &order, |rounded| {
         writer = writer.take().and_then(|mut writer| if_kept(writer.add(rounded).map(|()| writer)));
     })?;
     if let Some(writer) = writer {
@@ -69,12 +69,13 @@ pub fn load(
     Ok(weights)
 }
 
-/// By the sample; `made` is called with the integers of each weight, in their [`order`].
+/// By the sample; `made` is called with the integers of each weight, in this [`order`].
 fn learn(
     program: &Program,
     source: &dyn WeightSource,
     threads: usize,
     sample: &Batch,
+    order: &[WeightId],
     mut made: impl FnMut(&Rounded),
 ) -> Result<Weights> {
     let (plan, forms, last_use) = (Plan::reusing(program), forms(program), last_use(program));
@@ -103,10 +104,8 @@ fn learn(
             let inner = program.weight(op.weight).cols;
             seen.entry(op.weight).or_insert_with(|| Moments::new(inner)).add(&rows, threads);
         }
-        for id in step.op.weights() {
-            if last_use[id.index()] == i
-                && let Some(moments) = seen.remove(&id)
-            {
+        for &id in order.iter().filter(|id| last_use[id.index()] == i) {
+            if let Some(moments) = seen.remove(&id) {
                 let spec = program.weight(id);
                 let values = spec.read_all(source)?;
                 let rounding = Rounding::learned(&values, spec.cols, &moments, threads);
@@ -119,19 +118,12 @@ fn learn(
     Ok(weights)
 }
 
-/// The weights that become int8, in the order in which they do.
+/// The weights that become int8, in the order in which they do: when the last step that reads them is done.
 fn order(program: &Program) -> Vec<WeightId> {
-    let last_use = last_use(program);
-    let mut order: Vec<WeightId> = Vec::new();
-    for (i, step) in program.steps.iter().enumerate() {
-        for id in step.op.weights() {
-            let is_matrix = |step: &Step| matches!(&step.op, Op::Linear(op) if op.weight == id);
-            let becomes_int8 = can_be_int8(program.weight(id)) && program.steps.iter().any(is_matrix);
-            if last_use[id.index()] == i && becomes_int8 && !order.contains(&id) {
-                order.push(id);
-            }
-        }
-    }
+    let (forms, last_use) = (forms(program), last_use(program));
+    let becomes_int8 = |id: &WeightId| forms[id.index()].packed && can_be_int8(program.weight(*id));
+    let mut order: Vec<_> = (0..program.weights.len() as u32).map(WeightId).filter(becomes_int8).collect();
+    order.sort_by_key(|id| last_use[id.index()]);
     order
 }
 

@@ -118,8 +118,8 @@ dot!(
     }
 );
 dot!(
-    /// AVX2 without VNNI, as [`Paired512`]. A tile of 6 x 2 sums would leave a register too few: one of its sums would be in memory,
-    /// and each step would wait for it.
+    /// AVX2 without VNNI, as [`Paired512`]. A tile of 6 x 2 sums would leave a register too few: one of its sums would be in
+    /// memory, and each step would wait for it.
     Paired256,
     Avx2Isa,
     true,

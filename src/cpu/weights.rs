@@ -110,7 +110,7 @@ pub struct Form {
     /// Another op, all of it.
     rows: bool,
     /// A linear op, as its matrix.
-    packed: bool,
+    pub packed: bool,
 }
 
 /// Of each weight of a program.

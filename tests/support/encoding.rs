@@ -103,10 +103,14 @@ pub fn check_encode_in_f16(golden: &Golden, case: &Value, device: &Device, dtype
     1.0 - least
 }
 
-/// The embeddings of a case's texts, or of all their tokens, as the model gives them.
+/// The embeddings of a case's texts, or of all their tokens, as its model gives them.
 fn encode(golden: &Golden, case: &Value, device: &Device, dtype: Dtype) -> Matrix {
+    encode_by(&model(golden, case["model"].as_str().unwrap(), device, dtype), golden, case)
+}
+
+/// The same, as this model gives them.
+pub fn encode_by(model: &SentenceTransformer, golden: &Golden, case: &Value) -> Matrix {
     let name = case["name"].as_str().unwrap();
-    let model = model(golden, case["model"].as_str().unwrap(), device, dtype);
     let (texts, options) = (golden.texts(case), options(case));
     if case["options"]["output_value"] == "token_embeddings" {
         let found = model.encode_tokens(&texts, &options).unwrap();
