@@ -206,6 +206,7 @@ fn every_quantisation() {
 }
 
 /// Past the capture of the test harness: a skip must be seen.
+#[cfg(feature = "gpu")]
 fn skip(reason: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "skipped: {reason}");

@@ -6,7 +6,9 @@ mod support;
 use support::case::Case;
 #[cfg(feature = "gpu")]
 use support::compare::Tolerance;
-use support::executors::{self, Dtype};
+use support::executors;
+#[cfg(feature = "gpu")]
+use support::executors::Dtype;
 use support::table::{short_table, table};
 
 #[test]

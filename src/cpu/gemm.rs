@@ -33,6 +33,8 @@ pub trait Product: Copy {
     type Sum: Copy;
     /// Units, a vector of columns.
     type Units: Copy;
+    /// One unit for every column.
+    type Row: Copy;
     /// What a panel has for each unit of a column.
     type Column: Copy;
 
@@ -48,11 +50,14 @@ pub trait Product: Copy {
     /// Asks for a cache line; any address will do.
     fn prefetch(self, at: *const Self::Column);
 
-    /// One unit in every column.
-    fn splat(self, unit: Unit) -> Self::Units;
+    /// A row's unit `at`.
+    ///
+    /// # Safety
+    /// `units` must have it.
+    unsafe fn row(self, units: *const Unit, at: usize) -> Self::Row;
 
     /// `sum + a * b`
-    fn add(self, a: Self::Units, b: Self::Units, sum: Self::Sum) -> Self::Sum;
+    fn add(self, a: Self::Row, b: Self::Units, sum: Self::Sum) -> Self::Sum;
 
     /// Rows of a tile of two vectors: all that its loop has must stay in registers.
     #[inline(always)]
@@ -76,6 +81,7 @@ impl<I: Isa, N: Stored> Floats<I, N> {
 impl<I: Isa, N: Stored> Product for Floats<I, N> {
     type Sum = I::F32;
     type Units = I::F32;
+    type Row = I::F32;
     type Column = N;
 
     #[inline(always)]
@@ -95,13 +101,36 @@ impl<I: Isa, N: Stored> Product for Floats<I, N> {
     }
 
     #[inline(always)]
-    fn splat(self, unit: Unit) -> I::F32 {
-        self.0.f32().splat(f32::from_bits(unit))
+    unsafe fn row(self, units: *const Unit, at: usize) -> I::F32 {
+        // SAFETY: as the caller promises.
+        self.0.f32().splat(unsafe { number(units.cast(), at) })
     }
 
     #[inline(always)]
     fn add(self, a: I::F32, b: I::F32, sum: I::F32) -> I::F32 {
         self.0.f32().mul_add(a, b, sum)
+    }
+}
+
+/// `numbers[at]`, to be multiplied with a vector. The multiply-add of NEON takes it from a scalar; the compiler would rather load
+/// it into all lanes (`ld1r`), which takes the multipliers' ports: by llvm-mca, a tile of 12 rows and a step of the inner
+/// dimension then take 18 cycles on Neoverse N1 instead of 12, and 9 on V1 instead of 6.
+///
+/// # Safety
+/// `numbers` must have it.
+#[inline(always)]
+pub unsafe fn number(numbers: *const f32, at: usize) -> f32 {
+    // SAFETY: as the caller promises.
+    unsafe {
+        #[cfg(target_arch = "aarch64")]
+        {
+            let number;
+            std::arch::asm!("ldr {:s}, [{}, {}, lsl #2]", out(vreg) number, in(reg) numbers, in(reg) at,
+                options(pure, readonly, nostack, preserves_flags));
+            number
+        }
+        #[cfg(not(target_arch = "aarch64"))]
+        *numbers.add(at)
     }
 }
 
@@ -193,7 +222,6 @@ pub unsafe fn strip<P: Product, const V: usize>(
 ///
 /// # Safety
 /// As [`strip`].
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub unsafe fn strip_in_groups<P: Product, T: Copy, const V: usize>(
@@ -251,7 +279,11 @@ unsafe fn tile<P: Product, const V: usize, const ROWS: usize>(
 ) -> [[P::Sum; V]; ROWS] {
     let lanes = p.lanes();
     let ahead = (AHEAD / (ROWS * V)).min(MOST_AHEAD);
-    let mut sums: [[P::Sum; V]; ROWS] = std::array::from_fn(start);
+    // `array::from_fn` becomes a call where a build optimises less.
+    let mut sums = [start(0); ROWS];
+    for (r, sums) in sums.iter_mut().enumerate().skip(1) {
+        *sums = start(r);
+    }
     for k in 0..depth {
         // SAFETY: as the caller promises.
         unsafe {
@@ -262,7 +294,7 @@ unsafe fn tile<P: Product, const V: usize, const ROWS: usize>(
             }
             let columns: [P::Units; V] = p.columns(b);
             for (r, sums) in sums.iter_mut().enumerate() {
-                let a = p.splat(*a.add(r * stride + k));
+                let a = p.row(a.add(r * stride), k);
                 for (sum, column) in sums.iter_mut().zip(columns) {
                     *sum = p.add(a, column, *sum);
                 }

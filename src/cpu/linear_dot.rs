@@ -1,9 +1,9 @@
-//! Int8 products by x86's instructions for [dot products](super::dot), in [`gemm`](super::gemm)'s inner loop.
+//! Int8 products by a CPU's instructions for [dot products](super::dot), in [`gemm`](super::gemm)'s inner loop.
 
 use super::activation;
-use super::dot::{Dot, Paired256, Paired512, Vnni256, Vnni512};
+use super::dot::{self, Dot};
 use super::gemm::{Aligned, Shared, Unit, VECTORS, block_rows, strip_in_groups};
-use super::instruction_set::InstructionSet;
+use super::instruction_set::{InstructionSet, lanes};
 use super::linear_int8::Channels;
 use super::quantize::{BYTES, GROUP, Limits, Rows};
 use super::strip::{Mask, Strip, load, store};
@@ -16,67 +16,98 @@ use std::ops::Range;
 /// Panels that a thread takes at a time.
 const TASK_PANELS: usize = 2;
 
-/// Which instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Instructions {
+macro_rules! instructions {
+    ($($(#[$doc:meta])* $arch:literal $name:ident = $label:literal [$lanes:literal, $limits:ident, $features:literal],)*) => {
+        /// Which instructions.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Instructions {
+            $($(#[$doc])* #[cfg(target_arch = $arch)] $name,)*
+        }
+
+        impl Instructions {
+            /// All, the fastest first.
+            pub const ALL: &[Instructions] = &[$(#[cfg(target_arch = $arch)] Instructions::$name,)*];
+
+            /// Whether this CPU has them.
+            pub fn exist(self) -> bool {
+                match self {
+                    $(#[cfg(target_arch = $arch)] Instructions::$name => dot::$name::new().is_some(),)*
+                }
+            }
+
+            /// What they multiply exactly.
+            pub fn limits(self) -> Limits {
+                match self {
+                    $(#[cfg(target_arch = $arch)] Instructions::$name => Limits::$limits,)*
+                }
+            }
+
+            /// For people.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(#[cfg(target_arch = $arch)] Instructions::$name => $label,)*
+                }
+            }
+
+            /// Columns of a vector.
+            fn lanes(self) -> usize {
+                match self {
+                    $(#[cfg(target_arch = $arch)] Instructions::$name => $lanes,)*
+                }
+            }
+        }
+
+        impl Product<'_> {
+            /// Some panels.
+            fn some(self, range: Range<usize>, out: &Shared<'_>) {
+                match self.panels.instructions {
+                    $(
+                        #[cfg(target_arch = $arch)]
+                        Instructions::$name => {
+                            #[target_feature(enable = $features)]
+                            fn with(product: Product<'_>, dot: dot::$name, range: Range<usize>, out: &Shared<'_>) {
+                                product.part(dot, range, out);
+                            }
+                            let dot = dot::$name::new().expect("the weight was packed for it");
+                            // SAFETY: a dot product exists only if the CPU has these features.
+                            unsafe { with(self, dot, range, out) }
+                        }
+                    )*
+                }
+            }
+        }
+    };
+}
+
+instructions! {
     /// AVX-512 with VNNI.
-    Vnni512,
+    "x86_64" Vnni512 = "VNNI" [16, BYTES, "avx512f,avx512vl,avx512bw,avx512dq,f16c,avx512vnni"],
     /// AVX2 with AVX-VNNI.
-    Vnni256,
+    "x86_64" Vnni256 = "VNNI" [8, BYTES, "avx2,fma,f16c,avxvnni"],
     /// AVX-512 without.
-    Paired512,
+    "x86_64" Paired512 = "no VNNI" [16, PAIRED, "avx512f,avx512vl,avx512bw,avx512dq,f16c"],
     /// AVX2 without.
-    Paired256,
+    "x86_64" Paired256 = "no VNNI" [8, PAIRED, "avx2,fma,f16c"],
+    /// NEON with dot products.
+    "aarch64" Neon = "dot products" [4, SIGNED, "neon,dotprod"],
 }
 
 impl Instructions {
-    /// All.
-    pub const ALL: [Instructions; 4] =
-        [Instructions::Vnni512, Instructions::Vnni256, Instructions::Paired512, Instructions::Paired256];
-
-    /// Whether this CPU has them.
-    pub fn exist(self) -> bool {
-        match self {
-            Instructions::Vnni512 => Vnni512::new().is_some(),
-            Instructions::Vnni256 => Vnni256::new().is_some(),
-            Instructions::Paired512 => Paired512::new().is_some(),
-            Instructions::Paired256 => Paired256::new().is_some(),
-        }
-    }
-
     /// The fastest that this CPU has, of the current instruction set.
     pub fn best() -> Option<Instructions> {
-        let known: &[Instructions] = match InstructionSet::current() {
-            InstructionSet::Avx512 => &Instructions::ALL,
-            InstructionSet::Avx2 => &[Instructions::Vnni256, Instructions::Paired256],
-            InstructionSet::Portable => &[],
-        };
-        known.iter().copied().find(|instructions| instructions.exist())
-    }
-
-    /// What they multiply exactly.
-    pub fn limits(self) -> Limits {
-        match self {
-            Instructions::Vnni512 | Instructions::Vnni256 => Limits::BYTES,
-            Instructions::Paired512 | Instructions::Paired256 => Limits::PAIRED,
-        }
+        let mut known = Instructions::ALL.iter().copied().filter(|instructions| instructions.lanes() <= lanes());
+        known.find(|instructions| instructions.exist() && InstructionSet::current() != InstructionSet::Portable)
     }
 
     /// How many numbers share a scale. Those that multiply fewer than 8 bits make up for it: of the ten nearest of 8,000 sentences
     /// by all-MiniLM-L6-v2, 98.0 % stay the same instead of 97.9 %; encoding takes 6 % longer (Zen 4, AVX2).
     pub fn group(self) -> usize {
-        match self {
-            Instructions::Vnni512 | Instructions::Vnni256 => GROUP,
-            Instructions::Paired512 | Instructions::Paired256 => GROUP / 2,
-        }
+        if self.limits().pair.is_some() { GROUP / 2 } else { GROUP }
     }
 
     /// Columns of a panel.
     pub fn panel(self) -> usize {
-        match self {
-            Instructions::Vnni512 | Instructions::Paired512 => 16 * VECTORS,
-            Instructions::Vnni256 | Instructions::Paired256 => 8 * VECTORS,
-        }
+        self.lanes() * VECTORS
     }
 }
 
@@ -118,29 +149,11 @@ pub struct Product<'a> {
 impl Product<'_> {
     /// Writes `[rows, cols]`.
     pub fn run(self, team: &Team<'_>, out: &mut [f32]) {
-        let (out, instructions) = (Shared::new(out), self.panels.instructions);
-        team.run(self.channels.cols.div_ceil(instructions.panel()), TASK_PANELS, &|range| {
-            macro_rules! with {
-                ($dot:ident, $features:literal) => {{
-                    #[target_feature(enable = $features)]
-                    fn with(product: Product<'_>, dot: $dot, range: Range<usize>, out: &Shared<'_>) {
-                        product.part(dot, range, out);
-                    }
-                    let dot = $dot::new().expect("the weight was packed for it");
-                    // SAFETY: a dot product exists only if the CPU has these features.
-                    unsafe { with(self, dot, range, &out) }
-                }};
-            }
-            match instructions {
-                Instructions::Vnni512 => with!(Vnni512, "avx512f,avx512vl,avx512bw,avx512dq,f16c,avx512vnni"),
-                Instructions::Vnni256 => with!(Vnni256, "avx2,fma,f16c,avxvnni"),
-                Instructions::Paired512 => with!(Paired512, "avx512f,avx512vl,avx512bw,avx512dq,f16c"),
-                Instructions::Paired256 => with!(Paired256, "avx2,fma,f16c"),
-            }
-        });
+        let (out, panel) = (Shared::new(out), self.panels.instructions.panel());
+        team.run(self.channels.cols.div_ceil(panel), TASK_PANELS, &|range| self.some(range, &out));
     }
 
-    /// Some panels.
+    /// Some panels, by these instructions.
     #[inline(always)]
     fn part<D: Dot>(self, dot: D, range: Range<usize>, out: &Shared<'_>) {
         let Product { rows, channels, panels, bias, activation, residual } = self;

@@ -2,12 +2,12 @@
 //! row, on the fly; both are [rotated](super::rotate) before, and what a weight becomes is a matter of its
 //! [rounding](super::rounding). Products are summed exactly in i32; everything else is f32.
 //!
-//! With AVX2 the inner loop is our own: [`linear_dot`](super::linear_dot), and a scale is for 64 or 128 numbers. Elsewhere
+//! With AVX2, and NEON with dot products, the inner loop is our own: [`linear_dot`](super::linear_dot), and a scale is for 64 or 128
+//! numbers. Elsewhere
 //! rten-gemm computes the sums, and a scale is for all of a row or channel.
 
 use super::activation;
 use super::gemm::Shared;
-#[cfg(target_arch = "x86_64")]
 use super::linear_dot::{Instructions, Panels, Product};
 use super::parallel::each;
 use super::quantize::{BYTES, Limits, Rows};
@@ -26,7 +26,6 @@ type Gemm = GemmExecutor<u8, i8, i32>;
 /// What computes the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
-    #[cfg(target_arch = "x86_64")]
     Dot(Instructions),
     /// rten-gemm's choice.
     Gemm,
@@ -35,7 +34,6 @@ pub enum Kernel {
 impl Kernel {
     /// The fastest that this CPU has.
     pub fn best() -> Kernel {
-        #[cfg(target_arch = "x86_64")]
         if let Some(instructions) = Instructions::best() {
             return Kernel::Dot(instructions);
         }
@@ -45,10 +43,7 @@ impl Kernel {
     /// For people.
     pub fn name(self) -> &'static str {
         match self {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Dot(instructions) if instructions.limits() == Limits::BYTES => "VNNI",
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Dot(_) => "no VNNI",
+            Kernel::Dot(instructions) => instructions.name(),
             Kernel::Gemm => match Gemm::new().kernel_name() {
                 name if name.contains("i8mm") => "I8MM",
                 name if name.contains("dot") => "dot product",
@@ -61,7 +56,6 @@ impl Kernel {
     /// Columns that are packed side by side.
     fn panel(self) -> usize {
         match self {
-            #[cfg(target_arch = "x86_64")]
             Kernel::Dot(instructions) => instructions.panel(),
             Kernel::Gemm => 1,
         }
@@ -70,7 +64,6 @@ impl Kernel {
     /// What it multiplies exactly.
     pub fn limits(self) -> Limits {
         match self {
-            #[cfg(target_arch = "x86_64")]
             Kernel::Dot(instructions) => instructions.limits(),
             Kernel::Gemm if Gemm::new().may_saturate() => Limits::SATURATING,
             Kernel::Gemm => Limits::BYTES,
@@ -80,7 +73,6 @@ impl Kernel {
     /// How many of `inner` numbers share a scale.
     fn group(self, inner: usize) -> usize {
         match self {
-            #[cfg(target_arch = "x86_64")]
             Kernel::Dot(instructions) => instructions.group().min(inner),
             Kernel::Gemm => inner,
         }
@@ -100,7 +92,6 @@ pub struct Weight {
 }
 
 enum Packed {
-    #[cfg(target_arch = "x86_64")]
     Panels(Panels),
     Gemm(PackedBMatrix<i8>),
 }
@@ -155,11 +146,10 @@ impl Weight {
         for (c, (integers, steps)) in integers.chunks_exact(inner).zip(steps.chunks_exact(groups)).enumerate() {
             for (g, (integers, step)) in integers.chunks(group).zip(steps).enumerate() {
                 scales[g * padded + c] = *step;
-                starts[g * padded + c] = -i32::from(limits.row) * integers.iter().copied().map(i32::from).sum::<i32>();
+                starts[g * padded + c] = -i32::from(limits.zero) * integers.iter().copied().map(i32::from).sum::<i32>();
             }
         }
         let packed = match kernel {
-            #[cfg(target_arch = "x86_64")]
             Kernel::Dot(instructions) => Packed::Panels(Panels::pack(integers, cols, inner, instructions)),
             Kernel::Gemm => {
                 let transposed = NdTensorView::from_data([cols, inner], &integers[..]).transposed();
@@ -198,13 +188,10 @@ pub fn linear_int8(
     scratch.rows.quantize(&x[..rows * channels.inner], &channels.factors, *limits, channels.group);
     match packed {
         Packed::Gemm(packed) => by_gemm(channels, packed, bias, activation, residual, scratch, out),
-        #[cfg(target_arch = "x86_64")]
         Packed::Panels(panels) => {
             Product { rows: &scratch.rows, channels, panels, bias, activation, residual }.run(team, out);
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = team; // rten-gemm has a pool of its own
 }
 
 /// On rten-gemm's sums.
@@ -254,11 +241,8 @@ mod tests {
     use crate::cpu::tests::{assert_close, numbers};
 
     fn kernels() -> Vec<Kernel> {
-        #[allow(unused_mut)]
-        let mut kernels = vec![Kernel::Gemm];
-        #[cfg(target_arch = "x86_64")]
-        kernels.extend(Instructions::ALL.into_iter().filter(|it| it.exist()).map(Kernel::Dot));
-        kernels
+        let ours = Instructions::ALL.iter().copied().filter(|instructions| instructions.exist());
+        [Kernel::Gemm].into_iter().chain(ours.map(Kernel::Dot)).collect()
     }
 
     fn pack(values: &[f32], cols: usize, rounding: Rounding, kernel: Kernel, threads: usize) -> Weight {

@@ -11,7 +11,7 @@ mod attention;
 mod calibrate;
 mod ceilings;
 mod disentangled;
-#[cfg(target_arch = "x86_64")]
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(unused))]
 mod dot;
 mod embed;
 mod experts;
@@ -21,7 +21,7 @@ mod head_norm;
 mod instruction_set;
 mod interpreter;
 mod linear;
-#[cfg(target_arch = "x86_64")]
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(unused))]
 mod linear_dot;
 mod linear_int8;
 mod matmul;

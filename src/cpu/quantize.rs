@@ -1,4 +1,4 @@
-//! Activations in u8: each row rotated, and with a scale for each of its groups of numbers.
+//! Activations in bytes: each row rotated, and with a scale for each of its groups of numbers.
 //!
 //! What a vector of units takes from four vectors of numbers stands in [`order`]: products do not depend on it, as long as
 //! weights lie alike.
@@ -16,8 +16,10 @@ pub const BYTES: usize = size_of::<Unit>();
 /// The largest numbers that are multiplied exactly, of either sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Of a row; bytes hold this much more, so that none is negative.
+    /// Of a row.
     pub row: u8,
+    /// How much more than a row's number its byte holds, so that none is negative; 0 where bytes are signed.
+    pub zero: u8,
     /// Of a weight.
     pub weight: i8,
     /// Of the sum of two neighbouring weights.
@@ -26,15 +28,19 @@ pub struct Limits {
 
 impl Limits {
     /// All that bytes hold.
-    pub const BYTES: Limits = Limits { row: 127, weight: 127, pair: None };
+    pub const BYTES: Limits = Limits { row: 127, zero: 127, weight: 127, pair: None };
+
+    /// The same where the bytes of rows are signed.
+    #[cfg(any(target_arch = "aarch64", test))]
+    pub const SIGNED: Limits = Limits { zero: 0, ..Limits::BYTES };
 
     /// Where the products of two neighbours are added in 16 bits: 2 * 100 * 163 just fits. Weights are bound by what two of them
     /// are together, which costs far less than weights of 7 bits, the plain way.
     #[cfg(any(target_arch = "x86_64", test))]
-    pub const PAIRED: Limits = Limits { row: 100, weight: 127, pair: Some(163) };
+    pub const PAIRED: Limits = Limits { row: 100, zero: 100, weight: 127, pair: Some(163) };
 
     /// Where any two are added in 16 bits: 2 * 2 * 127 * 64 just fits.
-    pub const SATURATING: Limits = Limits { row: 127, weight: 64, pair: None };
+    pub const SATURATING: Limits = Limits { row: 127, zero: 127, weight: 64, pair: None };
 
     /// The integer that is nearest to a multiple of a step, and within the limits beside the one `before` it in its pair.
     pub fn nearest(self, multiple: f32, before: Option<i8>) -> i8 {
@@ -74,10 +80,10 @@ pub fn inverse(step: f32) -> f32 {
 /// block of the rotation, beyond which no outlier reaches. 1e6 times 1 - cosine of all-MiniLM-L6-v2 on 2,000 sentences is 138
 /// with one scale for all, 102 with these (simulated: 123 with these in weights or in rows alone, 114 with 192, 87 with 64), and
 /// encoding takes 2 to 4 % longer on Zen 4.
-#[cfg(any(target_arch = "x86_64", test))]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
 pub const GROUP: usize = 128;
 
-/// Rows as bytes: `rotated x = scale of its group * (u8 - the limit of rows)`. Memory that is kept from call to call.
+/// Rows as bytes: `rotated x = scale of its group * (byte - the limits' zero)`. Memory that is kept from call to call.
 #[derive(Default)]
 pub struct Rows {
     /// `[rows, units]`, rows filled up with zeros
@@ -98,7 +104,7 @@ impl Rows {
         self.units.resize(rows * units, 0);
         self.scales.resize(rows * inner.div_ceil(group), 0.0);
         self.rotated.resize(inner, 0.0);
-        dispatch(QuantizeRows { x, factors, limit: limits.row, group, to: self });
+        dispatch(QuantizeRows { x, factors, limits, group, to: self });
     }
 }
 
@@ -113,7 +119,7 @@ pub fn order(inner: usize) -> Vec<usize> {
 struct QuantizeRows<'a> {
     x: &'a [f32],
     factors: &'a [f32],
-    limit: u8,
+    limits: Limits,
     group: usize,
     to: &'a mut Rows,
 }
@@ -123,7 +129,7 @@ impl SimdOp for QuantizeRows<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let QuantizeRows { x, factors, limit, group, to: Rows { units, scales, rotated } } = self;
+        let QuantizeRows { x, factors, limits, group, to: Rows { units, scales, rotated } } = self;
         let inner = factors.len();
         let rows = x.chunks_exact(inner).zip(units.chunks_exact_mut(inner.div_ceil(BYTES)));
         for ((x, units), scales) in rows.zip(scales.chunks_exact_mut(inner.div_ceil(group))) {
@@ -131,8 +137,8 @@ impl SimdOp for QuantizeRows<'_> {
             let trouble = trouble(isa, rotated);
             let groups = rotated.chunks(group).zip(units.chunks_mut(group.div_ceil(BYTES)));
             for ((x, units), scale) in groups.zip(scales) {
-                *scale = largest(isa, x) / f32::from(limit) + trouble;
-                quantize(isa, x, inverse(*scale), limit, units);
+                *scale = largest(isa, x) / f32::from(limits.row) + trouble;
+                quantize(isa, x, inverse(*scale), limits.zero, units);
             }
         }
     }
@@ -144,7 +150,10 @@ impl SimdOp for QuantizeRows<'_> {
 fn quantize<I: Isa>(isa: I, x: &[f32], inverse: f32, zero: u8, units: &mut [Unit]) {
     let ops = isa.i32();
     let lanes = ops.len();
-    let (inverses, zeros) = (isa.f32().splat(inverse), ops.splat(zero.into()));
+    // What is signed becomes unsigned to be put together, and signed again with its topmost bit.
+    let (start, flip) = if zero == 0 { (128, 0x80) } else { (zero.into(), 0) };
+    let (inverses, zeros) = (isa.f32().splat(inverse), ops.splat(start));
+    let flips = ops.splat(i32::from_ne_bytes([flip; BYTES]));
     let whole = x.len() / (BYTES * lanes);
     let (groups, rest) = x.split_at(whole * BYTES * lanes);
     let (units, rest_units) = units.split_at_mut(whole * lanes);
@@ -153,7 +162,8 @@ fn quantize<I: Isa>(isa: I, x: &[f32], inverse: f32, zero: u8, units: &mut [Unit
         let (c, d) = (integers(isa, &x[2 * lanes..], inverses, zeros), integers(isa, &x[3 * lanes..], inverses, zeros));
         let low = ops.or(a, ops.shift_left::<8>(b));
         let high = ops.or(ops.shift_left::<16>(c), ops.shift_left::<24>(d));
-        units.copy_from_slice(bytemuck::cast_slice(ops.or(low, high).to_array().as_ref()));
+        let all = ops.xor(ops.or(low, high), flips);
+        units.copy_from_slice(bytemuck::cast_slice(all.to_array().as_ref()));
     }
     for (x, unit) in rest.chunks(BYTES).zip(rest_units) {
         let mut bytes = [0; BYTES];
@@ -205,18 +215,21 @@ mod tests {
         for inner in [1, 3, 4, 5, 31, 64, 65, 128, 200, 300, 384] {
             let x = numbers(1, inner);
             let rotated = crate::cpu::rotate::rotated(&x, &vec![1.0; inner]);
-            for (limits, group) in [(Limits::PAIRED, GROUP / 2), (Limits::BYTES, GROUP), (Limits::BYTES, inner)] {
+            for (limits, group) in
+                [(Limits::PAIRED, GROUP / 2), (Limits::BYTES, GROUP), (Limits::BYTES, inner), (Limits::SIGNED, GROUP)]
+            {
                 let mut rows = Rows::default();
                 rows.quantize(&x, &vec![1.0; inner], limits, group);
                 assert_eq!(rows.scales.len(), inner.div_ceil(group));
                 let bytes: &[u8] = bytemuck::cast_slice(&rows.units);
                 for (&byte, at) in bytes.iter().zip(order(inner)) {
                     let scale = rows.scales[at / group];
-                    let value = scale * (f32::from(byte) - f32::from(limits.row));
+                    let byte = if limits.zero == 0 { i32::from(byte as i8) } else { i32::from(byte) };
+                    let value = scale * (byte - i32::from(limits.zero)) as f32;
                     assert!((value - rotated[at]).abs() <= 0.501 * scale, "number {at} of {inner}: {value}");
                 }
                 assert!(bytes[inner..].iter().all(|&byte| byte == 0) && bytes.len() < inner + BYTES);
-                assert!(bytes.iter().all(|&byte| byte <= 2 * limits.row));
+                assert!(limits.zero == 0 || bytes.iter().all(|&byte| byte <= 2 * limits.row));
             }
             let mut places = order(inner);
             places.sort_unstable();

@@ -1,6 +1,7 @@
-//! The dot product of bytes in x86's instructions: one where the CPU has VNNI, else three.
+//! In x86's instructions: one where the CPU has VNNI, else three. Rows are unsigned, weights signed.
 
-use super::gemm::{Product, Unit};
+use super::Dot;
+use crate::cpu::gemm::{Product, Unit};
 use rten_simd::Isa;
 use rten_simd::isa::{Avx2Isa, Avx512Isa};
 use rten_simd::ops::{BitOps, NumOps};
@@ -8,15 +9,6 @@ use std::arch::x86_64::{
     _mm256_dpbusd_avx_epi32, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm512_dpbusd_epi32, _mm512_madd_epi16,
     _mm512_maddubs_epi16,
 };
-
-/// Four u8 by four i8, summed in i32.
-pub trait Dot: Product<Sum = <Self::Isa as Isa>::I32, Column = Unit> {
-    /// The instruction set around it.
-    type Isa: Isa;
-
-    /// Its value.
-    fn isa(self) -> Self::Isa;
-}
 
 /// `$rows`: of a tile, if fewer than usual. `$sums`: an expression of its own value, two vectors of units and a vector of sums.
 macro_rules! dot {
@@ -45,6 +37,7 @@ macro_rules! dot {
         impl Product for $name {
             type Sum = <$isa as Isa>::I32;
             type Units = <$isa as Isa>::I32;
+            type Row = <$isa as Isa>::I32;
             type Column = Unit;
 
             #[inline(always)]
@@ -69,8 +62,9 @@ macro_rules! dot {
             }
 
             #[inline(always)]
-            fn splat(self, unit: Unit) -> Self::Units {
-                self.0.i32().splat(unit as i32)
+            unsafe fn row(self, units: *const Unit, at: usize) -> Self::Row {
+                // SAFETY: as the caller promises.
+                self.0.i32().splat(unsafe { *units.add(at) } as i32)
             }
 
             $(
@@ -81,7 +75,7 @@ macro_rules! dot {
             )?
 
             #[inline(always)]
-            fn add($self, $a: Self::Units, $b: Self::Units, $sum: Self::Sum) -> Self::Sum {
+            fn add($self, $a: Self::Row, $b: Self::Units, $sum: Self::Sum) -> Self::Sum {
                 // SAFETY: `new` checked that the CPU has these instructions.
                 unsafe { $sums }
             }
@@ -107,7 +101,7 @@ dot!(
 );
 dot!(
     /// AVX-512 without VNNI, in tiles like those of [`Vnni512`] (5 %). Two products are added in 16 bits, which
-    /// [`Limits::PAIRED`](super::quantize::Limits::PAIRED) is for.
+    /// [`Limits::PAIRED`](crate::cpu::quantize::Limits::PAIRED) is for.
     Paired512,
     Avx512Isa,
     true,

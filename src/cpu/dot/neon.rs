@@ -1,0 +1,86 @@
+//! In AArch64's instructions: `sdot`. Rows and weights are signed.
+
+use super::Dot;
+use crate::cpu::gemm::{Product, Unit};
+use rten_simd::Isa;
+use rten_simd::isa::ArmNeonIsa;
+use rten_simd::ops::BitOps;
+use std::arch::aarch64::int32x4_t;
+use std::arch::{asm, is_aarch64_feature_detected};
+
+/// NEON with the dot products of Armv8.2. 12 sums leave room for the 12 totals that they are added to after each group.
+#[derive(Clone, Copy)]
+pub struct Neon(ArmNeonIsa);
+
+impl Neon {
+    /// `None` on a CPU without it.
+    pub fn new() -> Option<Neon> {
+        ArmNeonIsa::new().filter(|_| is_aarch64_feature_detected!("dotprod")).map(Neon)
+    }
+}
+
+impl Dot for Neon {
+    type Isa = ArmNeonIsa;
+
+    #[inline(always)]
+    fn isa(self) -> ArmNeonIsa {
+        self.0
+    }
+}
+
+impl Product for Neon {
+    type Sum = int32x4_t;
+    type Units = int32x4_t;
+    /// The first lane.
+    type Row = int32x4_t;
+    type Column = Unit;
+
+    #[inline(always)]
+    fn lanes(self) -> usize {
+        self.0.i32().len()
+    }
+
+    #[inline(always)]
+    unsafe fn columns<const V: usize>(self, at: *const Unit) -> [int32x4_t; V] {
+        let ops = self.0.i32();
+        let mut vectors = [ops.zero(); V];
+        for (v, vector) in vectors.iter_mut().enumerate() {
+            // SAFETY: as the caller promises.
+            *vector = unsafe { ops.load_ptr(at.add(v * ops.len()).cast()) };
+        }
+        vectors
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const Unit) {
+        self.0.i32().prefetch(at.cast());
+    }
+
+    #[inline(always)]
+    unsafe fn row(self, units: *const Unit, at: usize) -> int32x4_t {
+        let unit;
+        // As in `gemm::number`.
+        // SAFETY: as the caller promises.
+        unsafe {
+            asm!("ldr {:s}, [{}, {}, lsl #2]", out(vreg) unit, in(reg) units, in(reg) at,
+                options(pure, readonly, nostack, preserves_flags));
+        }
+        unit
+    }
+
+    #[inline(always)]
+    fn most_rows(self) -> usize {
+        6
+    }
+
+    #[inline(always)]
+    fn add(self, a: int32x4_t, b: int32x4_t, mut sum: int32x4_t) -> int32x4_t {
+        // Rust's own `vdotq_laneq_s32` is not stable.
+        // SAFETY: `new` checked that the CPU has it.
+        unsafe {
+            asm!("sdot {:v}.4s, {:v}.16b, {:v}.4b[0]", inout(vreg) sum, in(vreg) b, in(vreg) a,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        sum
+    }
+}
