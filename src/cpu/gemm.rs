@@ -35,8 +35,11 @@ pub trait Product: Copy {
     type Units: Copy;
     /// One unit for every column.
     type Row: Copy;
-    /// What a panel has for each unit of a column.
+    /// What a panel has for each step of a column.
     type Column: Copy;
+
+    /// Units of a row in a step of the inner dimension.
+    const STEP: usize = 1;
 
     /// Columns of a vector.
     fn lanes(self) -> usize;
@@ -50,7 +53,7 @@ pub trait Product: Copy {
     /// Asks for a cache line; any address will do.
     fn prefetch(self, at: *const Self::Column);
 
-    /// A row's unit `at`.
+    /// What a row has for step `at`.
     ///
     /// # Safety
     /// `units` must have it.
@@ -193,7 +196,7 @@ pub(super) use with_rows;
 /// them.
 ///
 /// # Safety
-/// Row `r` of the left side is `depth` units at `a + r * stride`; `panel` is `[depth, V * lanes]`.
+/// Row `r` of the left side is `depth` steps at `a + r * stride`; `panel` is `[depth, V * lanes]`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub unsafe fn strip<P: Product, const V: usize>(
@@ -217,14 +220,14 @@ pub unsafe fn strip<P: Product, const V: usize>(
     }
 }
 
-/// As [`strip`], where each `group` units of the inner dimension have scales: `start(group)` gives what their sums begin with, and
+/// As [`strip`], where each `group` steps of the inner dimension have scales: `start(group)` gives what their sums begin with, and
 /// the scales of the columns; `join(row, group, scales, total, sums)` adds them to what the groups before came to, or to `total`.
 ///
 /// # Safety
 /// As [`strip`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub unsafe fn strip_in_groups<P: Product, T: Copy, const V: usize>(
+pub unsafe fn strip_in_groups<P: Product, T: Copy, S: Copy, const V: usize>(
     p: P,
     a: *const Unit,
     stride: usize,
@@ -233,8 +236,8 @@ pub unsafe fn strip_in_groups<P: Product, T: Copy, const V: usize>(
     depth: usize,
     group: usize,
     total: [T; V],
-    start: impl Fn(usize) -> ([P::Sum; V], [T; V]),
-    join: impl Fn(usize, usize, [T; V], [T; V], [P::Sum; V]) -> [T; V],
+    start: impl Fn(usize) -> ([P::Sum; V], [S; V]),
+    join: impl Fn(usize, usize, [S; V], [T; V], [P::Sum; V]) -> [T; V],
     mut finish: impl FnMut(usize, [T; V]),
 ) {
     for row in (0..rows).step_by(p.most_rows()) {
@@ -242,9 +245,9 @@ pub unsafe fn strip_in_groups<P: Product, T: Copy, const V: usize>(
             let mut totals = [total; ROWS];
             for (g, from) in (0..depth).step_by(group).enumerate() {
                 let (start, scales) = start(g);
-                // SAFETY: as the caller promises; the tile's rows are `ROWS` from `row`, its units at most `group` from `from`.
+                // SAFETY: as the caller promises; the tile's rows are `ROWS` from `row`, its steps at most `group` from `from`.
                 let sums = unsafe {
-                    let (a, panel) = (a.add(row * stride + from), panel.add(from * V * p.lanes()));
+                    let (a, panel) = (a.add(row * stride + from * P::STEP), panel.add(from * V * p.lanes()));
                     tile::<P, V, ROWS>(
                         p,
                         a,

@@ -5,12 +5,12 @@ use super::dot::{self, Dot};
 use super::gemm::{Aligned, Shared, Unit, VECTORS, block_rows, strip_in_groups};
 use super::instruction_set::{InstructionSet, lanes};
 use super::linear_int8::Channels;
-use super::quantize::{BYTES, GROUP, Limits, Rows};
+use super::quantize::{BYTES, GROUP, Limits, Rows, units};
 use super::strip::{Mask, Strip, load, store};
 use super::team::Team;
 use crate::program::Activation;
 use rten_simd::Isa;
-use rten_simd::ops::{BitOps, NumOps, ToFloat};
+use rten_simd::ops::{BitOps, NumOps};
 use std::ops::Range;
 
 /// Panels that a thread takes at a time.
@@ -46,6 +46,13 @@ macro_rules! instructions {
             pub fn name(self) -> &'static str {
                 match self {
                     $(#[cfg(target_arch = $arch)] Instructions::$name => $label,)*
+                }
+            }
+
+            /// Rows lie together in pairs.
+            pub fn pairs(self) -> bool {
+                match self {
+                    $(#[cfg(target_arch = $arch)] Instructions::$name => <dot::$name as Dot>::PAIRS,)*
                 }
             }
 
@@ -88,6 +95,8 @@ instructions! {
     "x86_64" Paired512 = "no VNNI" [16, PAIRED, "avx512f,avx512vl,avx512bw,avx512dq,f16c"],
     /// AVX2 without.
     "x86_64" Paired256 = "no VNNI" [8, PAIRED, "avx2,fma,f16c"],
+    /// NEON with matrix products.
+    "aarch64" I8mm = "I8MM" [4, SIGNED, "neon,i8mm"],
     /// NEON with dot products.
     "aarch64" Neon = "dot products" [4, SIGNED, "neon,dotprod"],
 }
@@ -114,21 +123,22 @@ impl Instructions {
 /// A weight in i8, packed for the inner loop.
 pub struct Panels {
     instructions: Instructions,
-    /// `[panels, units, panel]`
+    /// `[panels, steps, panel, units of a step]`
     units: Aligned<Unit>,
 }
 
 impl Panels {
     /// Packs `[cols, inner]`.
     pub fn pack(quantized: &[i8], cols: usize, inner: usize, instructions: Instructions) -> Panels {
-        let (panel, units) = (instructions.panel(), inner.div_ceil(BYTES));
+        let (panel, units) = (instructions.panel(), units(inner, instructions.pairs()));
+        let step = 1 + usize::from(instructions.pairs());
         let mut packed = Aligned::zeros(cols.next_multiple_of(panel) * units);
         for (c, values) in quantized.chunks_exact(inner).enumerate() {
-            let column = &mut packed.as_mut_slice()[c / panel * panel * units + c % panel..];
-            for (to, values) in column.iter_mut().step_by(panel).zip(values.chunks(BYTES)) {
+            let to = &mut packed.as_mut_slice()[c / panel * panel * units..][..panel * units];
+            for (u, values) in values.chunks(BYTES).enumerate() {
                 let mut unit = [0; BYTES];
                 unit[..values.len()].copy_from_slice(bytemuck::cast_slice(values));
-                *to = Unit::from_le_bytes(unit);
+                to[(u / step * panel + c % panel) * step + u % step] = Unit::from_le_bytes(unit);
             }
         }
         Panels { instructions, units: packed }
@@ -160,13 +170,15 @@ impl Product<'_> {
         let isa = dot.isa();
         let (ops, integers, cols) = (isa.f32(), isa.i32(), channels.cols);
         let (lanes, panel) = (ops.len(), VECTORS * ops.len());
-        let units = channels.inner.div_ceil(BYTES);
+        // Of a step, and as many rows of a tile's.
+        let step = 1 + usize::from(D::PAIRS);
+        let units = units(channels.inner, D::PAIRS);
         let groups = channels.inner.div_ceil(channels.group);
         let padded = channels.scales.len() / groups;
         let early = residual.filter(|_| activation == Activation::Identity);
-        let (block, all) = (block_rows(units), rows.scales.len() / groups);
-        for first in (0..all).step_by(block) {
-            let count = block.min(all - first);
+        let block = block_rows(units);
+        for first in (0..rows.count).step_by(block) {
+            let count = block.min(rows.count - first);
             for p in range.clone() {
                 let col = p * panel;
                 let width = panel.min(cols - col);
@@ -180,39 +192,49 @@ impl Product<'_> {
                 };
                 let strided = first * cols + col;
                 // SAFETY: the rows are `count` from `first` and the columns `width` from `col`, and `linear_int8` has
-                // checked the lengths; `rows.scales` are `groups` for each of `all` rows. No other thread has these columns.
+                // checked the lengths; `rows` has scales for each of a pair's rows, even if one is none.
+                // No other thread has these columns.
                 unsafe {
                     strip_in_groups(
                         dot,
                         rows.units[first * units..].as_ptr(),
-                        units,
-                        count,
-                        panels.units.as_slice()[p * panel * units..].as_ptr(),
-                        units,
-                        channels.group.div_ceil(BYTES),
-                        bias,
+                        units * step,
+                        count.div_ceil(step),
+                        panels.units.as_slice()[p * panel * units..].as_ptr().cast(),
+                        units / step,
+                        channels.group.div_ceil(BYTES * step),
+                        [dot.totals(bias[0]), dot.totals(bias[1])],
                         #[inline(always)]
                         |group| {
                             let at = group * padded + col;
                             let (starts, scales) = (&channels.starts[at..at + panel], &channels.scales[at..at + panel]);
-                            (integers.load_many::<VECTORS>(starts), ops.load_many::<VECTORS>(scales))
+                            let starts = integers.load_many::<VECTORS>(starts);
+                            ([dot.start(starts[0]), dot.start(starts[1])], ops.load_many::<VECTORS>(scales))
                         },
                         #[inline(always)]
                         |row, group, [c, d], [a, b], sums| {
-                            let scale = ops.splat(*rows.scales.get_unchecked((first + row) * groups + group));
-                            [
-                                ops.mul_add(integers.to_float(sums[0]), ops.mul(scale, c), a),
-                                ops.mul_add(integers.to_float(sums[1]), ops.mul(scale, d), b),
-                            ]
+                            let scale = (first + row * step) * groups + group;
+                            let mut scales = [*rows.scales.get_unchecked(scale), 0.0];
+                            if D::PAIRS {
+                                scales[1] = *rows.scales.get_unchecked(scale + groups);
+                            }
+                            [dot.join(sums[0], scales, c, a), dot.join(sums[1], scales, d, b)]
                         },
                         #[inline(always)]
-                        |row, mut values| {
-                            let at = strided + row * cols;
-                            if let Some(residual) = early {
-                                let residual = load(isa, residual.as_ptr().add(at), whole, masks);
-                                values = [ops.add(values[0], residual[0]), ops.add(values[1], residual[1])];
+                        |row, [a, b]| {
+                            let (a, b) = (a.as_ref(), b.as_ref());
+                            for r in 0..step {
+                                let row = row * step + r;
+                                if D::PAIRS && row == count {
+                                    break;
+                                }
+                                let (at, mut values) = (strided + row * cols, [a[r], b[r]]);
+                                if let Some(residual) = early {
+                                    let residual = load(isa, residual.as_ptr().add(at), whole, masks);
+                                    values = [ops.add(values[0], residual[0]), ops.add(values[1], residual[1])];
+                                }
+                                store(isa, values, out.pointer(at), whole, masks);
                             }
-                            store(isa, values, out.pointer(at), whole, masks);
                         },
                     );
                 }

@@ -70,6 +70,11 @@ impl Kernel {
         }
     }
 
+    /// Two rows lie together.
+    fn pairs(self) -> bool {
+        matches!(self, Kernel::Dot(instructions) if instructions.pairs())
+    }
+
     /// How many of `inner` numbers share a scale.
     fn group(self, inner: usize) -> usize {
         match self {
@@ -87,7 +92,7 @@ impl Kernel {
 /// A linear op's weight.
 pub struct Weight {
     packed: Packed,
-    limits: Limits,
+    kernel: Kernel,
     channels: Channels,
 }
 
@@ -157,7 +162,7 @@ impl Weight {
             }
         };
         let channels = Channels { factors: factors.to_vec(), scales, starts, inner, group, cols };
-        Weight { packed, limits, channels }
+        Weight { packed, kernel, channels }
     }
 }
 
@@ -181,11 +186,17 @@ pub fn linear_int8(
     scratch: &mut Scratch,
     out: &mut [f32],
 ) {
-    let Weight { packed, limits, channels } = weight;
+    let Weight { packed, kernel, channels } = weight;
     let (rows, cols) = (out.len() / channels.cols, channels.cols);
     assert!(x.len() >= rows * channels.inner && residual.is_none_or(|residual| residual.len() == out.len()));
     assert!(bias.is_none_or(|bias| bias.len() == cols) && out.len() == rows * cols);
-    scratch.rows.quantize(&x[..rows * channels.inner], &channels.factors, *limits, channels.group);
+    scratch.rows.quantize(
+        &x[..rows * channels.inner],
+        &channels.factors,
+        kernel.limits(),
+        channels.group,
+        kernel.pairs(),
+    );
     match packed {
         Packed::Gemm(packed) => by_gemm(channels, packed, bias, activation, residual, scratch, out),
         Packed::Panels(panels) => {

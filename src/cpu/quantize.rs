@@ -80,32 +80,43 @@ pub fn inverse(step: f32) -> f32 {
 /// block of the rotation, beyond which no outlier reaches. 1e6 times 1 - cosine of all-MiniLM-L6-v2 on 2,000 sentences is 138
 /// with one scale for all, 102 with these (simulated: 123 with these in weights or in rows alone, 114 with 192, 87 with 64), and
 /// encoding takes 2 to 4 % longer on Zen 4.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
 pub const GROUP: usize = 128;
 
 /// Rows as bytes: `rotated x = scale of its group * (byte - the limits' zero)`. Memory that is kept from call to call.
 #[derive(Default)]
 pub struct Rows {
-    /// `[rows, units]`, rows filled up with zeros
+    /// How many.
+    pub count: usize,
+    /// `[rows, units]`, or `[rows / 2, units / 2, 2 rows, 2]` in pairs, of which the last may lack a row; filled up with zeros
     pub units: Vec<Unit>,
-    /// `[rows, groups]`
+    /// `[rows, groups]`, in pairs for an even number of rows
     pub scales: Vec<f32>,
     /// `[inner]`: the row at hand
     rotated: Vec<f32>,
+    /// `[units]`: the row at hand, if rows lie in pairs
+    row: Vec<Unit>,
 }
 
 impl Rows {
     /// Multiplies the columns of `[rows, inner]` by `factors` `[inner]`, rotates the rows and turns them into bytes, with a scale
     /// for each `group` numbers: all, or whole vectors of units, which [`order`] keeps together.
-    pub fn quantize(&mut self, x: &[f32], factors: &[f32], limits: Limits, group: usize) {
+    pub fn quantize(&mut self, x: &[f32], factors: &[f32], limits: Limits, group: usize, pairs: bool) {
         let inner = factors.len();
-        let (rows, units) = (x.len() / inner, inner.div_ceil(BYTES));
         debug_assert!(group == inner || group.is_multiple_of(BYTES * lanes()));
+        self.count = x.len() / inner;
+        let (rows, units) = (self.count.next_multiple_of(1 + usize::from(pairs)), units(inner, pairs));
         self.units.resize(rows * units, 0);
         self.scales.resize(rows * inner.div_ceil(group), 0.0);
         self.rotated.resize(inner, 0.0);
+        self.row.clear();
+        self.row.resize(if pairs { units } else { 0 }, 0);
         dispatch(QuantizeRows { x, factors, limits, group, to: self });
     }
+}
+
+/// Units of a row of so many numbers; in pairs, an even number.
+pub fn units(inner: usize, pairs: bool) -> usize {
+    inner.div_ceil(BYTES).next_multiple_of(1 + usize::from(pairs))
 }
 
 /// Which of a row's numbers lies in each of its bytes.
@@ -129,16 +140,21 @@ impl SimdOp for QuantizeRows<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let QuantizeRows { x, factors, limits, group, to: Rows { units, scales, rotated } } = self;
+        let QuantizeRows { x, factors, limits, group, to: Rows { units, scales, rotated, row, .. } } = self;
         let inner = factors.len();
-        let rows = x.chunks_exact(inner).zip(units.chunks_exact_mut(inner.div_ceil(BYTES)));
-        for ((x, units), scales) in rows.zip(scales.chunks_exact_mut(inner.div_ceil(group))) {
+        let rows = x.chunks_exact(inner).zip(scales.chunks_exact_mut(inner.div_ceil(group)));
+        for ((x, scales), r) in rows.zip(0..) {
             rotate(isa, x, factors, rotated);
             let trouble = trouble(isa, rotated);
-            let groups = rotated.chunks(group).zip(units.chunks_mut(group.div_ceil(BYTES)));
+            let len = inner.div_ceil(BYTES);
+            let bytes = if row.is_empty() { &mut units[r * len..(r + 1) * len] } else { &mut row[..len] };
+            let groups = rotated.chunks(group).zip(bytes.chunks_mut(group.div_ceil(BYTES)));
             for ((x, units), scale) in groups.zip(scales) {
                 *scale = largest(isa, x) / f32::from(limits.row) + trouble;
                 quantize(isa, x, inverse(*scale), limits.zero, units);
+            }
+            for (from, to) in row.chunks_exact(2).zip(units[r / 2 * 2 * row.len()..].chunks_exact_mut(4)) {
+                to[r % 2 * 2..][..2].copy_from_slice(from);
             }
         }
     }
@@ -219,7 +235,7 @@ mod tests {
                 [(Limits::PAIRED, GROUP / 2), (Limits::BYTES, GROUP), (Limits::BYTES, inner), (Limits::SIGNED, GROUP)]
             {
                 let mut rows = Rows::default();
-                rows.quantize(&x, &vec![1.0; inner], limits, group);
+                rows.quantize(&x, &vec![1.0; inner], limits, group, false);
                 assert_eq!(rows.scales.len(), inner.div_ceil(group));
                 let bytes: &[u8] = bytemuck::cast_slice(&rows.units);
                 for (&byte, at) in bytes.iter().zip(order(inner)) {
@@ -238,10 +254,28 @@ mod tests {
     }
 
     #[test]
+    fn two_units_of_either_row_lie_in_turn() {
+        for inner in [1, 8, 30, 300] {
+            let (x, factors) = (numbers(1, 3 * inner), vec![1.0; inner]);
+            let (mut plain, mut pairs) = (Rows::default(), Rows::default());
+            plain.quantize(&x, &factors, Limits::SIGNED, inner, false);
+            // Memory that has been used for more.
+            pairs.quantize(&numbers(2, 10 * inner), &factors, Limits::SIGNED, inner, true);
+            pairs.quantize(&x, &factors, Limits::SIGNED, inner, true);
+            let (from, to) = (units(inner, false), units(inner, true));
+            assert_eq!((pairs.units.len(), pairs.scales.len(), pairs.count), (4 * to, 4, 3));
+            for (row, unit) in (0..3).flat_map(|row| (0..from).map(move |unit| (row, unit))) {
+                let at = row / 2 * 2 * to + unit / 2 * 4 + row % 2 * 2 + unit % 2;
+                assert_eq!(pairs.units[at], plain.units[row * from + unit], "row {row}, unit {unit} of {from}");
+            }
+        }
+    }
+
+    #[test]
     fn numbers_too_small_to_divide_by_are_zero() {
         for inner in [64, 5] {
             let mut rows = Rows::default();
-            rows.quantize(&vec![-1e-40; inner], &vec![1.0; inner], Limits::PAIRED, inner);
+            rows.quantize(&vec![-1e-40; inner], &vec![1.0; inner], Limits::PAIRED, inner, false);
             let bytes: &[u8] = bytemuck::cast_slice(&rows.units);
             assert!(bytes[..inner].iter().all(|&byte| byte == Limits::PAIRED.row));
         }

@@ -89,8 +89,8 @@ impl State {
 }
 
 impl Workers {
-    /// Starts `count` threads that run batches of `model`. Each is a rayon pool of its own, because rten-gemm (int8 without
-    /// AVX2) spreads over the pool that it is called in, and goes without rayon in a pool of one.
+    /// Starts `count` threads that run batches of `model`. Each is a rayon pool of its own, because rten-gemm (int8 where
+    /// there is no `linear_dot`) spreads over the pool that it is called in, and goes without rayon in a pool of one.
     pub fn start(count: usize, model: &Arc<Model>) -> Result<Workers, ThreadPoolBuildError> {
         let mut workers = Workers { queue: Arc::default(), pools: Vec::new(), threads: Vec::new() };
         for i in 0..count {

@@ -1,22 +1,84 @@
 //! The dot product of bytes, in each kind of CPU's instructions.
 
 #[cfg(target_arch = "aarch64")]
+mod i8mm;
+#[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use super::gemm::{Product, Unit};
+use super::gemm::Product;
+#[cfg(target_arch = "aarch64")]
+pub use i8mm::I8mm;
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
 use rten_simd::Isa;
 #[cfg(target_arch = "x86_64")]
 pub use x86::{Paired256, Paired512, Vnni256, Vnni512};
 
-/// Four bytes of a row by four of a weight, summed in i32.
-pub trait Dot: Product<Sum = <Self::Isa as Isa>::I32, Column = Unit> {
+/// Bytes of rows by bytes of a weight, summed in i32: four of each row in a step, or eight.
+pub trait Dot: Product {
     /// The instruction set around it.
     type Isa: Isa;
+    /// What sums are added up to, a vector for each row.
+    type Totals: Copy + AsRef<[<Self::Isa as Isa>::F32]>;
+
+    /// Two rows lie together, and take the place of one: two units of either in turn make a step.
+    const PAIRS: bool;
 
     /// Its value.
     fn isa(self) -> Self::Isa;
+
+    /// What sums of some columns begin with, the same in each row.
+    fn start(self, columns: <Self::Isa as Isa>::I32) -> Self::Sum;
+
+    /// The same in each row.
+    fn totals(self, columns: <Self::Isa as Isa>::F32) -> Self::Totals;
+
+    /// `totals + sum * the scales of rows and columns`. `rows` are `PAIRS + 1`.
+    fn join(
+        self,
+        sum: Self::Sum,
+        rows: [f32; 2],
+        columns: <Self::Isa as Isa>::F32,
+        totals: Self::Totals,
+    ) -> Self::Totals;
 }
+
+/// What is `Dot` where a sum has a row's vector of columns.
+macro_rules! one_row {
+    ($isa:ty) => {
+        type Isa = $isa;
+        type Totals = [<$isa as Isa>::F32; 1];
+
+        const PAIRS: bool = false;
+
+        #[inline(always)]
+        fn isa(self) -> $isa {
+            self.0
+        }
+
+        #[inline(always)]
+        fn start(self, columns: <$isa as Isa>::I32) -> <$isa as Isa>::I32 {
+            columns
+        }
+
+        #[inline(always)]
+        fn totals(self, columns: <$isa as Isa>::F32) -> Self::Totals {
+            [columns]
+        }
+
+        #[inline(always)]
+        fn join(
+            self,
+            sum: <$isa as Isa>::I32,
+            rows: [f32; 2],
+            columns: <$isa as Isa>::F32,
+            totals: Self::Totals,
+        ) -> Self::Totals {
+            let ops = self.0.f32();
+            [ops.mul_add(self.0.i32().to_float(sum), ops.mul(ops.splat(rows[0]), columns), totals[0])]
+        }
+    };
+}
+use one_row;

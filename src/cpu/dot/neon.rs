@@ -1,10 +1,10 @@
 //! In AArch64's instructions: `sdot`. Rows and weights are signed.
 
-use super::Dot;
+use super::{Dot, one_row};
 use crate::cpu::gemm::{Product, Unit};
 use rten_simd::Isa;
 use rten_simd::isa::ArmNeonIsa;
-use rten_simd::ops::BitOps;
+use rten_simd::ops::{BitOps, NumOps, ToFloat};
 use std::arch::aarch64::int32x4_t;
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -20,12 +20,7 @@ impl Neon {
 }
 
 impl Dot for Neon {
-    type Isa = ArmNeonIsa;
-
-    #[inline(always)]
-    fn isa(self) -> ArmNeonIsa {
-        self.0
-    }
+    one_row!(ArmNeonIsa);
 }
 
 impl Product for Neon {

@@ -1,10 +1,10 @@
 //! In x86's instructions: one where the CPU has VNNI, else three. Rows are unsigned, weights signed.
 
-use super::Dot;
+use super::{Dot, one_row};
 use crate::cpu::gemm::{Product, Unit};
 use rten_simd::Isa;
 use rten_simd::isa::{Avx2Isa, Avx512Isa};
-use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::ops::{BitOps, NumOps, ToFloat};
 use std::arch::x86_64::{
     _mm256_dpbusd_avx_epi32, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm512_dpbusd_epi32, _mm512_madd_epi16,
     _mm512_maddubs_epi16,
@@ -26,12 +26,7 @@ macro_rules! dot {
         }
 
         impl Dot for $name {
-            type Isa = $isa;
-
-            #[inline(always)]
-            fn isa(self) -> $isa {
-                self.0
-            }
+            one_row!($isa);
         }
 
         impl Product for $name {
