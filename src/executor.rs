@@ -100,6 +100,11 @@ pub trait Executor: Send + Sync {
     /// As [`Executor::submit`]; [`RunError::InvalidBatch`] if the device has no clock for it.
     fn profile(&self, batch: &Batch) -> Result<Vec<Duration>, RunError>;
 
+    /// Bytes of a number of a step's value. (Of a weight's: [`Dtype::size`].)
+    fn value_bytes(&self) -> usize {
+        size_of::<f32>()
+    }
+
     /// Measures what the steps of a profile can be held against, in some 100 ms.
     ///
     /// # Errors

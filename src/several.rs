@@ -43,6 +43,10 @@ impl Executor for Several {
         self.first().profile(batch)
     }
 
+    fn value_bytes(&self) -> usize {
+        self.first().value_bytes()
+    }
+
     fn ceilings(&self) -> Result<Ceilings, RunError> {
         self.first().ceilings()
     }

@@ -235,6 +235,10 @@ impl Executor for GpuExecutor {
         self.time_steps(batch)
     }
 
+    fn value_bytes(&self) -> usize {
+        self.fixed.dtype.size()
+    }
+
     fn ceilings(&self) -> Result<Ceilings, RunError> {
         self.measure_ceilings()
     }

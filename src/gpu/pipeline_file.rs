@@ -1,6 +1,6 @@
 //! Compiled pipelines on disk, so that a program's second start need not compile: where the backend can (Vulkan).
 //!
-//! A file for each kind of adapter in the user's cache folder. The driver checks that it is its own; that it is whole is
+//! A file for each kind of adapter and driver in the user's cache folder. The driver checks that it is its own; that it is whole is
 //! checked here, because wgpu hands the contents over as they are.
 
 use crate::kept::{folder, replace};
@@ -30,7 +30,7 @@ impl PipelineFile {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
         }
-        let path = folder()?.join(wgpu::util::pipeline_cache_key(info)?);
+        let path = folder()?.join(name(info)?);
         let data = read(&path);
         // SAFETY: the data is what `get_data` gave, by its checksum; wgpu and the driver refuse what another version made.
         let cache = unsafe {
@@ -82,6 +82,12 @@ fn write(path: &Path, data: &[u8]) -> std::io::Result<()> {
 }
 
 /// Against accidents only. Another version of the standard library may have another one, and then the file is not used.
+/// A file's name: two drivers of one GPU have one each. `None` where the backend keeps no pipelines.
+fn name(info: &wgpu::AdapterInfo) -> Option<String> {
+    let key = wgpu::util::pipeline_cache_key(info)?;
+    Some(format!("{key}_{:08x}", checksum(info.driver.as_bytes()) as u32))
+}
+
 fn checksum(data: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(data);
@@ -91,6 +97,18 @@ fn checksum(data: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_driver_of_a_gpu_has_a_file_and_each_version_the_same() {
+        let info = |driver: &str, version: &str| {
+            let mut info = wgpu::AdapterInfo::new(wgpu::DeviceType::DiscreteGpu, wgpu::Backend::Vulkan);
+            (info.driver, info.driver_info) = (driver.into(), version.into());
+            info
+        };
+        let radv = name(&info("radv", "Mesa 25")).unwrap();
+        assert_eq!(name(&info("radv", "Mesa 26")).unwrap(), radv);
+        assert_ne!(name(&info("AMD open-source driver", "2025.Q2")).unwrap(), radv);
+    }
 
     #[test]
     fn only_a_whole_file_is_read_back() {

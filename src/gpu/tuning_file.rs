@@ -1,5 +1,5 @@
-//! What was measured of a device, on disk: a file of JSON for each device, driver, dtype and set of features, that a user may
-//! read and edit.
+//! What was measured of a device, on disk: a file of JSON for each device, driver, dtype and set of features, and for these
+//! kernels, that a user may read and edit.
 
 use super::device::AdapterDescription;
 use super::options::{Dtype, Features};
@@ -11,10 +11,54 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
+/// What is measured, and tried: other shaders, another file.
+const SHADERS: [&str; 40] = [
+    include_str!("../../shaders/attention.wgsl"),
+    include_str!("../../shaders/attention_cooperative.wgsl"),
+    include_str!("../../shaders/attention_subgroup.wgsl"),
+    include_str!("../../shaders/attention_tiled.wgsl"),
+    include_str!("../../shaders/attention_whole.wgsl"),
+    include_str!("../../shaders/ceilings.wgsl"),
+    include_str!("../../shaders/common/activation.wgsl"),
+    include_str!("../../shaders/common/attention.wgsl"),
+    include_str!("../../shaders/common/attention_distances.wgsl"),
+    include_str!("../../shaders/common/attention_load.wgsl"),
+    include_str!("../../shaders/common/attention_mask.wgsl"),
+    include_str!("../../shaders/common/attention_tiles.wgsl"),
+    include_str!("../../shaders/common/batch.wgsl"),
+    include_str!("../../shaders/common/embed.wgsl"),
+    include_str!("../../shaders/common/linear.wgsl"),
+    include_str!("../../shaders/common/norm.wgsl"),
+    include_str!("../../shaders/common/pool.wgsl"),
+    include_str!("../../shaders/common/team_subgroup.wgsl"),
+    include_str!("../../shaders/common/team_workgroup.wgsl"),
+    include_str!("../../shaders/common/words_f16.wgsl"),
+    include_str!("../../shaders/common/words_f16_int64.wgsl"),
+    include_str!("../../shaders/common/words_f32.wgsl"),
+    include_str!("../../shaders/common/words_f32_int64.wgsl"),
+    include_str!("../../shaders/embed.wgsl"),
+    include_str!("../../shaders/embed_norm.wgsl"),
+    include_str!("../../shaders/experts.wgsl"),
+    include_str!("../../shaders/glu.wgsl"),
+    include_str!("../../shaders/head_norm.wgsl"),
+    include_str!("../../shaders/linear.wgsl"),
+    include_str!("../../shaders/linear_cooperative.wgsl"),
+    include_str!("../../shaders/linear_few.wgsl"),
+    include_str!("../../shaders/linear_int8.wgsl"),
+    include_str!("../../shaders/linear_subgroup.wgsl"),
+    include_str!("../../shaders/norm.wgsl"),
+    include_str!("../../shaders/normalize.wgsl"),
+    include_str!("../../shaders/pool.wgsl"),
+    include_str!("../../shaders/pool_normalize.wgsl"),
+    include_str!("../../shaders/quantize.wgsl"),
+    include_str!("../../shaders/rotary.wgsl"),
+    include_str!("../../shaders/sum.wgsl"),
+];
+
 /// A file's contents.
 #[derive(Debug, Serialize, Deserialize)]
 struct Contents {
-    /// What it was measured on: another driver or another version of lexel measures anew.
+    /// What it was measured on: another driver, and other shaders, are measured anew.
     device: String,
     tuning: Tuning,
 }
@@ -36,14 +80,10 @@ impl TuningFile {
 
     fn within(folder: &Path, description: &AdapterDescription, dtype: Dtype, features: Features) -> TuningFile {
         let AdapterDescription { name, backend, driver, .. } = description;
-        let version = env!("CARGO_PKG_VERSION");
-        let device = format!("{name}, {backend:?}, {driver}, {}, {features}; lexel {version}", dtype.name());
-        let of = |what: &str, ending: &str| {
-            let mut hasher = DefaultHasher::new();
-            what.hash(&mut hasher);
-            folder.join(format!("tuning-{:016x}.{ending}", hasher.finish()))
-        };
-        let attempt = of(&format!("{name}, {backend:?}, {driver}; lexel {version}"), "trying");
+        let lexel = format!("lexel {} ({:08x})", env!("CARGO_PKG_VERSION"), hash(&SHADERS) as u32);
+        let device = format!("{name}, {backend:?}, {driver}, {}, {features}; {lexel}", dtype.name());
+        let of = |what: &str, ending: &str| folder.join(format!("tuning-{:016x}.{ending}", hash(what)));
+        let attempt = of(&format!("{name}, {backend:?}, {driver}; {lexel}"), "trying");
         TuningFile { path: of(&device, "json"), attempt, device }
     }
 
@@ -81,6 +121,12 @@ impl TuningFile {
             log::debug!("{}: the measured kernels are not kept: {error}", self.path.display());
         }
     }
+}
+
+fn hash(what: &(impl Hash + ?Sized)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Tries that have not ended before it is believed that they crash: one may have been killed for any reason.
@@ -164,6 +210,20 @@ mod tests {
         assert_eq!(file("1.0").read(), None, "of a lexel that did not measure attention");
         fs::write(file("1.0").path(), "{").unwrap();
         assert_eq!(file("1.0").read(), None, "half a file");
+    }
+
+    #[test]
+    fn all_shaders_are_known() {
+        let mut files = Vec::new();
+        for folder in ["shaders", "shaders/common"] {
+            let entries = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
+            let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+            files.extend(paths.map(|path| fs::read_to_string(path).unwrap()));
+        }
+        let mut known = SHADERS.to_vec();
+        files.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(files, known);
     }
 
     #[test]

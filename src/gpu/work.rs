@@ -26,7 +26,7 @@ impl Work {
             _ => 3,
         };
         let mut work = Work::default();
-        work.0[kind] = cost.flops + FLOPS_A_NUMBER * cost.numbers;
+        work.0[kind] = cost.flops + FLOPS_A_NUMBER * (cost.values + cost.weights);
         work
     }
 

@@ -8,8 +8,10 @@ use crate::batch::Batch;
 pub struct Cost {
     /// Multiplications and additions.
     pub flops: f64,
-    /// Numbers read and written, each value and weight once.
-    pub numbers: f64,
+    /// Numbers of values read and written, each once.
+    pub values: f64,
+    /// Numbers of weights read, each once; of tables, the rows that are looked up.
+    pub weights: f64,
 }
 
 /// Operations on each number of a row that is normalised by its moments, and by its length.
@@ -48,11 +50,10 @@ impl Program {
         };
         let values: f64 = step.op.inputs().iter().map(|&input| size(self.shape(input))).sum();
         let weights: f64 = match &step.op {
-            // Rows of tables, as many as are looked up.
             Op::Embed(op) => out * op.lookups.len() as f64,
             op => op.weights().iter().map(|&id| (self.weight(id).rows * self.weight(id).cols) as f64).sum(),
         };
-        Cost { flops, numbers: out + values + weights }
+        Cost { flops, values: out + values, weights }
     }
 }
 
@@ -88,9 +89,9 @@ mod tests {
         batch.push(&[1, 2, 3], &[0; 3], 0);
         batch.push(&[4], &[0], 0);
         let costs = program.costs(&batch);
-        assert_eq!(costs[0], Cost { flops: 0.0, numbers: 2.0 * 48.0 });
-        assert_eq!(costs[1], Cost { flops: 4.0 * 10.0 * 4.0, numbers: 16.0 + 48.0 });
-        assert_eq!(costs[2], Cost { flops: 2.0 * 12.0 * 4.0, numbers: 12.0 + 16.0 + 12.0 });
+        assert_eq!(costs[0], Cost { flops: 0.0, values: 48.0, weights: 48.0 });
+        assert_eq!(costs[1], Cost { flops: 4.0 * 10.0 * 4.0, values: 16.0 + 48.0, weights: 0.0 });
+        assert_eq!(costs[2], Cost { flops: 2.0 * 12.0 * 4.0, values: 12.0 + 16.0, weights: 12.0 });
         let pairs = |op| seen_pairs(&op, &batch);
         assert_eq!(pairs(Attention { causal: true, ..attention.clone() }), 7.0);
         assert_eq!(pairs(Attention { window: Some(1), ..attention.clone() }), 8.0);

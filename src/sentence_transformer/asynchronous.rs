@@ -6,10 +6,12 @@ use crate::error::Result;
 use crate::loader::Loader;
 use crate::matrix::Matrix;
 use crate::quantization::{Precision, Quantized, Ranges};
-use futures::{Stream, StreamExt, future, stream};
+use futures::{FutureExt, Stream, StreamExt, future, stream};
+use std::ops::RangeInclusive;
 
-/// Texts of a stream that are encoded together, if there are as many.
-const TOGETHER: usize = 512;
+/// Texts of a stream that are encoded together, if there are as many: few at first, so that the first embeddings come soon, then
+/// twice as many each time.
+const TOGETHER: RangeInclusive<usize> = 32..=512;
 
 /// Calls of a stream at a time: the device has the next one's batches when it is done with one's.
 const CALLS: usize = 2;
@@ -99,8 +101,8 @@ impl SentenceTransformer {
     }
 
     /// The embedding of each text of a stream, `[dim]`, in their order. Texts that are ready together are encoded together, up
-    /// to 512, and their embeddings come together; none waits for a text that is not ready yet. The stream ends with the first
-    /// error, and with the texts; dropped, it ends its calls.
+    /// to 32 at first and later 512, and their embeddings come together; none waits for a text that is not ready yet. The stream
+    /// ends with the first error, and with the texts; dropped, it ends its calls.
     ///
     /// # Errors
     /// As [`encode_with`](Self::encode_with).
@@ -114,7 +116,7 @@ impl SentenceTransformer {
         T: Stream<Item = S>,
     {
         let model = self.clone();
-        let calls = texts.ready_chunks(TOGETHER).map(move |texts| model.encode_async(texts, options.clone()));
+        let calls = in_groups(texts).map(move |texts| model.encode_async(texts, options.clone()));
         let rows = |result: Result<Matrix>| match result {
             Ok(embeddings) => (0..embeddings.rows).map(|i| Ok(embeddings.row(i).to_vec())).collect(),
             Err(error) => vec![Err(error)],
@@ -136,5 +138,51 @@ impl SentenceTransformer {
         Call::new(options.cancel.clone().as_ref(), move |cancel| {
             encode(&model, &texts, &EncodeOptions { cancel: Some(cancel), ..options })
         })
+    }
+}
+
+/// What is ready together, as [`TOGETHER`] says.
+fn in_groups<T>(items: impl Stream<Item = T>) -> impl Stream<Item = Vec<T>> {
+    let items = Box::pin(items.fuse());
+    stream::unfold((items, *TOGETHER.start()), |(mut items, most)| async move {
+        let mut group = vec![items.next().await?];
+        while group.len() < most {
+            match items.next().now_or_never() {
+                Some(Some(item)) => group.push(item),
+                Some(None) | None => break,
+            }
+        }
+        Some((group, (items, (2 * most).min(*TOGETHER.end()))))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pollster::block_on;
+    use std::task::Poll;
+
+    #[test]
+    fn groups_grow_and_take_what_is_ready() {
+        let sizes = |groups: Vec<Vec<usize>>| groups.iter().map(Vec::len).collect::<Vec<_>>();
+        let groups: Vec<_> = block_on(in_groups(stream::iter(0..2000)).collect());
+        assert!(groups.concat().into_iter().eq(0..2000));
+        assert_eq!(sizes(groups), [32, 64, 128, 256, 512, 512, 496]);
+        // After every tenth, the next is not ready at once.
+        let texts = stream::iter(0..25).then(|i| async move {
+            if i > 0 && i % 10 == 0 {
+                let mut asked = false;
+                future::poll_fn(|context| {
+                    context.waker().wake_by_ref();
+                    if std::mem::replace(&mut asked, true) { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+            }
+            i
+        });
+        let groups: Vec<_> = block_on(in_groups(texts).collect());
+        assert!(groups.concat().into_iter().eq(0..25));
+        assert_eq!(sizes(groups), [10, 10, 5]);
+        assert!(block_on(in_groups(stream::empty::<usize>()).collect::<Vec<_>>()).is_empty());
     }
 }

@@ -20,6 +20,13 @@ struct Row {
     cost: Cost,
 }
 
+/// Bytes of a number.
+#[derive(Clone, Copy)]
+struct Sizes {
+    value: usize,
+    weight: usize,
+}
+
 /// A batch as full as the executor likes it, of the first sequences.
 pub fn batch(executor: &dyn Executor, program: &Program, sequences: &[Sequence]) -> Batch {
     let mut batch = Batch::with_padding(program.padding);
@@ -42,13 +49,14 @@ pub fn run(
 ) -> Result<String, Failure> {
     let times = shortest(executor, batch)?;
     let Ceilings { gflops, gb_per_s } = executor.ceilings().map_err(lexel::Error::from)?;
+    let sizes = Sizes { value: executor.value_bytes(), weight: dtype.size() };
     let rows = rows(program, batch, &times);
     let total: f64 = rows.iter().map(|row| row.seconds).sum();
     Ok(match json {
         true => format!(
             "{}\n",
             json!({"tokens": batch.tokens(), "sequences": batch.sequences(),
-            "ms": total * 1e3, "ops": rows.iter().map(|row| row.json(total, dtype)).collect::<Vec<_>>(),
+            "ms": total * 1e3, "ops": rows.iter().map(|row| row.json(total, sizes)).collect::<Vec<_>>(),
             "ceilings": {"gflops": gflops, "gb_per_s": gb_per_s}})
         ),
         false => {
@@ -57,7 +65,7 @@ pub fn run(
             let _ =
                 writeln!(out, "{:<10} {:>5} {:>10} {:>7} {:>9} {:>8}", "op", "steps", "ms", "share", "GFLOP/s", "GB/s");
             for row in &rows {
-                let _ = writeln!(out, "{}", row.line(total, dtype));
+                let _ = writeln!(out, "{}", row.line(total, sizes));
             }
             let _ = writeln!(out, "{:<35} {gflops:>9.1} {gb_per_s:>8.1}", "the device, measured beside");
             out
@@ -91,7 +99,8 @@ fn rows(program: &Program, batch: &Batch, times: &[Duration]) -> Vec<Row> {
         row.steps += 1;
         row.seconds += time.as_secs_f64();
         row.cost.flops += cost.flops;
-        row.cost.numbers += cost.numbers;
+        row.cost.values += cost.values;
+        row.cost.weights += cost.weights;
     }
     rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     rows
@@ -110,11 +119,11 @@ impl Row {
         self.per_second(self.cost.flops)
     }
 
-    fn gigabytes(&self, dtype: Dtype) -> f64 {
-        self.per_second(self.cost.numbers * dtype.size() as f64)
+    fn gigabytes(&self, sizes: Sizes) -> f64 {
+        self.per_second(self.cost.values * sizes.value as f64 + self.cost.weights * sizes.weight as f64)
     }
 
-    fn line(&self, total: f64, dtype: Dtype) -> String {
+    fn line(&self, total: f64, sizes: Sizes) -> String {
         format!(
             "{:<10} {:>5} {:>10.3} {:>6.1}% {:>9.1} {:>8.1}",
             self.op,
@@ -122,13 +131,13 @@ impl Row {
             self.seconds * 1e3,
             100.0 * self.share(total),
             self.gflops(),
-            self.gigabytes(dtype)
+            self.gigabytes(sizes)
         )
     }
 
-    fn json(&self, total: f64, dtype: Dtype) -> Value {
+    fn json(&self, total: f64, sizes: Sizes) -> Value {
         json!({"op": self.op, "steps": self.steps, "ms": self.seconds * 1e3, "share": self.share(total),
-               "gflops": self.gflops(), "gb_per_s": self.gigabytes(dtype)})
+               "gflops": self.gflops(), "gb_per_s": self.gigabytes(sizes)})
     }
 }
 
@@ -152,5 +161,10 @@ mod tests {
         // 10 tokens through 6 layers of 12 * 384^2 weights.
         assert_eq!(linear.cost.flops, 2.0 * 10.0 * 6.0 * 12.0 * 384.0 * 384.0);
         assert!((linear.gflops() - linear.cost.flops / 0.024 / 1e9).abs() < 1e-6);
+        let bytes = linear.cost.values * 4.0 + linear.cost.weights * 2.0;
+        // With biases.
+        assert_eq!(linear.cost.weights, 6.0 * (12.0 * 384.0 * 384.0 + 9.0 * 384.0));
+        assert!(linear.cost.values > 0.0);
+        assert!((linear.gigabytes(Sizes { value: 4, weight: 2 }) - bytes / 0.024 / 1e9).abs() < 1e-6);
     }
 }
