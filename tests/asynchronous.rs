@@ -45,7 +45,8 @@ fn results_are_those_of_the_blocking_calls() {
 
 #[test]
 fn any_runtime_can_take_them_to_another_thread() {
-    fn check<T: Send + 'static>(value: T) -> T {
+    // And poll them where they are.
+    fn check<T: Send + Unpin + 'static>(value: T) -> T {
         value
     }
     let call = check(model().encode_async(["a river"], Default::default()));

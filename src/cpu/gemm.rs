@@ -27,18 +27,18 @@ const MOST_AHEAD: usize = 64;
 /// A unit of the inner dimension: one f32, or four bytes of an integer product.
 pub type Unit = u32;
 
-/// Arithmetic of an inner loop. `a` is broadcast, `b` is a vector of columns.
+/// Arithmetic of an inner loop, in steps of the inner dimension: of one unit, or more. A row may be a pair of them.
 pub trait Product: Copy {
-    /// Sums, a vector of columns.
+    /// A row's sums of a vector of columns.
     type Sum: Copy;
-    /// Units, a vector of columns.
+    /// What a vector of columns has for a step.
     type Units: Copy;
-    /// One unit for every column.
+    /// What a row has for a step, of use for every column.
     type Row: Copy;
     /// What a panel has for each step of a column.
     type Column: Copy;
 
-    /// Units of a row in a step of the inner dimension.
+    /// Units of a row in a step.
     const STEP: usize = 1;
 
     /// Columns of a vector.
@@ -122,13 +122,13 @@ impl<I: Isa, N: Stored> Product for Floats<I, N> {
 /// # Safety
 /// `numbers` must have it.
 #[inline(always)]
-pub unsafe fn number(numbers: *const f32, at: usize) -> f32 {
+unsafe fn number(numbers: *const f32, at: usize) -> f32 {
     // SAFETY: as the caller promises.
     unsafe {
         #[cfg(target_arch = "aarch64")]
         {
             let number;
-            std::arch::asm!("ldr {:s}, [{}, {}, lsl #2]", out(vreg) number, in(reg) numbers, in(reg) at,
+            std::arch::asm!("ldr {:s}, [{}, {}, lsl #2]", out(vreg) number, in(reg) numbers, in(reg) at as u64,
                 options(pure, readonly, nostack, preserves_flags));
             number
         }

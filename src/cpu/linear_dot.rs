@@ -5,7 +5,7 @@ use super::dot::{self, Dot};
 use super::gemm::{Aligned, Shared, Unit, VECTORS, block_rows, strip_in_groups};
 use super::instruction_set::{InstructionSet, lanes};
 use super::linear_int8::Channels;
-use super::quantize::{BYTES, GROUP, Limits, Rows, units};
+use super::quantize::{BYTES, GROUP, Limits, Rows, units_of};
 use super::strip::{Mask, Strip, load, store};
 use super::team::Team;
 use crate::program::Activation;
@@ -130,7 +130,7 @@ pub struct Panels {
 impl Panels {
     /// Packs `[cols, inner]`.
     pub fn pack(quantized: &[i8], cols: usize, inner: usize, instructions: Instructions) -> Panels {
-        let (panel, units) = (instructions.panel(), units(inner, instructions.pairs()));
+        let (panel, units) = (instructions.panel(), units_of(inner, instructions.pairs()));
         let step = 1 + usize::from(instructions.pairs());
         let mut packed = Aligned::zeros(cols.next_multiple_of(panel) * units);
         for (c, values) in quantized.chunks_exact(inner).enumerate() {
@@ -170,13 +170,15 @@ impl Product<'_> {
         let isa = dot.isa();
         let (ops, integers, cols) = (isa.f32(), isa.i32(), channels.cols);
         let (lanes, panel) = (ops.len(), VECTORS * ops.len());
-        // Of a step, and as many rows of a tile's.
+        // Units that a column has for a step, and rows that lie together.
         let step = 1 + usize::from(D::PAIRS);
-        let units = units(channels.inner, D::PAIRS);
+        const { assert!(D::STEP == (1 + D::PAIRS as usize) * (1 + D::PAIRS as usize)) };
+        let units = units_of(channels.inner, D::PAIRS);
         let groups = channels.inner.div_ceil(channels.group);
         let padded = channels.scales.len() / groups;
         let early = residual.filter(|_| activation == Activation::Identity);
         let block = block_rows(units);
+        debug_assert!(block.is_multiple_of(step), "a block begins with a pair");
         for first in (0..rows.count).step_by(block) {
             let count = block.min(rows.count - first);
             for p in range.clone() {

@@ -1,10 +1,9 @@
-//! Linear ops in int8. Weights are i8 with scales for each output channel, made once; activations become u8 with scales for each
+//! Linear ops in int8. Weights are i8 with scales for each output channel, made once; activations become bytes with scales for each
 //! row, on the fly; both are [rotated](super::rotate) before, and what a weight becomes is a matter of its
 //! [rounding](super::rounding). Products are summed exactly in i32; everything else is f32.
 //!
-//! With AVX2, and NEON with dot products, the inner loop is our own: [`linear_dot`](super::linear_dot), and a scale is for 64 or 128
-//! numbers. Elsewhere
-//! rten-gemm computes the sums, and a scale is for all of a row or channel.
+//! With AVX2, and NEON with dot products or matrix products, the inner loop is our own: [`linear_dot`](super::linear_dot), and a
+//! scale is for 64 or 128 numbers. Elsewhere rten-gemm computes the sums, and a scale is for all of a row or channel.
 
 use super::activation;
 use super::gemm::Shared;
@@ -45,8 +44,8 @@ impl Kernel {
         match self {
             Kernel::Dot(instructions) => instructions.name(),
             Kernel::Gemm => match Gemm::new().kernel_name() {
-                name if name.contains("i8mm") => "I8MM",
-                name if name.contains("dot") => "dot product",
+                name if name.contains("i8mm") => "I8MM by rten-gemm",
+                name if name.contains("dot") => "dot products by rten-gemm",
                 _ if Gemm::new().may_saturate() => "7 bits by rten-gemm",
                 _ => "rten-gemm",
             },
@@ -256,6 +255,15 @@ mod tests {
         [Kernel::Gemm].into_iter().chain(ours.map(Kernel::Dot)).collect()
     }
 
+    /// So that none is skipped unnoticed: scripts/test-aarch64.
+    #[cfg(target_arch = "aarch64")]
+    #[test]
+    fn qemus_best_cpu_has_all() {
+        if std::env::var("QEMU_CPU").is_ok_and(|cpu| cpu == "max") {
+            assert_eq!(kernels().len(), 1 + Instructions::ALL.len());
+        }
+    }
+
     fn pack(values: &[f32], cols: usize, rounding: Rounding, kernel: Kernel, threads: usize) -> Weight {
         Weight::pack(&Rounded::new(values, cols, rounding, kernel, threads), kernel)
     }
@@ -281,6 +289,11 @@ mod tests {
     #[test]
     fn equals_plain_rounding_at_awkward_sizes() {
         for kernel in kernels() {
+            // Memory that was used for more, and for what is no number.
+            let mut scratch = Scratch::default();
+            let weight = pack(&[1.0; 3000], 1, Rounding::nearest(3000), kernel, 1);
+            let x = vec![f32::NAN; 400 * 3000];
+            linear_int8(&Team::ALONE, &x, &weight, None, Activation::Identity, None, &mut scratch, &mut [0.0; 400]);
             for (rows, inner, cols) in
                 [(1, 1, 1), (5, 7, 17), (47, 300, 31), (48, 16, 16), (49, 64, 33), (13, 1030, 65), (400, 12, 1)]
             {
@@ -299,7 +312,7 @@ mod tests {
                 for (has_bias, has_residual) in [(false, false), (true, false), (false, true), (true, true)] {
                     for activation in [Activation::Identity, Activation::Relu] {
                         let (bias, residual) = (has_bias.then_some(&bias[..]), has_residual.then_some(&residual[..]));
-                        let (mut out, mut scratch) = (vec![f32::NAN; rows * cols], Scratch::default());
+                        let mut out = vec![f32::NAN; rows * cols];
                         linear_int8(&Team::ALONE, &x, &packed, bias, activation, residual, &mut scratch, &mut out);
                         let (limits, group) = (kernel.limits(), kernel.group(inner));
                         let largest = |x: &[f32]| x.iter().fold(0f32, |largest, x| largest.max(x.abs()));
@@ -366,10 +379,12 @@ mod tests {
                         out
                     };
                     let (x, weight) = (vec![1.0; 2 * inner], vec![0.5; 40 * inner]);
-                    let mut with_bad = x.clone();
-                    with_bad[inner + at] = bad;
-                    let out = run(&with_bad, &weight);
-                    assert!(out[..40].iter().all(|y| y.is_finite()) && out[40..].iter().all(|y| !y.is_finite()));
+                    for row in 0..2 {
+                        let mut with_bad = x.clone();
+                        with_bad[row * inner + at] = bad;
+                        let out = run(&with_bad, &weight);
+                        assert!(out.iter().enumerate().all(|(i, y)| y.is_finite() == (i / 40 != row)), "{kernel:?}");
+                    }
                     let mut with_bad = weight.clone();
                     with_bad[7 * inner + at] = bad;
                     let out = run(&x, &with_bad);

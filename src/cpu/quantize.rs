@@ -87,9 +87,10 @@ pub const GROUP: usize = 128;
 pub struct Rows {
     /// How many.
     pub count: usize,
-    /// `[rows, units]`, or `[rows / 2, units / 2, 2 rows, 2]` in pairs, of which the last may lack a row; filled up with zeros
+    /// `[rows, units]`, or `[rows / 2, units / 2, 2 rows, 2]` in pairs, each row filled up with zeros; if the last pair lacks a row,
+    /// anything is there
     pub units: Vec<Unit>,
-    /// `[rows, groups]`, in pairs for an even number of rows
+    /// `[rows, groups]`, in pairs for an even number of rows, as above
     pub scales: Vec<f32>,
     /// `[inner]`: the row at hand
     rotated: Vec<f32>,
@@ -104,7 +105,7 @@ impl Rows {
         let inner = factors.len();
         debug_assert!(group == inner || group.is_multiple_of(BYTES * lanes()));
         self.count = x.len() / inner;
-        let (rows, units) = (self.count.next_multiple_of(1 + usize::from(pairs)), units(inner, pairs));
+        let (rows, units) = (self.count.next_multiple_of(1 + usize::from(pairs)), units_of(inner, pairs));
         self.units.resize(rows * units, 0);
         self.scales.resize(rows * inner.div_ceil(group), 0.0);
         self.rotated.resize(inner, 0.0);
@@ -115,7 +116,7 @@ impl Rows {
 }
 
 /// Units of a row of so many numbers; in pairs, an even number.
-pub fn units(inner: usize, pairs: bool) -> usize {
+pub fn units_of(inner: usize, pairs: bool) -> usize {
     inner.div_ceil(BYTES).next_multiple_of(1 + usize::from(pairs))
 }
 
@@ -262,7 +263,7 @@ mod tests {
             // Memory that has been used for more.
             pairs.quantize(&numbers(2, 10 * inner), &factors, Limits::SIGNED, inner, true);
             pairs.quantize(&x, &factors, Limits::SIGNED, inner, true);
-            let (from, to) = (units(inner, false), units(inner, true));
+            let (from, to) = (units_of(inner, false), units_of(inner, true));
             assert_eq!((pairs.units.len(), pairs.scales.len(), pairs.count), (4 * to, 4, 3));
             for (row, unit) in (0..3).flat_map(|row| (0..from).map(move |unit| (row, unit))) {
                 let at = row / 2 * 2 * to + unit / 2 * 4 + row % 2 * 2 + unit % 2;
@@ -274,10 +275,12 @@ mod tests {
     #[test]
     fn numbers_too_small_to_divide_by_are_zero() {
         for inner in [64, 5] {
-            let mut rows = Rows::default();
-            rows.quantize(&vec![-1e-40; inner], &vec![1.0; inner], Limits::PAIRED, inner, false);
-            let bytes: &[u8] = bytemuck::cast_slice(&rows.units);
-            assert!(bytes[..inner].iter().all(|&byte| byte == Limits::PAIRED.row));
+            for limits in [Limits::PAIRED, Limits::SIGNED] {
+                let mut rows = Rows::default();
+                rows.quantize(&vec![-1e-40; inner], &vec![1.0; inner], limits, inner, false);
+                let bytes: &[u8] = bytemuck::cast_slice(&rows.units);
+                assert!(bytes[..inner].iter().all(|&byte| byte == limits.zero));
+            }
         }
         assert_eq!([inverse(0.0), inverse(1e-40), inverse(f32::NAN), inverse(0.5)], [0.0, 0.0, 0.0, 2.0]);
     }

@@ -81,13 +81,13 @@ fn write(path: &Path, data: &[u8]) -> std::io::Result<()> {
     replace(path, &[&checksum(data).to_le_bytes(), data].concat())
 }
 
-/// Against accidents only. Another version of the standard library may have another one, and then the file is not used.
 /// A file's name: two drivers of one GPU have one each. `None` where the backend keeps no pipelines.
 fn name(info: &wgpu::AdapterInfo) -> Option<String> {
     let key = wgpu::util::pipeline_cache_key(info)?;
     Some(format!("{key}_{:08x}", checksum(info.driver.as_bytes()) as u32))
 }
 
+/// Against accidents only. Another version of the standard library may have another one, and then the file is not used.
 fn checksum(data: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(data);

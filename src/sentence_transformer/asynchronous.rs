@@ -144,16 +144,18 @@ impl SentenceTransformer {
 /// What is ready together, as [`TOGETHER`] says.
 fn in_groups<T>(items: impl Stream<Item = T>) -> impl Stream<Item = Vec<T>> {
     let items = Box::pin(items.fuse());
-    stream::unfold((items, *TOGETHER.start()), |(mut items, most)| async move {
+    // Pinned, as callers expect of what they ask for the next.
+    Box::pin(stream::unfold((items, *TOGETHER.start()), |(mut items, most)| async move {
         let mut group = vec![items.next().await?];
         while group.len() < most {
             match items.next().now_or_never() {
                 Some(Some(item)) => group.push(item),
+                // At its end, or not ready.
                 Some(None) | None => break,
             }
         }
         Some((group, (items, (2 * most).min(*TOGETHER.end()))))
-    })
+    }))
 }
 
 #[cfg(test)]

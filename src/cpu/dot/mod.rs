@@ -35,7 +35,7 @@ pub trait Dot: Product {
     /// The same in each row.
     fn totals(self, columns: <Self::Isa as Isa>::F32) -> Self::Totals;
 
-    /// `totals + sum * the scales of rows and columns`. `rows` are `PAIRS + 1`.
+    /// `totals + sum * the scales of rows and columns`; only in pairs is there a second row.
     fn join(
         self,
         sum: Self::Sum,

@@ -57,7 +57,7 @@ impl Product for Neon {
         // As in `gemm::number`.
         // SAFETY: as the caller promises.
         unsafe {
-            asm!("ldr {:s}, [{}, {}, lsl #2]", out(vreg) unit, in(reg) units, in(reg) at,
+            asm!("ldr {:s}, [{}, {}, lsl #2]", out(vreg) unit, in(reg) units, in(reg) at as u64,
                 options(pure, readonly, nostack, preserves_flags));
         }
         unit

@@ -24,7 +24,10 @@ struct Row {
 #[derive(Clone, Copy)]
 struct Sizes {
     value: usize,
-    weight: usize,
+    /// Of a linear op's weight.
+    matrix: usize,
+    /// Of another's.
+    other: usize,
 }
 
 /// A batch as full as the executor likes it, of the first sequences.
@@ -49,7 +52,12 @@ pub fn run(
 ) -> Result<String, Failure> {
     let times = shortest(executor, batch)?;
     let Ceilings { gflops, gb_per_s } = executor.ceilings().map_err(lexel::Error::from)?;
-    let sizes = Sizes { value: executor.value_bytes(), weight: dtype.size() };
+    let sizes = Sizes {
+        value: executor.value_bytes(),
+        matrix: dtype.size(),
+        // In int8, tables are in f16.
+        other: dtype.size().max(2),
+    };
     let rows = rows(program, batch, &times);
     let total: f64 = rows.iter().map(|row| row.seconds).sum();
     Ok(match json {
@@ -120,7 +128,8 @@ impl Row {
     }
 
     fn gigabytes(&self, sizes: Sizes) -> f64 {
-        self.per_second(self.cost.values * sizes.value as f64 + self.cost.weights * sizes.weight as f64)
+        let weight = if self.op == "linear" { sizes.matrix } else { sizes.other };
+        self.per_second(self.cost.values * sizes.value as f64 + self.cost.weights * weight as f64)
     }
 
     fn line(&self, total: f64, sizes: Sizes) -> String {
@@ -165,6 +174,6 @@ mod tests {
         // With biases.
         assert_eq!(linear.cost.weights, 6.0 * (12.0 * 384.0 * 384.0 + 9.0 * 384.0));
         assert!(linear.cost.values > 0.0);
-        assert!((linear.gigabytes(Sizes { value: 4, weight: 2 }) - bytes / 0.024 / 1e9).abs() < 1e-6);
+        assert!((linear.gigabytes(Sizes { value: 4, matrix: 2, other: 1 }) - bytes / 0.024 / 1e9).abs() < 1e-6);
     }
 }
