@@ -9,7 +9,7 @@ use lexel::gpu::compile::compile;
 use lexel::gpu::kernel::Target;
 use lexel::gpu::kernels::{attention, linear};
 use lexel::gpu::tuning::{LengthClass, RowClass};
-use lexel::gpu::{Cooperative, Dtype, Features, Tuning};
+use lexel::gpu::{AdapterSelector, Cooperative, Dtype, Features, GpuDevice, Tuning};
 use lexel::program::Program;
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, back};
@@ -17,15 +17,21 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use support::programs::{MINILM, SMALL_BERT, bert};
 use support::table::table;
 
 /// Fewer variants than this, and the list has lost some.
 const AT_LEAST: usize = 500;
 
+/// A kernel that takes longer to compile is worth a line.
+const SLOW: Duration = Duration::from_millis(500);
+
 struct Variant {
     name: String,
     entry: &'static str,
+    text: String,
+    features: Features,
     module: Module,
     info: ModuleInfo,
     /// What it was validated with.
@@ -121,6 +127,50 @@ fn write_hlsl() {
         }
         std::fs::write(folder.join("list"), list).unwrap();
     }
+}
+
+/// Compiles every variant that the adapter can run with its driver, as the executor does.
+#[test]
+#[ignore = "for scripts/test-intel-compiler, whose driver compiles for GPUs that are not there"]
+fn every_variant_compiles_on_the_adapter() {
+    let device = GpuDevice::open(&AdapterSelector::Any).unwrap();
+    let description = device.description();
+    println!("{description}, {}", description.features);
+    let mut compiled = 0;
+    for Variant { name, entry, text, features, module, .. } in variants() {
+        // What it may use of this, and a size of subgroups only if it is this one's.
+        let has = description.features.masked(*features);
+        if has != *features || workgroup_memory(module) > description.limits.max_compute_workgroup_storage_size {
+            continue;
+        }
+        let began = Instant::now();
+        let errors = device.wgpu_device().push_error_scope(wgpu::ErrorFilter::Validation);
+        let source = wgpu::ShaderModuleDescriptor { label: None, source: wgpu::ShaderSource::Wgsl(text.into()) };
+        let checks = wgpu::ShaderRuntimeChecks::unchecked();
+        // SAFETY: it is compiled, and never run.
+        let module = unsafe { device.wgpu_device().create_shader_module_trusted(source, checks) };
+        let _ = device.wgpu_device().create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: None,
+            layout: None,
+            module: &module,
+            entry_point: Some(entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        let took = began.elapsed();
+        if took > SLOW {
+            println!("{name}: {took:.1?}");
+        }
+        if let Some(error) = pollster::block_on(errors.pop()) {
+            panic!("{name}: {error}\n{text}");
+        }
+        compiled += 1;
+    }
+    println!("{compiled} of {} variants compiled", variants().len());
+    assert!(compiled >= AT_LEAST);
 }
 
 /// Bytes.
@@ -235,5 +285,5 @@ fn parse(name: String, entry: &'static str, text: &str, target: &Target) -> Vari
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{name}:\n{}", error.emit_to_string_with_path(text, &name)));
-    Variant { name, entry, module, info, capabilities }
+    Variant { name, entry, text: text.into(), features: target.features, module, info, capabilities }
 }
