@@ -86,6 +86,7 @@ macro_rules! instructions {
     };
 }
 
+// Of which CPUs, and for people; columns of a vector, what is multiplied exactly, what the compiler may use.
 instructions! {
     /// AVX-512 with VNNI.
     "x86_64" Vnni512 = "VNNI" [16, BYTES, "avx512f,avx512vl,avx512bw,avx512dq,f16c,avx512vnni"],

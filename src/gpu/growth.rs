@@ -5,9 +5,12 @@ use std::time::Duration;
 /// What the rate must gain for a doubled batch to stay.
 const GAIN: f64 = 1.05;
 
-/// Full batches, and time, after which a size is known; the first of a size is not counted, for it allocates.
-const BATCHES: usize = 4;
-const TIME: Duration = Duration::from_millis(50);
+/// Full batches, and time, of a window. The first batch of a size is not counted, for it allocates.
+const BATCHES: usize = 3;
+const TIME: Duration = Duration::from_millis(20);
+
+/// Windows whose median is a size's rate: a device that is kept busy by others for a while does not decide.
+const WINDOWS: usize = 3;
 
 /// The batch size of an executor, in tokens.
 #[derive(Debug)]
@@ -17,7 +20,10 @@ pub(super) struct Growth {
     /// The rate at half the size, while a doubled one is tried.
     rate_of_half: Option<f64>,
     settled: bool,
-    /// Of this size, the first one included.
+    /// The windows of this size.
+    rates: Vec<f64>,
+    is_warm: bool,
+    /// Of the window.
     batches: usize,
     work: f64,
     time: Duration,
@@ -27,8 +33,17 @@ impl Growth {
     /// From `tokens` to at most `most`.
     pub fn new(tokens: usize, most: usize) -> Growth {
         let tokens = tokens.min(most);
-        let (rate_of_half, settled, batches, work, time) = (None, tokens == most, 0, 0.0, Duration::ZERO);
-        Growth { tokens, most, rate_of_half, settled, batches, work, time }
+        Growth {
+            tokens,
+            most,
+            rate_of_half: None,
+            settled: tokens == most,
+            rates: Vec::new(),
+            is_warm: false,
+            batches: 0,
+            work: 0.0,
+            time: Duration::ZERO,
+        }
     }
 
     /// The size now.
@@ -42,19 +57,25 @@ impl Growth {
         if self.settled || !is_full {
             return;
         }
-        self.batches += 1;
-        if self.batches == 1 {
+        if !std::mem::replace(&mut self.is_warm, true) {
             return;
         }
+        self.batches += 1;
         self.work += work;
         self.time += time;
-        if self.batches > BATCHES && self.time >= TIME {
-            self.decide(self.work / self.time.as_secs_f64());
+        if self.batches >= BATCHES && self.time >= TIME {
+            self.rates.push(self.work / self.time.as_secs_f64());
+            (self.batches, self.work, self.time) = (0, 0.0, Duration::ZERO);
+        }
+        if self.rates.len() == WINDOWS {
+            self.rates.sort_by(f64::total_cmp);
+            self.decide(self.rates[WINDOWS / 2]);
+            self.rates.clear();
+            self.is_warm = false;
         }
     }
 
     fn decide(&mut self, rate: f64) {
-        (self.batches, self.work, self.time) = (0, 0.0, Duration::ZERO);
         if self.rate_of_half.is_some_and(|half| rate < half * GAIN) {
             self.tokens /= 2;
             self.settled = true;
@@ -97,6 +118,21 @@ mod tests {
         assert_eq!(growth.tokens(), 16_384);
         run(&mut growth, 10.0, 1e-4);
         assert_eq!(growth.tokens(), 16_384, "settled");
+    }
+
+    #[test]
+    fn what_keeps_the_device_busy_for_a_while_does_not_decide() {
+        let (mut growth, mut sizes) = (Growth::new(1024, 1 << 20), std::collections::HashMap::new());
+        for _ in 0..200 {
+            let tokens = growth.tokens();
+            let count = sizes.entry(tokens).or_insert(0);
+            *count += 1;
+            // The third batch of each size takes ten seconds more.
+            let stall = if *count == 3 { 10.0 } else { 0.0 };
+            let time = Duration::from_secs_f64(0.1 + 1e-4 * tokens as f64 + stall);
+            growth.landed(tokens, tokens as f64, time);
+        }
+        assert_eq!(growth.tokens(), 16_384);
     }
 
     #[test]

@@ -16,6 +16,8 @@ const HEADS: usize = 13;
 const HEAD_DIM: usize = HIDDEN / HEADS;
 /// Columns inside of its layers.
 const INTERMEDIATE: usize = 640;
+/// Tokens to either side that attention sees: fewer than its long sequences have.
+const WINDOW: usize = 40;
 /// Of a mixture.
 const EXPERTS: usize = 4;
 
@@ -91,7 +93,7 @@ fn layer_of_bert(b: &mut Builder, x: Value) -> Value {
     norm(b, "down.norm", NormKind::Layer, y)
 }
 
-/// With rotary positions, one head of keys and values for all of queries, gated units and a mixture of experts.
+/// With rotary positions, one head of keys and values for all of queries, a window, gated units and a mixture of experts.
 fn layer_of_language_model(b: &mut Builder, x: Value, longest: usize) -> Value {
     let h = norm(b, "2.norm", NormKind::Rms, x);
     let qkv = linear(b, "2.qkv", h, (HEADS + 2) * HEAD_DIM, Activation::Identity, None);
@@ -99,7 +101,12 @@ fn layer_of_language_model(b: &mut Builder, x: Value, longest: usize) -> Value {
     let qkv = b.head_norm(HeadNorm { qkv, kind, groups: [HEADS, 1], group: HEAD_DIM, weight, bias, eps });
     let table = b.rotary_table(RotaryTable::new(10_000.0, HEAD_DIM, longest));
     let qkv = b.rotary(Rotary { qkv, heads: HEADS + 1, head_dim: HEAD_DIM, table });
-    let context = b.attention(Attention { kv_heads: 1, causal: true, ..Attention::new(qkv, HEADS, HEAD_DIM) });
+    let context = b.attention(Attention {
+        kv_heads: 1,
+        causal: true,
+        window: Some(WINDOW),
+        ..Attention::new(qkv, HEADS, HEAD_DIM)
+    });
     let x = linear(b, "2.out", context, HIDDEN, Activation::Identity, Some(x));
     let h = norm(b, "2.out.norm", NormKind::Rms, x);
     let up = linear(b, "2.up", h, 2 * INTERMEDIATE, Activation::Identity, None);
