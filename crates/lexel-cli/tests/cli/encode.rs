@@ -233,6 +233,7 @@ fn precisions_and_ranges() {
 }
 
 #[test]
+#[cfg(unix)]
 fn a_link_stays_a_link_and_a_longer_file_is_replaced() {
     let (folder, model) = (Folder::new(), model("pool-mean"));
     let input = folder.write("in.txt", "one");
@@ -259,6 +260,7 @@ fn a_link_stays_a_link_and_a_longer_file_is_replaced() {
 }
 
 #[test]
+#[cfg(unix)]
 fn a_file_that_is_replaced_keeps_its_mode() {
     use std::os::unix::fs::PermissionsExt;
     let (folder, model) = (Folder::new(), model("pool-mean"));

@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::Stdio;
 
 /// `encode` with this input and a file for the output, which must not be there afterwards.
@@ -137,7 +138,7 @@ fn checkpoints_that_cannot_be_run() {
     let folder = Folder::new();
     let copy = |name: &str| {
         let target = folder.path(name);
-        std::process::Command::new("cp").args(["-r", &model("pool-mean"), &target]).status().unwrap();
+        copy_folder(&model("pool-mean"), &target);
         target
     };
     let similarity = |status, expected: &str, model: &str| {
@@ -156,23 +157,24 @@ fn checkpoints_that_cannot_be_run() {
     similarity(65, "mamba", &unknown);
     let pointer = copy("pointer");
     for name in ["tokenizer.json", "model.safetensors", "config.json"] {
-        let file = format!("{pointer}/{name}");
+        let file = Path::new(&pointer).join(name).display().to_string();
         std::fs::write(&file, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n").unwrap();
         similarity(65, &format!("{file}: a git-lfs pointer and not the file itself: run `git lfs pull`"), &pointer);
     }
     // More layers than there are, and fewer.
     let layers = folder.path("layers");
-    std::process::Command::new("cp").args(["-r", &model("prompts"), &layers]).status().unwrap();
+    copy_folder(&model("prompts"), &layers);
     let config = std::fs::read_to_string(format!("{layers}/config.json")).unwrap();
     let set = |count: u32| {
         let text = config.replace("\"num_hidden_layers\":2", &format!("\"num_hidden_layers\":{count}"));
         std::fs::write(format!("{layers}/config.json"), text).unwrap();
     };
     set(3);
-    similarity(65, &format!("no such tensor in {layers}/model.safetensors"), &layers);
+    let weights = Path::new(&layers).join("model.safetensors").display().to_string();
+    similarity(65, &format!("no such tensor in {weights}"), &layers);
     set(1);
     let run = succeed(&["similarity", "--device", "cpu", "--model", &layers, "one", "two"]);
-    let warning = format!("lexel: warning: {layers}/model.safetensors: ");
+    let warning = format!("lexel: warning: {weights}: ");
     assert!(run.stderr.starts_with(&warning) && run.stderr.matches("warning").count() == 1, "{run:?}");
     assert!(
         run.stderr.contains(" tensors of encoder.layer.1 are not used: by its configuration the model has 1 layers"),
@@ -181,6 +183,7 @@ fn checkpoints_that_cannot_be_run() {
 }
 
 #[test]
+#[cfg(unix)]
 fn outputs_that_cannot_be_written() {
     let (folder, model) = (Folder::new(), model("pool-mean"));
     let input = folder.write("in.txt", "word\n".repeat(300));

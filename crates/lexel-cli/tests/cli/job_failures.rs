@@ -53,6 +53,7 @@ fn a_full_disk_and_a_read_only_one_end_the_job_and_the_next_run_continues() {
 }
 
 #[test]
+#[cfg(unix)]
 fn a_file_size_limit_ends_the_job_and_the_next_run_continues() {
     let (folder, model) = (Folder::new(), model("pool-mean"));
     let texts = texts(2200);
@@ -71,6 +72,7 @@ fn a_file_size_limit_ends_the_job_and_the_next_run_continues() {
 }
 
 #[test]
+#[cfg(unix)]
 fn a_folder_that_cannot_be_written() {
     let (folder, model) = (Folder::new(), model("pool-mean"));
     let input = folder.write("in.txt", "one\ntwo");
@@ -176,6 +178,7 @@ fn a_corrected_input_begins_again_once_the_folder_is_removed() {
 }
 
 #[test]
+#[cfg(unix)]
 fn damaged_files_of_a_job_are_named_with_what_to_do() {
     let (folder, model) = (Folder::new(), model("pool-mean"));
     let texts = texts(20);

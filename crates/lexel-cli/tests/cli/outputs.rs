@@ -1,7 +1,9 @@
 //! Output files that somebody else needs: those that another process writes, and those that are the input.
 
 use crate::support::*;
-use std::fs::{self, File};
+use std::fs;
+#[cfg(unix)]
+use std::fs::File;
 use std::io::Write;
 use std::process::Stdio;
 
@@ -34,6 +36,7 @@ fn two_processes_do_not_write_one_file_and_what_a_killed_one_left_is_overwritten
 }
 
 #[test]
+#[cfg(unix)]
 fn an_output_in_the_folder_of_a_job_is_refused() {
     let (folder, model) = (Folder::new(), model("pool-mean"));
     let (input, pairs) = (folder.write("in.txt", "one\ntwo"), folder.write("in.tsv", "text_a\ttext_b\na\tb\n"));
@@ -53,6 +56,7 @@ fn an_output_in_the_folder_of_a_job_is_refused() {
 }
 
 #[test]
+#[cfg(unix)]
 fn an_output_that_is_the_input_is_refused() {
     let (folder, model) = (Folder::new(), model("pool-mean"));
     let texts = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";

@@ -1,7 +1,6 @@
 //! Runs of the program, tiny models, and a reader for its output.
 
 use std::io::Write;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -100,6 +99,21 @@ impl Folder {
     }
 }
 
+/// Copies a folder, with those in it.
+pub fn copy_folder(from: &str, to: &str) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let (from, to) = (format!("{from}/{name}"), format!("{to}/{name}"));
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&from, &to);
+        } else {
+            std::fs::copy(from, to).unwrap();
+        }
+    }
+}
+
 /// The program, in an environment that does not depend on the user's.
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lexel"));
@@ -110,8 +124,9 @@ pub fn command() -> Command {
     command.env("NODEVICE_SELECT", "1");
     // Tests may run where Ctrl-C is ignored (in the background of a shell), which a process inherits.
     // SAFETY: signal may be called between fork and exec.
+    #[cfg(unix)]
     unsafe {
-        command.pre_exec(|| {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, || {
             libc::signal(libc::SIGINT, libc::SIG_DFL);
             Ok(())
         })
