@@ -122,7 +122,7 @@ impl<I: Isa, N: Stored> Product for Floats<I, N> {
 /// # Safety
 /// `numbers` must have it.
 #[inline(always)]
-unsafe fn number(numbers: *const f32, at: usize) -> f32 {
+pub(super) unsafe fn number(numbers: *const f32, at: usize) -> f32 {
     // SAFETY: as the caller promises.
     unsafe {
         #[cfg(target_arch = "aarch64")]

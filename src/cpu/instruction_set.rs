@@ -1,6 +1,6 @@
-//! Which of this CPU's vector instructions the ops use: the widest, or those that `LEXEL_INSTRUCTIONS` names, so that the
-//! paths of lesser CPUs can be tested and measured on a better one. (rten-gemm, which computes int8
-//! elsewhere than `linear_dot`, chooses its own.)
+//! Which of this CPU's vector instructions the ops use: the widest, or those that `LEXEL_INSTRUCTIONS` names, so that the paths
+//! of lesser CPUs can be tested and measured on a better one. (rten-gemm, which computes int8 elsewhere than `linear_dot`,
+//! chooses its own.)
 
 use crate::error::{Error, Result};
 #[cfg(target_arch = "aarch64")]

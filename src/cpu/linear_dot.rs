@@ -65,8 +65,8 @@ macro_rules! instructions {
         }
 
         impl Product<'_> {
-            /// Some panels.
-            fn some(self, range: Range<usize>, out: &Shared<'_>) {
+            /// Some panels, by the weight's instructions.
+            fn dispatch(self, range: Range<usize>, out: &Shared<'_>) {
                 match self.panels.instructions {
                     $(
                         #[cfg(target_arch = $arch)]
@@ -161,7 +161,7 @@ impl Product<'_> {
     /// Writes `[rows, cols]`.
     pub fn run(self, team: &Team<'_>, out: &mut [f32]) {
         let (out, panel) = (Shared::new(out), self.panels.instructions.panel());
-        team.run(self.channels.cols.div_ceil(panel), TASK_PANELS, &|range| self.some(range, &out));
+        team.run(self.channels.cols.div_ceil(panel), TASK_PANELS, &|range| self.dispatch(range, &out));
     }
 
     /// Some panels, by these instructions.

@@ -11,6 +11,7 @@ mod attention;
 mod calibrate;
 mod ceilings;
 mod disentangled;
+// Other CPUs have none of its instructions.
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(unused))]
 mod dot;
 mod embed;

@@ -2,7 +2,7 @@
 //! does. Rows and weights are signed.
 
 use super::Dot;
-use crate::cpu::gemm::Product;
+use crate::cpu::gemm::{Product, Unit};
 use rten_simd::Isa;
 use rten_simd::isa::ArmNeonIsa;
 use rten_simd::ops::{BitOps, NumOps, ToFloat};
@@ -100,7 +100,7 @@ impl Product for I8mm {
     }
 
     #[inline(always)]
-    unsafe fn row(self, units: *const u32, at: usize) -> int32x4_t {
+    unsafe fn row(self, units: *const Unit, at: usize) -> int32x4_t {
         // SAFETY: as the caller promises.
         unsafe { self.0.i32().load_ptr(units.add(Self::STEP * at).cast()) }
     }

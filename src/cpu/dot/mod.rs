@@ -1,4 +1,4 @@
-//! The dot product of bytes, in each kind of CPU's instructions.
+//! Dot products of bytes, in each kind of CPU's instructions.
 
 #[cfg(target_arch = "aarch64")]
 mod i8mm;
@@ -7,12 +7,13 @@ mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use super::gemm::Product;
+use super::gemm::{Product, Unit};
 #[cfg(target_arch = "aarch64")]
 pub use i8mm::I8mm;
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
 use rten_simd::Isa;
+use rten_simd::ops::BitOps;
 #[cfg(target_arch = "x86_64")]
 pub use x86::{Paired256, Paired512, Vnni256, Vnni512};
 
@@ -43,6 +44,21 @@ pub trait Dot: Product {
         columns: <Self::Isa as Isa>::F32,
         totals: Self::Totals,
     ) -> Self::Totals;
+}
+
+/// `V` vectors of units.
+///
+/// # Safety
+/// `at` must be valid for as many.
+#[inline(always)]
+unsafe fn vectors<I: Isa, const V: usize>(isa: I, at: *const Unit) -> [I::I32; V] {
+    let ops = isa.i32();
+    let mut vectors = [ops.zero(); V];
+    for (v, vector) in vectors.iter_mut().enumerate() {
+        // SAFETY: as the caller promises.
+        *vector = unsafe { ops.load_ptr(at.add(v * ops.len()).cast()) };
+    }
+    vectors
 }
 
 /// What is `Dot` where a sum has a row's vector of columns.

@@ -1,7 +1,7 @@
 //! In AArch64's instructions: `sdot`. Rows and weights are signed.
 
-use super::{Dot, one_row};
-use crate::cpu::gemm::{Product, Unit};
+use super::{Dot, one_row, vectors};
+use crate::cpu::gemm::{Product, Unit, number};
 use rten_simd::Isa;
 use rten_simd::isa::ArmNeonIsa;
 use rten_simd::ops::{BitOps, NumOps, ToFloat};
@@ -26,8 +26,8 @@ impl Dot for Neon {
 impl Product for Neon {
     type Sum = int32x4_t;
     type Units = int32x4_t;
-    /// The first lane.
-    type Row = int32x4_t;
+    /// A unit's bits, in a vector register's first lane.
+    type Row = f32;
     type Column = Unit;
 
     #[inline(always)]
@@ -37,13 +37,8 @@ impl Product for Neon {
 
     #[inline(always)]
     unsafe fn columns<const V: usize>(self, at: *const Unit) -> [int32x4_t; V] {
-        let ops = self.0.i32();
-        let mut vectors = [ops.zero(); V];
-        for (v, vector) in vectors.iter_mut().enumerate() {
-            // SAFETY: as the caller promises.
-            *vector = unsafe { ops.load_ptr(at.add(v * ops.len()).cast()) };
-        }
-        vectors
+        // SAFETY: as the caller promises.
+        unsafe { vectors(self.0, at) }
     }
 
     #[inline(always)]
@@ -52,15 +47,9 @@ impl Product for Neon {
     }
 
     #[inline(always)]
-    unsafe fn row(self, units: *const Unit, at: usize) -> int32x4_t {
-        let unit;
-        // As in `gemm::number`.
+    unsafe fn row(self, units: *const Unit, at: usize) -> f32 {
         // SAFETY: as the caller promises.
-        unsafe {
-            asm!("ldr {:s}, [{}, {}, lsl #2]", out(vreg) unit, in(reg) units, in(reg) at as u64,
-                options(pure, readonly, nostack, preserves_flags));
-        }
-        unit
+        unsafe { number(units.cast(), at) }
     }
 
     #[inline(always)]
@@ -69,7 +58,7 @@ impl Product for Neon {
     }
 
     #[inline(always)]
-    fn add(self, a: int32x4_t, b: int32x4_t, mut sum: int32x4_t) -> int32x4_t {
+    fn add(self, a: f32, b: int32x4_t, mut sum: int32x4_t) -> int32x4_t {
         // Rust's own `vdotq_laneq_s32` is not stable.
         // SAFETY: `new` checked that the CPU has it.
         unsafe {

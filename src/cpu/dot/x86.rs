@@ -1,6 +1,6 @@
 //! In x86's instructions: one where the CPU has VNNI, else three. Rows are unsigned, weights signed.
 
-use super::{Dot, one_row};
+use super::{Dot, one_row, vectors};
 use crate::cpu::gemm::{Product, Unit};
 use rten_simd::Isa;
 use rten_simd::isa::{Avx2Isa, Avx512Isa};
@@ -42,13 +42,8 @@ macro_rules! dot {
 
             #[inline(always)]
             unsafe fn columns<const V: usize>(self, at: *const Unit) -> [Self::Units; V] {
-                let ops = self.0.i32();
-                let mut vectors = [ops.zero(); V];
-                for (v, vector) in vectors.iter_mut().enumerate() {
-                    // SAFETY: as the caller promises.
-                    *vector = unsafe { ops.load_ptr(at.add(v * ops.len()).cast()) };
-                }
-                vectors
+                // SAFETY: as the caller promises.
+                unsafe { vectors(self.0, at) }
             }
 
             #[inline(always)]
