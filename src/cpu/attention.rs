@@ -3,7 +3,7 @@
 //! length, and with a window so is time. They lie transposed, a row a key and a column a query: see [`softmax`](super::softmax).
 
 use super::disentangled::Disentangled;
-use super::gemm::{Floats, strip};
+use super::gemm::{Floats, Operands, strip};
 use super::instruction_set::dispatch;
 use super::matmul::{Matmul, Panels, Strided, StridedMut, panel_width};
 use super::softmax::{UNSEEN, largest, weigh};
@@ -204,11 +204,13 @@ impl<const V: usize> SimdOp for Block<'_, '_, V> {
         unsafe {
             strip(
                 Floats::<_, f32>::new(isa),
-                k[seen.start * in_cols..].as_ptr().cast(),
-                in_cols,
-                seen.len(),
-                packed.as_ptr(),
-                head_dim,
+                Operands {
+                    rows: k[seen.start * in_cols..].as_ptr().cast(),
+                    stride: in_cols,
+                    count: seen.len(),
+                    panel: packed.as_ptr(),
+                    depth: head_dim,
+                },
                 #[inline(always)]
                 |_| [ops.zero(); V],
                 #[inline(always)]

@@ -192,27 +192,45 @@ macro_rules! with_rows {
 }
 pub(super) use with_rows;
 
-/// The product of `rows` rows and one panel of `V` vectors: `start(row)` gives the sums to begin with, `finish(row, sums)` takes
-/// them.
+/// Some rows, and a panel of the weights.
+pub struct Operands<C> {
+    /// Row `r` is at `rows + r * stride`.
+    pub rows: *const Unit,
+    pub stride: usize,
+    pub count: usize,
+    /// `[depth, columns]`
+    pub panel: *const C,
+    /// In steps.
+    pub depth: usize,
+}
+
+impl<C> Clone for Operands<C> {
+    #[inline(always)]
+    fn clone(&self) -> Operands<C> {
+        *self
+    }
+}
+
+impl<C> Copy for Operands<C> {}
+
+/// The product of rows and one panel of `V` vectors: `start(row)` gives the sums to begin with, `finish(row, sums)` takes them.
 ///
 /// # Safety
-/// Row `r` of the left side is `depth` steps at `a + r * stride`; `panel` is `[depth, V * lanes]`.
+/// The operands must be there, and as many columns as `V` vectors have.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 pub unsafe fn strip<P: Product, const V: usize>(
     p: P,
-    a: *const Unit,
-    stride: usize,
-    rows: usize,
-    panel: *const P::Column,
-    depth: usize,
+    operands: Operands<P::Column>,
     start: impl Fn(usize) -> [P::Sum; V],
     mut finish: impl FnMut(usize, [P::Sum; V]),
 ) {
-    for row in (0..rows).step_by(p.most_rows()) {
-        with_rows!(ROWS = p.most_rows().min(rows - row), {
+    for row in (0..operands.count).step_by(p.most_rows()) {
+        with_rows!(ROWS = p.most_rows().min(operands.count - row), {
             // SAFETY: as the caller promises; the tile's rows are `ROWS` from `row`.
-            let sums = unsafe { tile::<P, V, ROWS>(p, a.add(row * stride), stride, panel, depth, |r| start(row + r)) };
+            let sums = unsafe {
+                let rows = operands.rows.add(row * operands.stride);
+                tile::<P, V, ROWS>(p, Operands { rows, ..operands }, |r| start(row + r))
+            };
             for (r, sums) in sums.into_iter().enumerate() {
                 finish(row + r, sums);
             }
@@ -226,34 +244,28 @@ pub unsafe fn strip<P: Product, const V: usize>(
 /// # Safety
 /// As [`strip`].
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 pub unsafe fn strip_in_groups<P: Product, T: Copy, S: Copy, const V: usize>(
     p: P,
-    a: *const Unit,
-    stride: usize,
-    rows: usize,
-    panel: *const P::Column,
-    depth: usize,
+    operands: Operands<P::Column>,
     group: usize,
     total: [T; V],
     start: impl Fn(usize) -> ([P::Sum; V], [S; V]),
     join: impl Fn(usize, usize, [S; V], [T; V], [P::Sum; V]) -> [T; V],
     mut finish: impl FnMut(usize, [T; V]),
 ) {
-    for row in (0..rows).step_by(p.most_rows()) {
-        with_rows!(ROWS = p.most_rows().min(rows - row), {
+    for row in (0..operands.count).step_by(p.most_rows()) {
+        with_rows!(ROWS = p.most_rows().min(operands.count - row), {
             let mut totals = [total; ROWS];
-            for (g, from) in (0..depth).step_by(group).enumerate() {
+            for (g, from) in (0..operands.depth).step_by(group).enumerate() {
                 let (start, scales) = start(g);
                 // SAFETY: as the caller promises; the tile's rows are `ROWS` from `row`, its steps at most `group` from `from`.
                 let sums = unsafe {
-                    let (a, panel) = (a.add(row * stride + from * P::STEP), panel.add(from * V * p.lanes()));
+                    let rows = operands.rows.add(row * operands.stride + from * P::STEP);
+                    let panel = operands.panel.add(from * V * p.lanes());
+                    let depth = group.min(operands.depth - from);
                     tile::<P, V, ROWS>(
                         p,
-                        a,
-                        stride,
-                        panel,
-                        group.min(depth - from),
+                        Operands { rows, panel, depth, ..operands },
                         #[inline(always)]
                         |_| start,
                     )
@@ -269,15 +281,14 @@ pub unsafe fn strip_in_groups<P: Product, T: Copy, S: Copy, const V: usize>(
     }
 }
 
+/// Of the first `ROWS` rows.
+///
 /// # Safety
 /// As [`strip`].
 #[inline(always)]
 unsafe fn tile<P: Product, const V: usize, const ROWS: usize>(
     p: P,
-    a: *const Unit,
-    stride: usize,
-    panel: *const P::Column,
-    depth: usize,
+    operands: Operands<P::Column>,
     start: impl Fn(usize) -> [P::Sum; V],
 ) -> [[P::Sum; V]; ROWS] {
     let lanes = p.lanes();
@@ -287,17 +298,17 @@ unsafe fn tile<P: Product, const V: usize, const ROWS: usize>(
     for (r, sums) in sums.iter_mut().enumerate().skip(1) {
         *sums = start(r);
     }
-    for k in 0..depth {
+    for k in 0..operands.depth {
         // SAFETY: as the caller promises.
         unsafe {
-            let b = panel.add(k * V * lanes);
+            let b = operands.panel.add(k * V * lanes);
             for line in (0..V * lanes).step_by(LINE / size_of::<P::Column>()) {
                 // Past the end this is the next group or panel, or an address that is not read.
                 p.prefetch(b.wrapping_add(ahead * V * lanes + line));
             }
             let columns: [P::Units; V] = p.columns(b);
             for (r, sums) in sums.iter_mut().enumerate() {
-                let a = p.row(a.add(r * stride), k);
+                let a = p.row(operands.rows.add(r * operands.stride), k);
                 for (sum, column) in sums.iter_mut().zip(columns) {
                     *sum = p.add(a, column, *sum);
                 }

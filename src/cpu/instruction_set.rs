@@ -2,6 +2,8 @@
 //! of lesser CPUs can be tested and measured on a better one. (rten-gemm, which computes int8 elsewhere than `linear_dot`,
 //! chooses its own.)
 
+#[cfg(target_arch = "x86_64")]
+use super::dot::Amx;
 use crate::error::{Error, Result};
 #[cfg(target_arch = "aarch64")]
 use rten_simd::isa::ArmNeonIsa;
@@ -16,11 +18,14 @@ use std::sync::OnceLock;
 const VARIABLE: &str = "LEXEL_INSTRUCTIONS";
 
 /// What the variable may say, on one CPU or another.
-const NAMES: [&str; 4] = ["AVX-512", "AVX2", "NEON", "portable"];
+const NAMES: [&str; 5] = ["AMX", "AVX-512", "AVX2", "NEON", "portable"];
 
 /// Vector instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstructionSet {
+    /// AVX-512, and AMX for int8.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -48,12 +53,23 @@ impl InstructionSet {
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
+            InstructionSet::Amx => "AMX",
+            #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512 => "AVX-512",
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx2 => "AVX2",
             #[cfg(target_arch = "aarch64")]
             InstructionSet::Neon => "NEON",
             InstructionSet::Portable => "portable",
+        }
+    }
+
+    /// For people: without what is for int8 only.
+    pub fn vectors(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Amx => InstructionSet::Avx512.name(),
+            other => other.name(),
         }
     }
 
@@ -64,6 +80,8 @@ impl InstructionSet {
     /// Those of this CPU, the widest first.
     fn available() -> Vec<InstructionSet> {
         let sets = [
+            #[cfg(target_arch = "x86_64")]
+            Amx::new().map(|_| InstructionSet::Amx),
             #[cfg(target_arch = "x86_64")]
             Avx512Isa::new().map(|_| InstructionSet::Avx512),
             #[cfg(target_arch = "x86_64")]
@@ -114,7 +132,7 @@ pub fn lanes() -> usize {
 pub fn dispatch<O: SimdOp>(op: O) -> O::Output {
     match InstructionSet::current() {
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 => {
+        InstructionSet::Amx | InstructionSet::Avx512 => {
             // The features that `Avx512Isa::new` tests for.
             #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,f16c")]
             fn with_avx512<O: SimdOp>(isa: Avx512Isa, op: O) -> O::Output {

@@ -3,7 +3,7 @@
 //! the first cache.
 
 use super::activation;
-use super::gemm::{Aligned, Floats, Product, Shared, Unit, VECTORS, block_rows, most_rows, strip};
+use super::gemm::{Aligned, Floats, Operands, Product, Shared, Unit, VECTORS, block_rows, most_rows, strip};
 use super::instruction_set::{dispatch, lanes};
 use super::storage::{Storage, Stored};
 use super::strip::{Mask, Strip, load, store};
@@ -238,11 +238,7 @@ impl<I: Isa> Run<'_, I> {
         unsafe {
             strip(
                 p,
-                x,
-                inner,
-                rows,
-                panel,
-                units,
+                Operands { rows: x, stride: inner, count: rows, panel, depth: units },
                 #[inline(always)]
                 |_| start,
                 #[inline(always)]

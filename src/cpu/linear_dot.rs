@@ -2,7 +2,7 @@
 
 use super::activation;
 use super::dot::{self, Dot};
-use super::gemm::{Aligned, Shared, Unit, VECTORS, block_rows, strip_in_groups};
+use super::gemm::{Aligned, Operands, Shared, Unit, VECTORS, block_rows};
 use super::instruction_set::{InstructionSet, lanes};
 use super::linear_int8::Channels;
 use super::quantize::{BYTES, GROUP, Limits, Rows, units_of};
@@ -88,6 +88,8 @@ macro_rules! instructions {
 
 // Of which CPUs, and for people; columns of a vector, what is multiplied exactly, what the compiler may use.
 instructions! {
+    /// AVX-512 with VNNI, and AMX.
+    "x86_64" Amx = "AMX" [16, BYTES, "avx512f,avx512vl,avx512bw,avx512dq,f16c,avx512vnni"],
     /// AVX-512 with VNNI.
     "x86_64" Vnni512 = "VNNI" [16, BYTES, "avx512f,avx512vl,avx512bw,avx512dq,f16c,avx512vnni"],
     /// AVX2 with AVX-VNNI.
@@ -105,8 +107,14 @@ instructions! {
 impl Instructions {
     /// The fastest that this CPU has, of the current instruction set.
     pub fn best() -> Option<Instructions> {
-        let mut known = Instructions::ALL.iter().copied().filter(|instructions| instructions.lanes() <= lanes());
-        known.find(|instructions| instructions.exist() && InstructionSet::current() != InstructionSet::Portable)
+        let current = InstructionSet::current();
+        let mut known = Instructions::ALL.iter().copied().filter(|instructions| match current {
+            InstructionSet::Portable => false,
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => *instructions != Instructions::Amx,
+            _ => instructions.lanes() <= lanes(),
+        });
+        known.find(|instructions| instructions.exist())
     }
 
     /// How many numbers share a scale. Those that multiply fewer than 8 bits make up for it: of the ten nearest of 8,000 sentences
@@ -198,13 +206,14 @@ impl Product<'_> {
                 // checked the lengths; `rows` has scales for each of a pair's rows, even if one is none.
                 // No other thread has these columns.
                 unsafe {
-                    strip_in_groups(
-                        dot,
-                        rows.units[first * units..].as_ptr(),
-                        units * step,
-                        count.div_ceil(step),
-                        panels.units.as_slice()[p * panel * units..].as_ptr().cast(),
-                        units / step,
+                    dot.strip(
+                        Operands {
+                            rows: rows.units[first * units..].as_ptr(),
+                            stride: units * step,
+                            count: count.div_ceil(step),
+                            panel: panels.units.as_slice()[p * panel * units..].as_ptr().cast(),
+                            depth: units / step,
+                        },
                         channels.group.div_ceil(BYTES * step),
                         [dot.totals(bias[0]), dot.totals(bias[1])],
                         #[inline(always)]

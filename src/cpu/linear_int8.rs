@@ -250,9 +250,29 @@ mod tests {
     use crate::cpu::rotate::rotated;
     use crate::cpu::tests::{assert_close, numbers};
 
+    /// All of this kind of CPU, as far as it has them or they are emulated.
     fn kernels() -> Vec<Kernel> {
         let ours = Instructions::ALL.iter().copied().filter(|instructions| instructions.exist());
         [Kernel::Gemm].into_iter().chain(ours.map(Kernel::Dot)).collect()
+    }
+
+    /// A test of each, with those emulated that this CPU lacks.
+    fn with_each(test: impl Fn(Kernel)) {
+        let all = || kernels().into_iter().for_each(test);
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        crate::cpu::dot::emulation::with(all);
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        all();
+    }
+
+    /// So that none is skipped unnoticed.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    #[test]
+    fn what_the_cpu_lacks_is_emulated() {
+        let kernels = crate::cpu::dot::emulation::with(kernels);
+        let has = |instructions| kernels.contains(&Kernel::Dot(instructions));
+        assert_eq!(has(Instructions::Vnni256), is_x86_feature_detected!("avx2"));
+        assert_eq!(has(Instructions::Amx), is_x86_feature_detected!("avx512vnni"));
     }
 
     /// So that none is skipped unnoticed: scripts/test-aarch64.
@@ -288,15 +308,23 @@ mod tests {
 
     #[test]
     fn equals_plain_rounding_at_awkward_sizes() {
-        for kernel in kernels() {
+        with_each(|kernel| {
             // Memory that was used for more, and for what is no number.
             let mut scratch = Scratch::default();
-            let weight = pack(&[1.0; 3000], 1, Rounding::nearest(3000), kernel, 1);
-            let x = vec![f32::NAN; 400 * 3000];
-            linear_int8(&Team::ALONE, &x, &weight, None, Activation::Identity, None, &mut scratch, &mut [0.0; 400]);
-            for (rows, inner, cols) in
-                [(1, 1, 1), (5, 7, 17), (47, 300, 31), (48, 16, 16), (49, 64, 33), (13, 1030, 65), (400, 12, 1)]
-            {
+            let weight = pack(&[1.0; 1200], 1, Rounding::nearest(1200), kernel, 1);
+            let x = vec![f32::NAN; 40 * 1200];
+            linear_int8(&Team::ALONE, &x, &weight, None, Activation::Identity, None, &mut scratch, &mut [0.0; 40]);
+            for (rows, inner, cols) in [
+                (1, 1, 1),
+                (5, 7, 17),
+                (47, 300, 31),
+                (48, 16, 16),
+                (49, 64, 33),
+                (7, 1030, 33),
+                (400, 12, 1),
+                (5, 128, 16),
+                (19, 448, 36),
+            ] {
                 let (mut x, weight) = (numbers(1, rows * inner), numbers(2, cols * inner));
                 for (r, x) in x.chunks_mut(inner).enumerate() {
                     // Rows of one sign, of zeros, and of very different sizes.
@@ -346,13 +374,13 @@ mod tests {
                     }
                 }
             }
-        }
+        });
     }
 
     #[test]
     fn the_largest_numbers_do_not_saturate() {
         let inner = 4096;
-        for kernel in kernels() {
+        with_each(|kernel| {
             for sign in [1.0, -1.0] {
                 // Rotated, all numbers of a block are the largest, or bound by their neighbours; those of about half of the blocks
                 // are negative, and so 0 in the bytes of a row.
@@ -363,13 +391,13 @@ mod tests {
                 linear_int8(&Team::ALONE, &row.repeat(2), &weight, None, Activation::Identity, None, scratch, &mut out);
                 assert_close(&out, &[f64::from(sign) * 128.0; 6], 1e-5, &format!("{kernel:?}"));
             }
-        }
+        });
     }
 
     #[test]
     fn what_is_not_finite_shows() {
         let inner = 300;
-        for kernel in kernels() {
+        with_each(|kernel| {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
                 for at in [0, 63, 200, 299] {
                     let run = |x: &[f32], weight: &[f32]| {
@@ -391,6 +419,6 @@ mod tests {
                     assert!(out.iter().enumerate().all(|(i, y)| y.is_finite() == (i % 40 != 7)), "{kernel:?}");
                 }
             }
-        }
+        });
     }
 }

@@ -170,7 +170,7 @@ impl Executor for CpuExecutor {
     fn describe(&self) -> String {
         let threads = self.workers.threads();
         let plural = if threads == 1 { "" } else { "s" };
-        let instructions = InstructionSet::current().name();
+        let instructions = InstructionSet::current().vectors();
         match self.dtype {
             Dtype::Int8 => {
                 let kernel = linear_int8::Kernel::best().name();

@@ -1,5 +1,9 @@
 //! Dot products of bytes, in each kind of CPU's instructions.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+pub mod emulation;
 #[cfg(target_arch = "aarch64")]
 mod i8mm;
 #[cfg(target_arch = "aarch64")]
@@ -7,7 +11,7 @@ mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use super::gemm::{Product, Unit};
+use super::gemm::{Operands, Product, Unit, VECTORS, strip_in_groups};
 #[cfg(target_arch = "aarch64")]
 pub use i8mm::I8mm;
 #[cfg(target_arch = "aarch64")]
@@ -15,7 +19,7 @@ pub use neon::Neon;
 use rten_simd::Isa;
 use rten_simd::ops::BitOps;
 #[cfg(target_arch = "x86_64")]
-pub use x86::{Paired256, Paired512, Vnni256, Vnni512};
+pub use x86::{Amx, Paired256, Paired512, Vnni256, Vnni512};
 
 /// Bytes of rows by bytes of a weight, summed in i32: four of each row in a step, or eight.
 pub trait Dot: Product {
@@ -44,6 +48,33 @@ pub trait Dot: Product {
         columns: <Self::Isa as Isa>::F32,
         totals: Self::Totals,
     ) -> Self::Totals;
+
+    /// As [`strip_in_groups`].
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn strip<S: Copy>(
+        self,
+        operands: Operands<Self::Column>,
+        group: usize,
+        total: [Self::Totals; VECTORS],
+        start: impl Fn(usize) -> ([Self::Sum; VECTORS], [S; VECTORS]),
+        join: impl Fn(usize, usize, [S; VECTORS], [Self::Totals; VECTORS], [Self::Sum; VECTORS]) -> [Self::Totals; VECTORS],
+        finish: impl FnMut(usize, [Self::Totals; VECTORS]),
+    ) {
+        // SAFETY: as the caller promises.
+        unsafe { strip_in_groups(self, operands, group, total, start, join, finish) }
+    }
+}
+
+/// Whether a test pretends that the CPU has what it has not.
+#[cfg(target_arch = "x86_64")]
+fn emulated() -> bool {
+    #[cfg(all(test, target_os = "linux"))]
+    return emulation::is_on();
+    #[cfg(not(all(test, target_os = "linux")))]
+    false
 }
 
 /// `V` vectors of units.

@@ -1,7 +1,7 @@
 //! In x86's instructions: one where the CPU has VNNI, else three. Rows are unsigned, weights signed.
 
-use super::{Dot, one_row, vectors};
-use crate::cpu::gemm::{Product, Unit};
+use super::{Dot, amx, emulated, one_row, vectors};
+use crate::cpu::gemm::{Operands, Product, Unit, VECTORS};
 use rten_simd::Isa;
 use rten_simd::isa::{Avx2Isa, Avx512Isa};
 use rten_simd::ops::{BitOps, NumOps, ToFloat};
@@ -12,7 +12,7 @@ use std::arch::x86_64::{
 
 /// `$rows`: of a tile, if fewer than usual. `$sums`: an expression of its own value, two vectors of units and a vector of sums.
 macro_rules! dot {
-    ($(#[$doc:meta])* $name:ident, $isa:ty, $exists:expr, $(rows $rows:literal,)?
+    ($(#[$doc:meta])* $name:ident, $isa:ty, $exists:expr, $(rows $rows:literal,)? $(strip $strip:path,)?
      |$self:ident, $a:ident, $b:ident, $sum:ident| $sums:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
@@ -27,6 +27,28 @@ macro_rules! dot {
 
         impl Dot for $name {
             one_row!($isa);
+
+            $(
+                #[inline(always)]
+                unsafe fn strip<S: Copy>(
+                    self,
+                    operands: Operands<Unit>,
+                    group: usize,
+                    total: [Self::Totals; VECTORS],
+                    start: impl Fn(usize) -> ([Self::Sum; VECTORS], [S; VECTORS]),
+                    join: impl Fn(
+                        usize,
+                        usize,
+                        [S; VECTORS],
+                        [Self::Totals; VECTORS],
+                        [Self::Sum; VECTORS],
+                    ) -> [Self::Totals; VECTORS],
+                    finish: impl FnMut(usize, [Self::Totals; VECTORS]),
+                ) {
+                    // SAFETY: as the caller promises.
+                    unsafe { $strip(self, operands, group, total, start, join, finish) }
+                }
+            )?
         }
 
         impl Product for $name {
@@ -74,6 +96,15 @@ macro_rules! dot {
 }
 
 dot!(
+    /// AMX, and AVX-512 with VNNI for what does not fill its matrices.
+    Amx,
+    Avx512Isa,
+    is_x86_feature_detected!("avx512vnni") && amx::exists(),
+    rows 6,
+    strip amx::strip,
+    |self, a, b, sum| _mm512_dpbusd_epi32(sum.0, a.0, b.0).into()
+);
+dot!(
     /// AVX-512 with VNNI. 12 sums leave room for the 12 totals that they are added to after each group, which with tiles of 12
     /// rows would be in memory: 8 % on Zen 4.
     Vnni512,
@@ -86,7 +117,7 @@ dot!(
     /// AVX2 with AVX-VNNI.
     Vnni256,
     Avx2Isa,
-    is_x86_feature_detected!("avxvnni"),
+    is_x86_feature_detected!("avxvnni") || emulated(),
     |self, a, b, sum| _mm256_dpbusd_avx_epi32(sum.0, a.0, b.0).into()
 );
 dot!(

@@ -21,7 +21,7 @@ Exit status:
 
 Environment:
   LEXEL_DEVICE             what `--device auto` takes: anything else that --device may be
-  LEXEL_INSTRUCTIONS       the widest vectors that the CPU may use: avx512, avx2, neon or portable [default: what it has]
+  LEXEL_INSTRUCTIONS       the most that the CPU may use: amx, avx512, avx2, neon or portable [default: what it has]
   LEXEL_CACHE_DIR          where shaders and int8 weights are kept, or off [default: ~/.cache/lexel]
   HF_HUB_CACHE, HF_HOME    the cache of the Hugging Face hub;  HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE as usual
   RUST_LOG                 log level on standard error: error, warn (default), info, debug";
