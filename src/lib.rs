@@ -1,4 +1,5 @@
-//! sentence-transformers on any GPU: texts to embeddings, and pairs of texts to scores, through WGSL compute shaders (Vulkan, Metal, DX12), or on the CPU.
+//! sentence-transformers on any GPU: texts to embeddings, dense and sparse, and pairs of texts to scores, through WGSL compute shaders
+//! (Vulkan, Metal, DX12), or on the CPU.
 //!
 //! ```no_run
 //! # fn main() -> lexel::Result<()> {
@@ -13,14 +14,14 @@
 //!
 //! | layer | what it is |
 //! |---|---|
-//! | [`SentenceTransformer`], [`CrossEncoder`] | texts to embeddings, pairs of texts to scores; [`search`], [`similarity`], [`quantization`] beside them |
+//! | [`SentenceTransformer`], [`SparseEncoder`], [`CrossEncoder`] | texts to embeddings, dense or sparse, pairs of texts to scores; [`search`], [`similarity`], [`quantization`] beside them |
 //! | [`jobs`] | millions of rows in parts, by processes that may be killed |
-//! | [`Loader`], [`Call`], `job`, `prompts` | what the two share: loading, calls that are awaited, a call's inputs through the scheduler, prompts |
+//! | [`Loader`], [`Call`], `bi_encoder`, `job`, `prompts` | what they share: loading, calls that are awaited, a call's inputs through the scheduler, prompts |
 //! | [`scheduler`], [`device`], [`several`] | sequences to batches to executors; which executors |
 //! | [`checkpoint`], [`models`] | what a repository's files say; the configuration to a program |
 //! | [`cpu`], [`gpu`] | the two executors; they never import each other |
 //! | [`program`], [`executor`] | a model as data; the trait that runs it |
-//! | [`batch`], [`matrix`], [`error`], `kept` | packed token ids; rows of f32; what can go wrong; files for the next start |
+//! | [`batch`], [`matrix`], [`sparse_matrix`], [`error`], `kept` | packed token ids; rows of f32; those that are mostly zero; what can go wrong; files for the next start |
 //!
 //! # Features
 //!
@@ -28,6 +29,7 @@
 //! models are read from folders and from an existing cache, and run on the CPU.
 
 pub mod batch;
+mod bi_encoder;
 mod call;
 pub mod checkpoint;
 pub mod cpu;
@@ -52,6 +54,8 @@ pub mod search;
 pub mod sentence_transformer;
 pub mod several;
 pub mod similarity;
+pub mod sparse_encoder;
+pub mod sparse_matrix;
 
 pub use call::Call;
 pub use cross_encoder::{CrossEncoder, Hit, PredictOptions, RankOptions};
@@ -70,6 +74,8 @@ pub use search::{
 };
 pub use sentence_transformer::{EncodeOptions, SentenceTransformer};
 pub use similarity::SimilarityFunction;
+pub use sparse_encoder::{SparseEncodeOptions, SparseEncoder};
+pub use sparse_matrix::{SparseMatrix, Sparsity};
 /// The wgpu that lexel is built with, for an application that shares its device.
 #[cfg(feature = "gpu")]
 pub use wgpu;

@@ -10,8 +10,8 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Loads a model of kind `M`: a [`SentenceTransformer`](crate::SentenceTransformer) or a
-/// [`CrossEncoder`](crate::CrossEncoder), whose `builder` makes it.
+/// Loads a model of kind `M`: a [`SentenceTransformer`](crate::SentenceTransformer), a
+/// [`SparseEncoder`](crate::SparseEncoder) or a [`CrossEncoder`](crate::CrossEncoder), whose `builder` makes it.
 #[derive(Debug, Clone)]
 pub struct Loader<M> {
     id_or_folder: String,

@@ -35,11 +35,15 @@ fn expm1_negative(x: vec4<f32>) -> vec4<f32> {
     return select(exp(max(x, vec4<f32>(-87.0))) - 1.0, series, x > vec4<f32>(-0.2));
 }
 
-// ln(1 + e^-|x|), the part of softplus that never overflows. For a small e its series, where 1 + e would lose it.
+// ln(1 + x) for x >= 0: near zero by its series, where 1 + x would lose it.
+fn log1p(x: vec4<f32>) -> vec4<f32> {
+    let series = x * (1.0 - x * (0.5 - x * (1.0 / 3.0 - x * 0.25)));
+    return select(log(1.0 + x), series, x < vec4<f32>(0.02));
+}
+
+// ln(1 + e^-|x|), the part of softplus that never overflows.
 fn log1p_exp_negative(x: vec4<f32>) -> vec4<f32> {
-    let e = exp(-min(abs(x), vec4<f32>(87.0)));
-    let series = e * (1.0 - e * (0.5 - e * (1.0 / 3.0 - e * 0.25)));
-    return select(log(1.0 + e), series, e < vec4<f32>(0.02));
+    return log1p(exp(-min(abs(x), vec4<f32>(87.0))));
 }
 
 fn act_gelu(x: vec4<f32>) -> vec4<f32> {
@@ -127,4 +131,12 @@ fn act_hardswish(x: vec4<f32>) -> vec4<f32> {
 
 fn act_hardtanh(x: vec4<f32>) -> vec4<f32> {
     return clamp(x, vec4<f32>(-1.0), vec4<f32>(1.0));
+}
+
+fn act_log1p_relu(x: vec4<f32>) -> vec4<f32> {
+    return keep_nan(log1p(max(x, vec4<f32>(0.0))), x);
+}
+
+fn act_log1p_log1p_relu(x: vec4<f32>) -> vec4<f32> {
+    return log1p(act_log1p_relu(x));
 }

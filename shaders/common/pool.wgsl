@@ -8,6 +8,7 @@ const MEAN: u32 = 2u;
 const MEAN_SQRT_LEN: u32 = 3u;
 const WEIGHTED_MEAN: u32 = 4u;
 const LAST_TOKEN: u32 = 5u;
+const SUM: u32 = 6u;
 
 const LOWEST: f32 = -3.4028234e38;
 
@@ -28,6 +29,8 @@ fn span_of(s: u32) -> Span {
         span.divisor = 1.0;
     } else if MODE == LAST_TOKEN {
         span.begin = max(first, max(end, 1u) - 1u);
+        span.divisor = 1.0;
+    } else if MODE == SUM {
         span.divisor = 1.0;
     } else if MODE == MEAN_SQRT_LEN {
         span.divisor = sqrt(span.divisor);

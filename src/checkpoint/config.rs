@@ -220,6 +220,8 @@ pub struct Settings {
     pub truncate_dim: Option<usize>,
     /// A cross-encoder's activation, as a class path.
     pub activation_fn: Option<String>,
+    /// How many components of a sparse embedding are kept: the largest.
+    pub max_active_dims: Option<usize>,
 }
 
 /// The file that [`Settings`] come from.
@@ -245,6 +247,7 @@ impl Settings {
             similarity_fn_name: text("similarity_fn_name")?,
             truncate_dim: file.usize_opt("truncate_dim")?,
             activation_fn: text("activation_fn")?,
+            max_active_dims: file.usize_opt("max_active_dims")?,
         })
     }
 
@@ -252,6 +255,7 @@ impl Settings {
     pub fn stored_type(&self) -> ModelType {
         match self.model_type.as_deref() {
             Some("CrossEncoder") => ModelType::CrossEncoder,
+            Some("SparseEncoder") => ModelType::SparseEncoder,
             _ => ModelType::SentenceTransformer,
         }
     }

@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 pub(crate) const WEIGHTS_FILE: &str = "model.safetensors";
 pub(crate) const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
+/// The weights of tokens, by token, of a sparse encoder's queries.
+pub(crate) const TOKEN_WEIGHTS_FILE: &str = "idf.json";
 /// PyTorch's pickled weights: running code to read numbers is no option.
 pub(crate) const PICKLED_WEIGHTS: &str = "pytorch_model.bin";
 
@@ -23,7 +25,7 @@ const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Small files that are read where they exist, in the folder of any module.
 #[cfg_attr(not(feature = "hub"), allow(dead_code))]
-const OPTIONAL_FILES: [&str; 8] = [
+const OPTIONAL_FILES: [&str; 9] = [
     "config.json",
     SETTINGS_FILE,
     "tokenizer_config.json",
@@ -32,6 +34,7 @@ const OPTIONAL_FILES: [&str; 8] = [
     "router_config.json",
     TEMPLATE_FILE,
     TOKENIZER_FILE,
+    TOKEN_WEIGHTS_FILE,
 ];
 
 /// Refuses a file that holds a git-lfs pointer; `bytes` is what it begins with.

@@ -6,6 +6,7 @@
 //!   config        JSON with errors that name file, key and value; prompts and settings
 //!   modules       modules.json and each module's configuration   (transformer: the backbone's)
 //!                 (router: chains of them, by what a text is encoded for)
+//!                 (sparse_modules: those of sparse encoders)
 //!   weights       tensors by the names that programs use         (safetensors: one mapped file)
 //!   tokenizer     texts -> ids                             (tokenizer_files: what its files mean)
 //!                                                          (leading: the first of a long text's)
@@ -30,6 +31,7 @@ mod modules;
 mod router;
 mod safetensors;
 mod source;
+mod sparse_modules;
 mod tokenizer;
 mod tokenizer_files;
 mod transformer;
@@ -43,9 +45,10 @@ pub use modules::{DenseConfig, Feature, LogitScoreConfig, Module, ModuleKind, Po
 pub use router::Router;
 pub(crate) use router::route;
 pub use source::{DownloadProgress, ProgressCallback, SourceOptions, download};
+pub use sparse_modules::{SparseAutoEncoderConfig, SparseStaticConfig, SpladeConfig, SpladeStrategy};
 pub use tokenizer::{Encoding, Tokenizer};
 pub use transformer::TransformerModule;
-pub(crate) use transformer::{FEATURE_EXTRACTION, SEQUENCE_CLASSIFICATION, TEXT_GENERATION};
+pub(crate) use transformer::{FEATURE_EXTRACTION, FILL_MASK, SEQUENCE_CLASSIFICATION, TEXT_GENERATION};
 pub use weights::CheckpointWeights;
 
 use crate::error::{Error, Result};
@@ -55,6 +58,8 @@ use crate::error::{Error, Result};
 pub enum ModelType {
     /// Texts to embeddings.
     SentenceTransformer,
+    /// Texts to sparse embeddings.
+    SparseEncoder,
     /// Pairs of texts to scores.
     CrossEncoder,
 }
@@ -125,6 +130,7 @@ impl Checkpoint {
             for module in modules {
                 match &mut module.kind {
                     ModuleKind::Transformer(transformer) => transformer.max_seq_length = Some(tokens),
+                    ModuleKind::SparseStaticEmbedding(config) => config.max_seq_length = Some(tokens),
                     ModuleKind::Router(router) => router.routes.iter_mut().for_each(|(_, chain)| set(chain, tokens)),
                     _ => {}
                 }
@@ -156,6 +162,11 @@ impl Checkpoint {
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         match self.modules.first() {
             Some(Module { kind: ModuleKind::StaticEmbedding, path, .. }) => Tokenizer::without_special_tokens(path),
+            Some(Module { kind: ModuleKind::SparseStaticEmbedding(config), path, .. }) => {
+                let mut tokenizer = Tokenizer::without_special_tokens(path)?;
+                tokenizer.set_max_seq_length(config.max_seq_length)?;
+                Ok(tokenizer)
+            }
             _ => {
                 let (i, transformer) = self.transformer()?;
                 let (length, do_lower_case) = (transformer.max_seq_length, transformer.do_lower_case);

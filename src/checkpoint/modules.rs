@@ -11,8 +11,9 @@ use super::ModelType;
 use super::config::{JsonFile, Settings, brief, read_json};
 use super::files::{TOKENIZER_FILE, join_inside};
 use super::router::Router;
+use super::sparse_modules::{self, SparseAutoEncoderConfig, SparseStaticConfig, SpladeConfig};
 use super::tokenizer::Tokenizer;
-use super::transformer::{SEQUENCE_CLASSIFICATION, TEXT_GENERATION, TransformerModule};
+use super::transformer::{FILL_MASK, SEQUENCE_CLASSIFICATION, TEXT_GENERATION, TransformerModule};
 use crate::error::{Error, Result};
 use crate::program::PoolMode;
 
@@ -49,6 +50,12 @@ pub enum ModuleKind {
     },
     /// The last token's hidden state to the logit of a token, or the difference of two.
     LogitScore(LogitScoreConfig),
+    /// The logits of a masked language model to one sparse embedding.
+    SpladePooling(SpladeConfig),
+    /// A weight for each token with its tokenizer: texts to the weights of the tokens that they have.
+    SparseStaticEmbedding(SparseStaticConfig),
+    /// A sentence embedding to the largest of many more features.
+    SparseAutoEncoder(SparseAutoEncoderConfig),
     /// Several chains of modules, of which a text takes one.
     Router(Box<Router>),
     /// Does nothing outside training.
@@ -130,7 +137,7 @@ pub struct DenseConfig {
 pub(crate) const MODULES_FILE: &str = "modules.json";
 
 const SUPPORTED_CLASSES: &str = "Transformer, StaticEmbedding, WeightedLayerPooling, Pooling, Normalize, Dense, LayerNorm, \
-    Dropout, LogitScore, Router";
+    Dropout, LogitScore, SpladePooling, SparseStaticEmbedding, SparseAutoEncoder, MLMTransformer, Router";
 
 /// An entry of `modules.json`, not yet interpreted.
 #[derive(Debug, Clone)]
@@ -199,6 +206,7 @@ pub(crate) fn read(folder: &Path, model_type: ModelType) -> Result<(Settings, Ve
             let modules = match model_type {
                 ModelType::SentenceTransformer => default_modules(folder)?,
                 ModelType::CrossEncoder => default_cross_encoder(folder)?,
+                ModelType::SparseEncoder => sparse_modules::default(folder)?,
             };
             Ok((Settings::default(), modules))
         }
@@ -220,6 +228,7 @@ fn read_stored(folder: &Path, entries: Vec<ModuleEntry>) -> Result<Vec<Module>> 
 pub(super) fn read_module(listed_in: &Path, class_path: &str, path: &Path) -> Result<ModuleKind> {
     Ok(match class_path.rsplit('.').next().unwrap_or_default() {
         "Transformer" => ModuleKind::Transformer(Box::new(TransformerModule::read(path)?)),
+        "MLMTransformer" => ModuleKind::Transformer(Box::new(TransformerModule::read_as(path, FILL_MASK)?)),
         "StaticEmbedding" => ModuleKind::StaticEmbedding,
         "WeightedLayerPooling" => ModuleKind::WeightedLayers(read_weighted_layers(path)?),
         "Pooling" => ModuleKind::Pooling(read_pooling(path)?),
@@ -228,6 +237,9 @@ pub(super) fn read_module(listed_in: &Path, class_path: &str, path: &Path) -> Re
         "LayerNorm" => ModuleKind::LayerNorm { dim: read_config(path)?.usize("dimension")? },
         "Dropout" => ModuleKind::Dropout,
         "LogitScore" => ModuleKind::LogitScore(read_logit_score(path)?),
+        "SpladePooling" => ModuleKind::SpladePooling(SpladeConfig::read(path)?),
+        "SparseStaticEmbedding" => ModuleKind::SparseStaticEmbedding(SparseStaticConfig::read(path)?),
+        "SparseAutoEncoder" => ModuleKind::SparseAutoEncoder(SparseAutoEncoderConfig::read(path)?),
         "Router" | "Asym" => ModuleKind::Router(Box::new(Router::read(path)?)),
         _ => {
             let file = listed_in.display().to_string();
@@ -262,6 +274,12 @@ fn is_causal_lm(config: &JsonFile) -> Result<bool> {
 /// Whether the transformer has a head for sequence classification, as cross-encoders have.
 pub(super) fn is_classifier(config: &JsonFile) -> Result<bool> {
     is_for(config, "ForSequenceClassification")
+}
+
+/// Whether any head of the transformer is that of a masked language model, as sparse encoders have.
+pub(super) fn is_masked_lm(config: &JsonFile) -> Result<bool> {
+    let architectures = config.strings_opt("architectures")?.unwrap_or_default();
+    Ok(architectures.iter().any(|name| name.ends_with("ForMaskedLM")))
 }
 
 fn is_for(config: &JsonFile, purpose: &str) -> Result<bool> {
@@ -305,7 +323,7 @@ fn default_modules(folder: &Path) -> Result<Vec<Module>> {
     ])
 }
 
-fn read_config(module: &Path) -> Result<JsonFile> {
+pub(super) fn read_config(module: &Path) -> Result<JsonFile> {
     JsonFile::read(&module.join("config.json"))
 }
 

@@ -16,7 +16,7 @@ pub struct TransformerModule {
     /// The backbone's `config.json`, with stored overrides applied.
     pub config: JsonFile,
     /// What the backbone is loaded as: `feature-extraction` for embeddings, `sequence-classification` or `text-generation` for
-    /// a cross-encoder.
+    /// a cross-encoder, `fill-mask` for sparse embeddings.
     pub task: String,
     /// Longer texts are truncated to this many tokens, special tokens included. `None`: no limit is stored anywhere.
     pub max_seq_length: Option<usize>,
@@ -32,6 +32,9 @@ pub(crate) const FEATURE_EXTRACTION: &str = "feature-extraction";
 pub(crate) const SEQUENCE_CLASSIFICATION: &str = "sequence-classification";
 /// The task of a cross-encoder's transformer whose tokens are the answer.
 pub(crate) const TEXT_GENERATION: &str = "text-generation";
+
+/// The task of a sparse encoder's transformer, whose logits are the embedding.
+pub(crate) const FILL_MASK: &str = "fill-mask";
 
 /// Where the module's own configuration may stand: the first is today's name, the others are those of version 1.
 pub(crate) const OLD_CONFIG_NAMES: [&str; 7] = [
@@ -73,23 +76,28 @@ const UNSET_LENGTH: f64 = 1e9;
 impl TransformerModule {
     /// Reads the module in `folder`, which `modules.json` names.
     pub(crate) fn read(folder: &Path) -> Result<TransformerModule> {
+        TransformerModule::read_as(folder, FEATURE_EXTRACTION)
+    }
+
+    /// The same, where the module's class says what the backbone is loaded as if its file does not.
+    pub(crate) fn read_as(folder: &Path, task: &str) -> Result<TransformerModule> {
         for name in OLD_CONFIG_NAMES {
             if let Some(module) = JsonFile::read_if_present(&folder.join(name))? {
                 let chat = chat(folder, &module)?;
-                return TransformerModule::new(folder, module, chat);
+                return TransformerModule::new(folder, module, task, chat);
             }
         }
-        TransformerModule::new(folder, no_module(folder), None)
+        TransformerModule::new(folder, no_module(folder), task, None)
     }
 
     /// Reads the backbone in `folder` of a repository without `modules.json`: the module's own file is not looked at, and a
     /// chat template is used if there is one.
     pub(crate) fn read_without_modules(folder: &Path) -> Result<TransformerModule> {
         let chat = ChatTemplate::read(folder, None)?;
-        TransformerModule::new(folder, no_module(folder), chat)
+        TransformerModule::new(folder, no_module(folder), FEATURE_EXTRACTION, chat)
     }
 
-    fn new(folder: &Path, module: JsonFile, chat: Option<ChatTemplate>) -> Result<TransformerModule> {
+    fn new(folder: &Path, module: JsonFile, task: &str, chat: Option<ChatTemplate>) -> Result<TransformerModule> {
         let mut config = JsonFile::read(&folder.join("config.json"))?;
         for key in ["config_kwargs", "config_args"] {
             if let Some(overrides) = module.object_opt(key)? {
@@ -98,7 +106,7 @@ impl TransformerModule {
                 }
             }
         }
-        let task = module.str_or("transformer_task", FEATURE_EXTRACTION)?.to_string();
+        let task = module.str_or("transformer_task", task)?.to_string();
         check_module(&module, &task)?;
         let max_seq_length = max_seq_length(&module, &tokenizer_config(folder)?, &config)?;
         let do_lower_case = module.bool_or("do_lower_case", false)?;
@@ -146,8 +154,9 @@ fn check_module(module: &JsonFile, task: &str) -> Result<()> {
         FEATURE_EXTRACTION => ("last_hidden_state", "token_embeddings"),
         SEQUENCE_CLASSIFICATION => ("logits", "scores"),
         TEXT_GENERATION => ("logits", "causal_logits"),
+        FILL_MASK => ("logits", "token_embeddings"),
         _ => {
-            let supported = [FEATURE_EXTRACTION, SEQUENCE_CLASSIFICATION, TEXT_GENERATION].join(", ");
+            let supported = [FEATURE_EXTRACTION, SEQUENCE_CLASSIFICATION, TEXT_GENERATION, FILL_MASK].join(", ");
             return Err(module.unsupported("transformer_task", supported));
         }
     };
@@ -193,6 +202,17 @@ fn check_module(module: &JsonFile, task: &str) -> Result<()> {
     Ok(())
 }
 
+/// The limit of the tokenizer in `folder`, if its files name one.
+pub(crate) fn tokenizer_limit(folder: &Path) -> Result<Option<usize>> {
+    model_max_length(&tokenizer_config(folder)?)
+}
+
+fn model_max_length(tokenizer: &JsonFile) -> Result<Option<usize>> {
+    let key = "model_max_length";
+    let length = tokenizer.get(key).and_then(Value::as_f64).filter(|&length| length < UNSET_LENGTH);
+    length.map(|_| tokenizer.usize(key)).transpose()
+}
+
 /// The rule of the reference: a stored length replaces the tokenizer's limit, even above `max_position_embeddings`; only
 /// without it is the tokenizer's limit lowered to that. On top of it, positions that the backbone's table does not have
 /// are never used: there the reference fails with an index out of range.
@@ -220,12 +240,7 @@ fn max_seq_length(module: &JsonFile, tokenizer: &JsonFile, config: &JsonFile) ->
     let limit = match stored {
         Some(length) if has_table => Some(length.min(positions.unwrap_or(length))),
         Some(length) => Some(length),
-        None => {
-            let length =
-                tokenizer.get("model_max_length").and_then(Value::as_f64).filter(|&length| length < UNSET_LENGTH);
-            let length = length.map(|_| tokenizer.usize("model_max_length")).transpose()?;
-            length.into_iter().chain(positions).min()
-        }
+        None => model_max_length(tokenizer)?.into_iter().chain(positions).min(),
     };
     match limit {
         Some(0) => {
@@ -301,6 +316,6 @@ mod tests {
             let message = check_module(&json(module), "feature-extraction").unwrap_err().to_string();
             assert!(message.contains(named), "{message}");
         }
-        assert!(check_module(&json(r#"{"transformer_task": "fill-mask"}"#), "fill-mask").is_err());
+        assert!(check_module(&json(r#"{"transformer_task": "any-to-any"}"#), "any-to-any").is_err());
     }
 }

@@ -63,15 +63,19 @@ struct ModuleWeights {
 impl CheckpointWeights {
     /// Opens the weight files of `modules` and checks their headers. Numbers are read later, tensor by tensor.
     pub(crate) fn open(modules: &[Module]) -> Result<CheckpointWeights> {
-        let modules = modules.iter().map(|module| match module.kind {
+        let modules = modules.iter().map(|module| match &module.kind {
+            ModuleKind::SparseStaticEmbedding(config) if config.weights.is_some() => Ok(None),
             ModuleKind::Transformer(_)
             | ModuleKind::StaticEmbedding
             | ModuleKind::WeightedLayers(_)
+            | ModuleKind::SparseStaticEmbedding(_)
+            | ModuleKind::SparseAutoEncoder(_)
             | ModuleKind::Dense(_)
             | ModuleKind::LayerNorm { .. } => ModuleWeights::open(&module.path).map(Some),
             ModuleKind::Pooling(_)
             | ModuleKind::Normalize(_)
             | ModuleKind::LogitScore(_)
+            | ModuleKind::SpladePooling(_)
             | ModuleKind::Router(_)
             | ModuleKind::Dropout => Ok(None),
         });

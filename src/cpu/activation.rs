@@ -38,6 +38,8 @@ pub fn with(activation: Activation, job: impl WithActivation) {
         Activation::Hardsigmoid => job.run(Scalar(hardsigmoid)),
         Activation::Hardswish => job.run(Scalar(|x: f32| x * hardsigmoid(x))),
         Activation::Hardtanh => job.run(Clamp { low: -1.0, high: 1.0 }),
+        Activation::Log1pRelu => job.run(Scalar(log1p_relu)),
+        Activation::Log1pLog1pRelu => job.run(Scalar(|x: f32| log1p_relu(x).ln_1p())),
     }
 }
 
@@ -48,6 +50,11 @@ const SELU_ALPHA: f32 = 1.673_263_2;
 /// `ln(1 + e^x)`, without overflow.
 fn softplus(x: f32) -> f32 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+/// (Of what is no number, it is none, which `max` would lose.)
+fn log1p_relu(x: f32) -> f32 {
+    if x <= 0.0 { 0.0 } else { x.ln_1p() }
 }
 
 fn hardsigmoid(x: f32) -> f32 {
@@ -178,6 +185,8 @@ mod tests {
             Activation::Hardsigmoid => (x / 6.0 + 0.5).clamp(0.0, 1.0),
             Activation::Hardswish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
             Activation::Hardtanh => x.clamp(-1.0, 1.0),
+            Activation::Log1pRelu => x.max(0.0).ln_1p(),
+            Activation::Log1pLog1pRelu => x.max(0.0).ln_1p().ln_1p(),
         }
     }
 

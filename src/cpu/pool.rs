@@ -69,6 +69,7 @@ fn pool_one<I: Isa>(isa: I, mode: PoolMode, x: &[f32], cols: usize, skip: usize,
             }
         }
         PoolMode::Mean => weighted_sum(isa, x, cols, skip, |_| 1.0, count as f32, out),
+        PoolMode::Sum => weighted_sum(isa, x, cols, skip, |_| 1.0, 1.0, out),
         PoolMode::MeanSqrtLenTokens => weighted_sum(isa, x, cols, skip, |_| 1.0, (count as f32).sqrt(), out),
         PoolMode::WeightedMean => {
             let weights: usize = (skip + 1..=skip + count).sum();
@@ -133,6 +134,7 @@ mod tests {
                 PoolMode::LastToken => taking_part.last().map_or(0.0, |&t| x[t][c]),
                 PoolMode::Max => taking_part.iter().map(|&t| x[t][c]).reduce(f64::max).unwrap_or(0.0),
                 PoolMode::Mean => sum(&|_| 1.0) / count.max(1e-9),
+                PoolMode::Sum => sum(&|_| 1.0),
                 PoolMode::MeanSqrtLenTokens => sum(&|_| 1.0) / count.sqrt().max(1e-9),
                 PoolMode::WeightedMean => {
                     let weights: f64 = taking_part.iter().map(|&t| (t + 1) as f64).sum();
@@ -150,7 +152,7 @@ mod tests {
     #[test]
     fn every_mode_with_skipped_tokens_and_empty_sequences() {
         use PoolMode::*;
-        let modes = [Cls, Max, Mean, MeanSqrtLenTokens, WeightedMean, LastToken];
+        let modes = [Cls, Max, Mean, Sum, MeanSqrtLenTokens, WeightedMean, LastToken];
         let op = op(&modes, false);
         let mut batch = batch(&[1, 0, 5, 3, 0, 40, 2]);
         batch.skip = vec![0, 0, 2, 3, 4, 39, 9];

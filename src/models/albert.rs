@@ -3,6 +3,7 @@
 use super::activation;
 use super::bert::BertConfig;
 use super::layers::dense;
+use super::masked_lm::Head;
 use super::post_norm::{Mlp, Names, PostNorm};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
@@ -39,6 +40,21 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
         }
     }
     Ok(x)
+}
+
+/// The head of its masked language model.
+pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
+    Ok(Head {
+        dense: ("predictions.dense", config.usize_or("embedding_size", 128)?),
+        dense_bias: true,
+        activation: activation::hidden_act(config, "hidden_act", "gelu_new")?,
+        norm: "predictions.LayerNorm",
+        norm_bias: true,
+        eps: config.f32_or("layer_norm_eps", 1e-12)?,
+        tokens: "embeddings.word_embeddings.weight",
+        decoder: "predictions.decoder.weight",
+        bias: &["predictions.decoder.bias", "predictions.bias"],
+    })
 }
 
 /// The first token through the pooler and the classifier: `[sequences, labels]`.

@@ -3,6 +3,7 @@
 
 use super::activation;
 use super::layers::{check_heads, dense, embed_normed};
+use super::masked_lm::Head;
 use super::post_norm::{Mlp, Names, PostNorm};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
@@ -56,6 +57,22 @@ pub(super) fn classifier(b: &mut Builder, _: &JsonFile, x: Value, labels: usize)
     let first = b.pool(Pool::new(x, PoolMode::Cls));
     let pooled = dense("pooler.dense", hidden).activation(Activation::Tanh).of(b, first);
     Ok(dense("classifier", labels).of(b, pooled))
+}
+
+/// The head of its masked language model.
+pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
+    let bert = BertConfig::from_json(config)?;
+    Ok(Head {
+        dense: ("cls.predictions.transform.dense", bert.hidden),
+        dense_bias: true,
+        activation: bert.activation,
+        norm: "cls.predictions.transform.LayerNorm",
+        norm_bias: true,
+        eps: bert.eps,
+        tokens: "embeddings.word_embeddings.weight",
+        decoder: "cls.predictions.decoder.weight",
+        bias: &["cls.predictions.decoder.bias", "cls.predictions.bias"],
+    })
 }
 
 impl BertConfig {

@@ -2,6 +2,7 @@
 
 use super::activation;
 use super::layers::{check_heads, dense, embed_normed};
+use super::masked_lm::Head;
 use super::post_norm::{Mlp, Names, PostNorm};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
@@ -44,6 +45,21 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
         b.hidden_state(x);
     }
     Ok(x)
+}
+
+/// The head of its masked language model.
+pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
+    Ok(Head {
+        dense: ("vocab_transform", config.usize_or("dim", 768)?),
+        dense_bias: true,
+        activation: activation::hidden_act(config, "activation", "gelu")?,
+        norm: "vocab_layer_norm",
+        norm_bias: true,
+        eps: EPS,
+        tokens: "embeddings.word_embeddings.weight",
+        decoder: "vocab_projector.weight",
+        bias: &["vocab_projector.bias"],
+    })
 }
 
 /// The first token through a hidden layer and the classifier: `[sequences, labels]`.

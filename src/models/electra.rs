@@ -3,6 +3,7 @@
 
 use super::bert::BertConfig;
 use super::layers::dense;
+use super::masked_lm::Head;
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
 use crate::program::{Activation, Builder, Pool, PoolMode, Value};
@@ -15,6 +16,22 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
         x = dense("embeddings_project", electra.hidden).of(b, x);
     }
     Ok(electra.encoder(b, x))
+}
+
+/// The head of its generator, which is a masked language model.
+pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
+    let bert = BertConfig::from_json(config)?;
+    Ok(Head {
+        dense: ("generator_predictions.dense", config.usize_or("embedding_size", 128)?),
+        dense_bias: true,
+        activation: Activation::Gelu,
+        norm: "generator_predictions.LayerNorm",
+        norm_bias: true,
+        eps: bert.eps,
+        tokens: "embeddings.word_embeddings.weight",
+        decoder: "generator_lm_head.weight",
+        bias: &["generator_lm_head.bias"],
+    })
 }
 
 /// The first token through a hidden layer and the classifier: `[sequences, labels]`.

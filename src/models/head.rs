@@ -53,6 +53,11 @@ pub(super) fn build(
             let (class, supported) = ("LogitScore", "LogitScore in a cross-encoder, behind a Transformer");
             Err(Error::unsupported("modules.json", "type", class, supported))
         }
+        ModuleKind::SpladePooling(_) | ModuleKind::SparseStaticEmbedding(_) | ModuleKind::SparseAutoEncoder(_) => {
+            let (class, supported) =
+                ("a module of a sparse encoder", "one in a model that is loaded as a SparseEncoder");
+            Err(Error::unsupported("modules.json", "type", class, supported))
+        }
         ModuleKind::Router(_) => Err(Error::unsupported(
             "modules.json",
             "type",
@@ -149,7 +154,7 @@ fn expect_feature(b: &Builder, module: &Module, feature: Feature, x: Value) -> R
     Err(Error::unsupported(file(module), "module_input_name", found, value))
 }
 
-fn expect_cols(b: &Builder, module: &Module, key: &str, expected: usize, x: Value) -> Result<()> {
+pub(super) fn expect_cols(b: &Builder, module: &Module, key: &str, expected: usize, x: Value) -> Result<()> {
     let cols = b.shape(x).cols;
     if cols == expected {
         return Ok(());

@@ -1,7 +1,7 @@
 //! From a repository's configuration to a [`Program`]. Each architecture is one file that reads like a forward pass.
 //!
-//! To add one: a file with a `backbone` function beside `bert.rs` (and a `classifier`, if it has rerankers), a line in
-//! `ARCHITECTURES`, a golden case in `tests/golden/`. No executor changes.
+//! To add one: a file with a `backbone` function beside `bert.rs` (and a `classifier`, if it has rerankers, and a `masked_lm`, if
+//! it has sparse encoders), a line in `ARCHITECTURES`, a golden case in `tests/golden/`. No executor changes.
 
 mod activation;
 mod albert;
@@ -16,6 +16,7 @@ mod jina_bert;
 mod layers;
 mod llama;
 mod logit_score;
+mod masked_lm;
 mod modernbert;
 mod mpnet;
 mod nomic_bert;
@@ -23,10 +24,13 @@ mod post_norm;
 mod preset;
 mod roberta;
 mod rope;
+mod sparse;
 mod static_embedding;
 mod t5;
 
 pub use preset::Preset;
+pub use sparse::sparse_encoder;
+pub(crate) use sparse::token_weights;
 
 use crate::checkpoint::{
     FEATURE_EXTRACTION, JsonFile, Module, ModuleKind, SEQUENCE_CLASSIFICATION, TEXT_GENERATION, TransformerModule,
@@ -40,6 +44,9 @@ type Backbone = fn(&mut Builder, &JsonFile) -> Result<Value>;
 /// Hidden states to the logits of so many labels `[sequences, labels]`.
 type Classifier = fn(&mut Builder, &JsonFile, Value, usize) -> Result<Value>;
 
+/// The head of its masked language model.
+type MaskedLm = fn(&JsonFile) -> Result<masked_lm::Head>;
+
 /// How a `model_type` of `config.json` is built.
 struct Architecture {
     model_type: &'static str,
@@ -48,13 +55,21 @@ struct Architecture {
     backbone: Backbone,
     /// The head for sequence classification: `None` if no reranker of this kind is known.
     classifier: Option<Classifier>,
+    /// `None` if no sparse encoder of this kind is known.
+    masked_lm: Option<MaskedLm>,
     /// Whether its causal language model is known: the backbone with a matrix `lm_head`.
     is_language_model: bool,
 }
 
 impl Architecture {
     const fn new(model_type: &'static str, backbone: Backbone) -> Architecture {
-        Architecture { model_type, is: |_| Ok(true), backbone, classifier: None, is_language_model: false }
+        let (classifier, masked_lm) = (None, None);
+        Architecture { model_type, is: |_| Ok(true), backbone, classifier, masked_lm, is_language_model: false }
+    }
+
+    const fn masked_lm(mut self, head: MaskedLm) -> Architecture {
+        self.masked_lm = Some(head);
+        self
     }
 
     const fn classifier(mut self, classifier: Classifier) -> Architecture {
@@ -76,15 +91,19 @@ impl Architecture {
 /// The first that fits a configuration counts.
 const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("bert", jina_bert::backbone).only_if(jina_bert::is_jina).classifier(bert::classifier),
-    Architecture::new("bert", bert::backbone).classifier(bert::classifier),
-    Architecture::new("roberta", roberta::backbone).classifier(roberta::classifier),
-    Architecture::new("xlm-roberta", roberta::backbone).classifier(roberta::classifier),
-    Architecture::new("camembert", roberta::backbone).classifier(roberta::classifier),
-    Architecture::new("mpnet", mpnet::backbone).classifier(mpnet::classifier),
-    Architecture::new("distilbert", distilbert::backbone).classifier(distilbert::classifier),
-    Architecture::new("electra", electra::backbone).classifier(electra::classifier),
-    Architecture::new("albert", albert::backbone).classifier(albert::classifier),
-    Architecture::new("modernbert", modernbert::backbone).classifier(modernbert::classifier),
+    Architecture::new("bert", bert::backbone).classifier(bert::classifier).masked_lm(bert::masked_lm),
+    Architecture::new("roberta", roberta::backbone).classifier(roberta::classifier).masked_lm(roberta::masked_lm),
+    Architecture::new("xlm-roberta", roberta::backbone).classifier(roberta::classifier).masked_lm(roberta::masked_lm),
+    Architecture::new("camembert", roberta::backbone).classifier(roberta::classifier).masked_lm(roberta::masked_lm),
+    Architecture::new("mpnet", mpnet::backbone).classifier(mpnet::classifier).masked_lm(mpnet::masked_lm),
+    Architecture::new("distilbert", distilbert::backbone)
+        .classifier(distilbert::classifier)
+        .masked_lm(distilbert::masked_lm),
+    Architecture::new("electra", electra::backbone).classifier(electra::classifier).masked_lm(electra::masked_lm),
+    Architecture::new("albert", albert::backbone).classifier(albert::classifier).masked_lm(albert::masked_lm),
+    Architecture::new("modernbert", modernbert::backbone)
+        .classifier(modernbert::classifier)
+        .masked_lm(modernbert::masked_lm),
     Architecture::new("nomic_bert", nomic_bert::backbone).classifier(bert::classifier),
     Architecture::new("new", gte::backbone).classifier(bert::classifier),
     Architecture::new("gte", gte::backbone).classifier(bert::classifier),
@@ -107,6 +126,12 @@ const FIRST_MODULES: &str = "Transformer or StaticEmbedding, as the first module
 /// # Errors
 /// [`Error::Unsupported`] names the file, the key and the value that lexel does not implement.
 pub fn sentence_transformer(modules: &[Module], weights: &dyn WeightSource) -> Result<Program> {
+    let (b, sentences, tokens) = dense(modules, weights)?;
+    Ok(b.finish(sentences, tokens).pooled_early())
+}
+
+/// The steps of modules that end with one embedding a text: its value, and that of the tokens' embeddings.
+fn dense(modules: &[Module], weights: &dyn WeightSource) -> Result<(Builder, Value, Value)> {
     let mut rest = modules.iter().enumerate();
     let Some((_, first)) = rest.next() else {
         return Err(Error::unsupported("modules.json", "type", "no modules", FIRST_MODULES));
@@ -140,7 +165,7 @@ pub fn sentence_transformer(modules: &[Module], weights: &dyn WeightSource) -> R
     if b.shape(x).rows == Rows::Tokens {
         return Err(Error::unsupported("modules.json", "type", "no Pooling", "a model with a Pooling module"));
     }
-    Ok(b.finish(x, tokens).pooled_early())
+    Ok((b, x, tokens))
 }
 
 /// The program of a cross-encoder's repository: a transformer with its classification head, or a language model with a

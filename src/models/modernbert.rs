@@ -3,6 +3,7 @@
 
 use super::activation;
 use super::layers::{check_heads, dense, embed_normed_with, ids, layer_norm_with};
+use super::masked_lm::Head;
 use super::rope::{self, Base};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
@@ -67,6 +68,22 @@ pub(super) fn classifier(b: &mut Builder, config: &JsonFile, x: Value, labels: u
     let h = dense("head.dense", hidden).bias(bias).activation(activation).of(b, pooled);
     let h = Norm::from_json(config)?.of(b, "head.norm", h);
     Ok(dense("classifier", labels).of(b, h))
+}
+
+/// The head of its masked language model.
+pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
+    let norm = Norm::from_json(config)?;
+    Ok(Head {
+        dense: ("head.dense", config.usize_or("hidden_size", 768)?),
+        dense_bias: config.bool_or("classifier_bias", false)?,
+        activation: activation::hidden_act(config, "classifier_activation", "gelu")?,
+        norm: "head.norm",
+        norm_bias: norm.bias,
+        eps: norm.eps,
+        tokens: "embeddings.tok_embeddings.weight",
+        decoder: "decoder.weight",
+        bias: if config.bool_or("decoder_bias", true)? { &["decoder.bias"] } else { &[] },
+    })
 }
 
 /// Its layer norms, which have no bias as a rule.

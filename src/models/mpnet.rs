@@ -2,6 +2,7 @@
 
 use super::activation;
 use super::layers::{check_heads, dense, embed_normed, relative_bias};
+use super::masked_lm::Head;
 use super::post_norm::{Mlp, Names, PostNorm};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
@@ -51,6 +52,21 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
         b.hidden_state(x);
     }
     Ok(x)
+}
+
+/// The head of its masked language model.
+pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
+    Ok(Head {
+        dense: ("lm_head.dense", config.usize_or("hidden_size", 768)?),
+        dense_bias: true,
+        activation: Activation::Gelu,
+        norm: "lm_head.layer_norm",
+        norm_bias: true,
+        eps: config.f32_or("layer_norm_eps", 1e-12)?,
+        tokens: "embeddings.word_embeddings.weight",
+        decoder: "lm_head.decoder.weight",
+        bias: &["lm_head.decoder.bias", "lm_head.bias"],
+    })
 }
 
 /// The first token through a hidden layer and the classifier: `[sequences, labels]`.

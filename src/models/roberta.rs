@@ -3,6 +3,7 @@
 
 use super::bert::BertConfig;
 use super::layers::dense;
+use super::masked_lm::Head;
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
 use crate::program::{Activation, Builder, Pool, PoolMode, Value};
@@ -12,6 +13,22 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let padding = config.usize_or("pad_token_id", 1)? as u32;
     b.padding(padding);
     Ok(BertConfig { first_position: padding + 1, ..BertConfig::from_json(config)? }.build(b))
+}
+
+/// The head of its masked language model.
+pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
+    let bert = BertConfig::from_json(config)?;
+    Ok(Head {
+        dense: ("lm_head.dense", bert.hidden),
+        dense_bias: true,
+        activation: Activation::Gelu,
+        norm: "lm_head.layer_norm",
+        norm_bias: true,
+        eps: bert.eps,
+        tokens: "embeddings.word_embeddings.weight",
+        decoder: "lm_head.decoder.weight",
+        bias: &["lm_head.decoder.bias", "lm_head.bias"],
+    })
 }
 
 /// The first token through a hidden layer and the classifier: `[sequences, labels]`.

@@ -48,6 +48,10 @@ pub enum Activation {
     Hardswish,
     /// `min(max(x, -1), 1)`
     Hardtanh,
+    /// `ln(1 + max(x, 0))`
+    Log1pRelu,
+    /// `ln(1 + ln(1 + max(x, 0)))`
+    Log1pLog1pRelu,
 }
 
 /// The factor below 0 of [`Activation::LeakyRelu`]: an f32 as its bits, so that programs can be compared.
@@ -73,7 +77,7 @@ impl Slope {
 
 impl Activation {
     /// Every activation, for tables of tests and messages.
-    pub const ALL: [Activation; 22] = {
+    pub const ALL: [Activation; 24] = {
         use Activation::*;
         [
             Identity,
@@ -98,6 +102,8 @@ impl Activation {
             Hardsigmoid,
             Hardswish,
             Hardtanh,
+            Log1pRelu,
+            Log1pLog1pRelu,
         ]
     };
 
@@ -127,6 +133,8 @@ impl Activation {
             Hardsigmoid => "hardsigmoid",
             Hardswish => "hardswish",
             Hardtanh => "hardtanh",
+            Log1pRelu => "log1p_relu",
+            Log1pLog1pRelu => "log1p_log1p_relu",
         }
     }
 }

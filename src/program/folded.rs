@@ -110,6 +110,30 @@ impl Difference {
     }
 }
 
+/// `bias - weight * centre`: what a linear layer adds that takes `x - centre` in the place of `x`, a sparse auto-encoder's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Centred {
+    /// `[out]`
+    pub bias: TensorSpec,
+    /// `[out, in]`
+    pub weight: TensorSpec,
+    /// `[in]`
+    pub centre: TensorSpec,
+}
+
+impl Centred {
+    /// Some of its numbers.
+    pub(super) fn read(&self, source: &dyn WeightSource, rows: Range<usize>) -> Result<Vec<f32>> {
+        let (mut out, centre) =
+            (source.read(&self.bias, rows.clone())?, source.read(&self.centre, 0..self.centre.rows())?);
+        let weight = source.read(&self.weight, rows)?;
+        for (out, weight) in out.iter_mut().zip(weight.chunks_exact(centre.len())) {
+            *out -= dot(weight, &centre);
+        }
+        Ok(out)
+    }
+}
+
 /// T5's relative positions: row `head` has the bias of every distance of a key from its query, `-max_distance..=max_distance`: the one of the distance's
 /// bucket (Raffel et al. 2020).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -195,6 +219,13 @@ mod tests {
 
     fn tensor(name: &str, shape: &[usize]) -> TensorSpec {
         TensorSpec { module: 0, name: name.into(), shape: shape.to_vec() }
+    }
+
+    #[test]
+    fn a_bias_that_centres() {
+        let (bias, weight) = (tensor("bias", &[3]), tensor("weight", &[3, 2]));
+        let centred = Centred { bias, weight, centre: tensor("centre", &[2]) };
+        assert_eq!(centred.read(&Counting, 1..3).unwrap(), [1.0 - 3.0, 2.0 - 5.0]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use activation::{Activation, Slope};
 pub use attention::{Attention, Distances, PositionBias, alibi_slope};
 pub use builder::Builder;
 pub use cost::Cost;
-pub use folded::{Bucketed, Difference, Mapped, Projected};
+pub use folded::{Bucketed, Centred, Difference, Mapped, Projected};
 pub use op::{
     Embed, Experts, Glu, Half, HeadNorm, Index, Linear, Lookup, Norm, NormKind, Normalize, Op, Pool, PoolMode, Rotary,
     RowNorm, Sum,

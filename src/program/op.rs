@@ -193,7 +193,7 @@ pub struct Pool {
     pub normalize: bool,
 }
 
-/// How [`Pool`] makes one row of many. Names as in sentence-transformers' `pooling_mode`.
+/// How [`Pool`] makes one row of many. Names as in sentence-transformers' `pooling_mode`, and `pooling_strategy`.
 /// A sequence with no token left gives zeros, except for `Cls`, which then gives the sequence's first token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PoolMode {
@@ -203,6 +203,8 @@ pub enum PoolMode {
     Max,
     /// The mean of each column.
     Mean,
+    /// The sum of each column.
+    Sum,
     /// The sum divided by the square root of the count.
     MeanSqrtLenTokens,
     /// The mean weighted by position: 1, 2, 3, ... from the sequence's first token, which an excluded prompt also counts
@@ -253,6 +255,7 @@ impl PoolMode {
             PoolMode::Cls => "cls",
             PoolMode::Max => "max",
             PoolMode::Mean => "mean",
+            PoolMode::Sum => "sum",
             PoolMode::MeanSqrtLenTokens => "mean_sqrt_len_tokens",
             PoolMode::WeightedMean => "weightedmean",
             PoolMode::LastToken => "lasttoken",

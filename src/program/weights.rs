@@ -1,7 +1,7 @@
 //! The weights that a program names, and where an executor gets their numbers.
 
 use super::RotaryTable;
-use super::folded::{Bucketed, Difference, Mapped, Projected};
+use super::folded::{Bucketed, Centred, Difference, Mapped, Projected};
 use crate::error::Result;
 use std::ops::Range;
 
@@ -35,6 +35,8 @@ pub enum Part {
     Bucketed(Box<Bucketed>),
     /// A row of a matrix, or the difference of two.
     Difference(Box<Difference>),
+    /// A bias that centres the input, too.
+    Centred(Box<Centred>),
     /// No tensor but a formula.
     Rotary(RotaryTable),
 }
@@ -103,6 +105,7 @@ impl Part {
             Part::Mapped(mapped) => &mapped.table.name,
             Part::Bucketed(bucketed) => &bucketed.table.name,
             Part::Difference(difference) => &difference.table.name,
+            Part::Centred(centred) => &centred.bias.name,
             _ => self.tensor().map_or("rotary", |tensor| &tensor.name),
         }
     }
@@ -113,7 +116,8 @@ impl Part {
             Part::Tensor(tensor) | Part::PlusOne(tensor) | Part::Scaled(tensor, _) | Part::Transposed(tensor) => {
                 Some(tensor)
             }
-            Part::Projected(_) | Part::Mapped(_) | Part::Bucketed(_) | Part::Difference(_) | Part::Rotary(_) => None,
+            Part::Projected(_) | Part::Mapped(_) | Part::Bucketed(_) => None,
+            Part::Difference(_) | Part::Centred(_) | Part::Rotary(_) => None,
         }
     }
 
@@ -127,6 +131,7 @@ impl Part {
             Part::Mapped(mapped) => [&mapped.table].into_iter().chain(&mapped.mapping).chain(&mapped.factors).collect(),
             Part::Bucketed(bucketed) => vec![&bucketed.table],
             Part::Difference(difference) => vec![&difference.table],
+            Part::Centred(centred) => vec![&centred.bias, &centred.weight, &centred.centre],
             _ => self.tensor().into_iter().collect(),
         }
     }
@@ -154,6 +159,7 @@ impl Part {
             Part::Mapped(mapped) => mapped.rows(),
             Part::Bucketed(bucketed) => bucketed.table.cols(),
             Part::Difference(_) => 1,
+            Part::Centred(centred) => centred.bias.rows(),
             Part::Rotary(table) => table.positions,
         }
     }
@@ -167,6 +173,7 @@ impl Part {
             Part::Mapped(mapped) => mapped.table.cols(),
             Part::Bucketed(bucketed) => bucketed.cols(),
             Part::Difference(difference) => difference.table.cols(),
+            Part::Centred(_) => 1,
             Part::Rotary(table) => table.cols(),
         }
     }
@@ -190,6 +197,7 @@ impl Part {
             Part::Mapped(mapped) => mapped.read(source, rows),
             Part::Bucketed(bucketed) => bucketed.read(source, rows),
             Part::Difference(difference) => difference.read(source, rows),
+            Part::Centred(centred) => centred.read(source, rows),
             Part::Rotary(table) => Ok(rows.flat_map(|position| table.row(position)).collect()),
         }
     }

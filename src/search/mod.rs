@@ -54,9 +54,18 @@ pub fn semantic_search(
 ) -> Result<Vec<Vec<SearchHit>>> {
     let scan = Scan::new(queries, corpus, function)?;
     let blocks = scan.blocks().map(|block| scan.fold(block, || Best::new(top_k), Best::offer, Best::merge));
-    let hits =
-        |best: Best<usize>| best.into_sorted().map(|row| SearchHit { corpus_id: row.id, score: row.score }).collect();
     Ok(blocks.flatten().map(hits).collect())
+}
+
+/// The best of a query's scores.
+pub(crate) fn best_of(scores: impl Iterator<Item = f32>, top_k: usize) -> Vec<SearchHit> {
+    let mut best = Best::new(top_k);
+    scores.enumerate().for_each(|(row, score)| best.offer(row, score));
+    hits(best)
+}
+
+fn hits(best: Best<usize>) -> Vec<SearchHit> {
+    best.into_sorted().map(|row| SearchHit { corpus_id: row.id, score: row.score }).collect()
 }
 
 #[cfg(test)]

@@ -1,33 +1,12 @@
 //! `encode` and its relatives: prompts, truncation and normalisation of the result.
 
-use super::{EncodeOptions, ModelPath, SentenceTransformer};
-use crate::checkpoint::Frame;
+use super::{EncodeOptions, SentenceTransformer};
+use crate::bi_encoder::{ProgramPath, Request, Task};
 use crate::error::{Error, Result};
-use crate::job::Job;
 use crate::matrix::Matrix;
 use crate::program::Output;
-use crate::prompts;
 use crate::quantization::{Precision, Quantized, Ranges, quantize_embeddings};
 use crate::scheduler::Finished;
-
-/// What the texts are encoded for: decides the prompt where the caller names none.
-#[derive(Clone, Copy)]
-enum Task {
-    Any,
-    Query,
-    Document,
-}
-
-impl Task {
-    /// The name that a Router knows it by.
-    fn name(self) -> Option<&'static str> {
-        match self {
-            Task::Any => None,
-            Task::Query => Some("query"),
-            Task::Document => Some("document"),
-        }
-    }
-}
 
 impl SentenceTransformer {
     /// The embeddings of texts, in their order: `[texts, dim]`.
@@ -125,8 +104,7 @@ impl SentenceTransformer {
         }
     }
 
-    /// Computes each different text once; `store(batch, sequence, targets)` gets each result with the indices of the texts
-    /// that it belongs to.
+    /// As [`ProgramPath::run`].
     fn run<S: AsRef<str> + Sync>(
         &self,
         task: Task,
@@ -135,45 +113,18 @@ impl SentenceTransformer {
         output: Output,
         store: impl FnMut(&Finished, usize, &[usize]),
     ) -> Result<()> {
-        let prompt = self.prompt(task, options)?;
-        let path = self.path(task, options)?;
-        let skip = match path.include_prompt || prompt.is_empty() {
-            true => 0,
-            false => path.tokenizer.prompt_tokens(prompt)? as u32,
-        };
-        let job = Job {
-            program: &path.program,
-            executor: &*path.executor,
-            output,
+        let request = Request {
+            prompt: self.model.prompt(task, options.prompt.as_deref(), options.prompt_name.as_deref())?,
+            task: options.task.as_deref().or(task.name()),
             batch_tokens: options.batch_tokens,
             progress: options.progress.as_ref(),
             cancel: options.cancel.as_ref(),
-            longest: path.tokenizer.max_seq_length(),
         };
-        let frame = Frame { prompt, task: options.task.as_deref().or(task.name()) };
-        let tokenize = |texts: &[&str]| path.tokenizer.encode_batch_in(frame, texts);
-        job.run(texts.iter().map(AsRef::as_ref), skip, tokenize, store)
+        self.path(task, options)?.run(texts, &request, output, store)
     }
 
-    fn path(&self, task: Task, options: &EncodeOptions) -> Result<&ModelPath> {
+    fn path(&self, task: Task, options: &EncodeOptions) -> Result<&ProgramPath> {
         self.model.path(options.task.as_deref().or(task.name()))
-    }
-
-    /// The prompt that goes before every text: empty if none does.
-    fn prompt<'a>(&'a self, task: Task, options: &'a EncodeOptions) -> Result<&'a str> {
-        let prompts = &self.model.prompts;
-        if options.prompt.is_some() && options.prompt_name.is_some() {
-            log::warn!("both prompt and prompt_name are given: prompt_name is ignored");
-        }
-        let name = match (&options.prompt_name, task) {
-            (Some(name), _) => Some(name.as_str()),
-            (None, Task::Any) => self.default_prompt_name(),
-            (None, Task::Query) => Some("query"),
-            (None, Task::Document) => {
-                ["document", "passage", "corpus"].into_iter().find(|name| prompts.contains_key(*name))
-            }
-        };
-        prompts::resolve(prompts, options.prompt.as_deref(), name)
     }
 }
 

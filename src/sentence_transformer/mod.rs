@@ -7,7 +7,8 @@ mod options;
 
 pub use options::EncodeOptions;
 
-use crate::checkpoint::{self, Module, Settings, Tokenizer};
+use crate::bi_encoder::{BiEncoder, ProgramPath};
+use crate::checkpoint::{Module, Tokenizer};
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::loader::Loader;
@@ -16,7 +17,7 @@ use crate::program::Program;
 use crate::search::{self, SearchHit};
 use crate::similarity::SimilarityFunction;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A bi-encoder: turns each text into a vector. Cheap to clone and to share between threads.
@@ -32,44 +33,7 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone)]
 pub struct SentenceTransformer {
-    model: Arc<Model>,
-}
-
-/// What the clones of a model share.
-struct Model {
-    folder: PathBuf,
-    modules: Vec<Module>,
-    settings: Settings,
-    prompts: BTreeMap<String, String>,
-    similarity: SimilarityFunction,
-    /// At least one; the first is that of a text for no task.
-    paths: Vec<ModelPath>,
-}
-
-/// One way of a text through the modules: all there is, unless the model has a Router.
-struct ModelPath {
-    /// The names of the routes.
-    routes: Vec<String>,
-    include_prompt: bool,
-    tokenizer: Tokenizer,
-    program: Arc<Program>,
-    executor: Arc<dyn Executor>,
-}
-
-impl Model {
-    /// The path of a text for no task.
-    fn default_path(&self) -> &ModelPath {
-        &self.paths[0]
-    }
-
-    /// The path of a text for a task, which only a Router looks at.
-    fn path(&self, task: Option<&str>) -> Result<&ModelPath> {
-        if let [path] = &self.paths[..] {
-            return Ok(path);
-        }
-        let routes = checkpoint::route(&self.modules, task)?;
-        Ok(self.paths.iter().find(|path| path.routes == routes).unwrap_or(self.default_path()))
-    }
+    model: Arc<BiEncoder<ProgramPath>>,
 }
 
 impl SentenceTransformer {

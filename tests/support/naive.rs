@@ -286,6 +286,7 @@ fn pool(op: &Pool, batch: &Batch, x: &Wide) -> Wide {
                     (PoolMode::LastToken, _, Some(&t)) => x.row(t)[c],
                     (PoolMode::Max, ..) => column().fold(f64::NEG_INFINITY, f64::max),
                     (PoolMode::Mean, ..) => column().sum::<f64>() / count,
+                    (PoolMode::Sum, ..) => column().sum::<f64>(),
                     (PoolMode::MeanSqrtLenTokens, ..) => column().sum::<f64>() / count.sqrt(),
                     (PoolMode::WeightedMean, ..) => {
                         let place = |t: usize| (t - first + 1) as f64;
@@ -342,6 +343,8 @@ pub fn activation(activation: Activation, x: f64) -> f64 {
         Activation::Hardsigmoid => hardsigmoid(x),
         Activation::Hardswish => x * hardsigmoid(x),
         Activation::Hardtanh => x.clamp(-1.0, 1.0),
+        Activation::Log1pRelu => x.max(0.0).ln_1p(),
+        Activation::Log1pLog1pRelu => x.max(0.0).ln_1p().ln_1p(),
     }
 }
 

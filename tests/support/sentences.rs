@@ -6,10 +6,11 @@ use super::data::{Fill, TestWeights, batch_skipping, long_among_short, odd_batch
 use super::table::COLS;
 use lexel::program::*;
 
-const MODES: [PoolMode; 6] = [
+const MODES: [PoolMode; 7] = [
     PoolMode::Cls,
     PoolMode::Max,
     PoolMode::Mean,
+    PoolMode::Sum,
     PoolMode::MeanSqrtLenTokens,
     PoolMode::WeightedMean,
     PoolMode::LastToken,

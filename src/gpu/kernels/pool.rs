@@ -51,6 +51,7 @@ fn number(mode: PoolMode) -> u32 {
         PoolMode::MeanSqrtLenTokens => 3,
         PoolMode::WeightedMean => 4,
         PoolMode::LastToken => 5,
+        PoolMode::Sum => 6,
     }
 }
 

@@ -1,0 +1,40 @@
+//! From an id or folder to a sparse encoder on a device.
+
+use super::{Path, SparseEncoder};
+use crate::bi_encoder::{BiEncoder, ProgramPath};
+use crate::checkpoint::{Checkpoint, ModelType, ModuleKind};
+use crate::error::Result;
+use crate::loader::Loader;
+use crate::models;
+use crate::similarity::SimilarityFunction;
+use std::sync::Arc;
+
+impl Loader<SparseEncoder> {
+    /// Loads the model: files, tokenizer, weights on the device.
+    ///
+    /// # Errors
+    /// Whatever keeps the model from running exactly as its files say: see [`Error`](crate::Error).
+    pub fn load(self) -> Result<SparseEncoder> {
+        let checkpoint = self.checkpoint(ModelType::SparseEncoder)?;
+        let model = BiEncoder::new(&checkpoint, SimilarityFunction::Dot, |checkpoint| self.path(checkpoint))?;
+        let features = checkpoint.modules().iter().find_map(|module| match module.kind {
+            ModuleKind::SparseAutoEncoder(config) => Some(config.k),
+            _ => None,
+        });
+        let max_active_dims = model.settings.max_active_dims.or(features);
+        super::check_max_active_dims(max_active_dims)?;
+        Ok(SparseEncoder { model: Arc::new(model), max_active_dims })
+    }
+
+    fn path(&self, checkpoint: &Checkpoint) -> Result<Path> {
+        let weights = checkpoint.weights()?;
+        match models::sparse_encoder(checkpoint.modules(), &weights)? {
+            Some((program, activation)) => Ok(Path::Program(ProgramPath::load(self, checkpoint, program)?, activation)),
+            None => {
+                let tokenizer = checkpoint.tokenizer()?;
+                let weights = models::token_weights(checkpoint.modules(), &tokenizer, &weights)?;
+                Ok(Path::Tokens(tokenizer, weights))
+            }
+        }
+    }
+}
