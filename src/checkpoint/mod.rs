@@ -64,6 +64,17 @@ pub enum ModelType {
     CrossEncoder,
 }
 
+impl ModelType {
+    /// The class of the reference.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModelType::SentenceTransformer => "SentenceTransformer",
+            ModelType::SparseEncoder => "SparseEncoder",
+            ModelType::CrossEncoder => "CrossEncoder",
+        }
+    }
+}
+
 /// A model's files: where they are, and what they say.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {

@@ -200,17 +200,22 @@ pub(crate) fn read(folder: &Path, model_type: ModelType) -> Result<(Settings, Ve
         });
     }
     let settings = Settings::read(folder)?;
-    match read_entries(folder)? {
-        Some(entries) if settings.stored_type() == model_type => Ok((settings, read_stored(folder, entries)?)),
-        _ => {
-            let modules = match model_type {
-                ModelType::SentenceTransformer => default_modules(folder)?,
-                ModelType::CrossEncoder => default_cross_encoder(folder)?,
-                ModelType::SparseEncoder => sparse_modules::default(folder)?,
-            };
-            Ok((Settings::default(), modules))
+    let entries = match read_entries(folder)? {
+        Some(entries) if settings.stored_type() == model_type => {
+            return Ok((settings, read_stored(folder, entries)?));
         }
-    }
+        other => other,
+    };
+    let why = match entries {
+        Some(_) => format!("saved as a {0}, and gives its own results only as a {0}", settings.stored_type().name()),
+        None => format!("no {MODULES_FILE}"),
+    };
+    let modules = match model_type {
+        ModelType::SentenceTransformer => default_modules(folder, &why)?,
+        ModelType::CrossEncoder => default_cross_encoder(folder)?,
+        ModelType::SparseEncoder => sparse_modules::default(folder, &why)?,
+    };
+    Ok((Settings::default(), modules))
 }
 
 fn read_stored(folder: &Path, entries: Vec<ModuleEntry>) -> Result<Vec<Module>> {
@@ -301,7 +306,7 @@ fn yes_or_no(folder: &Path) -> Result<LogitScoreConfig> {
 
 /// What the reference builds for a repository without `modules.json`: the transformer and mean pooling, or the last token
 /// for a causal language model.
-fn default_modules(folder: &Path) -> Result<Vec<Module>> {
+fn default_modules(folder: &Path, why: &str) -> Result<Vec<Module>> {
     let transformer = TransformerModule::read_without_modules(folder)?;
     let config = &transformer.config;
     let mode = match is_causal_lm(config)? && config.bool_or("is_causal", true)? {
@@ -312,7 +317,7 @@ fn default_modules(folder: &Path) -> Result<Vec<Module>> {
         true => ". Its config.json says that it scores pairs of texts: for that, load it as a CrossEncoder",
         false => "",
     };
-    log::warn!("{}: no {MODULES_FILE}; using {} pooling over the transformer{scores}", folder.display(), mode.name());
+    log::warn!("{}: {why}; using {} pooling over the transformer{scores}", folder.display(), mode.name());
     // DistilBERT calls its width `dim`, T5 `d_model`.
     let width = ["hidden_size", "dim", "d_model"].into_iter().find(|key| config.get(key).is_some());
     let dim = config.usize(width.unwrap_or("hidden_size"))?;

@@ -101,13 +101,14 @@ impl SparseAutoEncoderConfig {
 
 /// What the reference builds for a repository that does not list modules of a sparse encoder: a masked language model and
 /// SPLADE's maximum. (Without its head, it makes a sparse auto-encoder of random weights, which is to be trained.)
-pub(super) fn default(folder: &Path) -> Result<Vec<Module>> {
+pub(super) fn default(folder: &Path, why: &str) -> Result<Vec<Module>> {
     let mut transformer = TransformerModule::read_without_modules(folder)?;
     if !is_masked_lm(&transformer.config)? {
         let supported = "a sparse encoder: ...ForMaskedLM. If the model makes dense embeddings, load it as a \
                          SentenceTransformer";
         return Err(transformer.config.unsupported("architectures", supported));
     }
+    log::info!("{}: {why}; using SPLADE's maximum over the masked language model", folder.display());
     transformer.task = FILL_MASK.into();
     transformer.chat = None;
     let splade = SpladeConfig { strategy: SpladeStrategy::Max, twice: false };

@@ -8,7 +8,7 @@
 //!   output      embeddings or scores to a file, written aside and renamed
 //!   parquet     Parquet files in and out
 //!   job         job folders: parts, resumed
-//!   work        a model's work on an input: progress, Ctrl-C, report   (model: what the two kinds have in common)
+//!   work        a model's work on an input: progress, Ctrl-C, report   (model: what all kinds have in common)
 //!   messages    everything on stderr: log, bars, reports          failure     exit statuses
 //!   interrupt   Ctrl-C                                            process     memory and CPU time of this process
 //! ```
@@ -56,6 +56,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let json = cli.json;
     match cli.command {
         Command::Encode(args) => commands::encode::run(*args, json),
+        Command::EncodeSparse(args) => commands::encode_sparse::run(*args, json),
         Command::Predict(args) => commands::predict::run(*args, json),
         Command::Merge(args) => commands::merge::run(&args, json),
         Command::Rank(args) => commands::rank::run(*args, json),

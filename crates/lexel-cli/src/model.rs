@@ -1,6 +1,6 @@
-//! What subcommands run: the library's two kinds of models, as far as they are alike.
+//! What subcommands run: the library's kinds of models, as far as they are alike.
 
-use lexel::{CrossEncoder, Loader, SentenceTransformer};
+use lexel::{CrossEncoder, Loader, SentenceTransformer, SparseEncoder};
 use std::path::Path;
 
 /// A model on a device.
@@ -44,4 +44,5 @@ macro_rules! model {
 }
 
 model!(SentenceTransformer);
+model!(SparseEncoder);
 model!(CrossEncoder);

@@ -25,6 +25,9 @@ pub struct EncodeCommand {
     /// The format of the output, where its name does not say
     #[arg(long, value_name = "FORMAT")]
     pub output_format: Option<OutputFormat>,
+    /// What goes before each text.
+    #[command(flatten)]
+    pub prompt: PromptArgs,
     /// What happens to each text.
     #[command(flatten)]
     pub embedding: EmbeddingArgs,
@@ -44,6 +47,40 @@ pub struct EncodeCommand {
     /// Job folders.
     #[command(flatten)]
     pub job: JobArgs,
+    /// Texts a window: read, encoded and written at once
+    #[arg(long, value_name = "N", default_value_t = crate::input::WINDOW_RECORDS, value_parser = positive, hide = true)]
+    pub window: usize,
+}
+
+/// `lexel encode-sparse`
+#[derive(Debug, Args)]
+pub struct EncodeSparseCommand {
+    /// Hub id (org/name) or folder of the sparse encoder
+    #[arg(long, short, value_name = "MODEL")]
+    pub model: String,
+    /// Which texts.
+    #[command(flatten)]
+    pub input: InputsArgs,
+    /// Where the embeddings go: .jsonl or .parquet, or - for standard output
+    ///
+    /// An existing file is replaced once the new one is complete.
+    #[arg(long, short, value_name = "FILE|-")]
+    pub output: PathBuf,
+    /// The format of the output, where its name does not say: jsonl or parquet
+    #[arg(long, value_name = "FORMAT")]
+    pub output_format: Option<OutputFormat>,
+    /// What goes before each text.
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+    /// Keep at most N numbers of each embedding, the largest [default: as the model's files say, else all]
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = "Embeddings")]
+    pub max_active_dims: Option<usize>,
+    /// Write tokens instead of their numbers: {"index": 0, "embedding": {"token": weight, ...}}, in .jsonl only
+    #[arg(long, help_heading = "Embeddings")]
+    pub tokens: bool,
+    /// The model on its device.
+    #[command(flatten)]
+    pub on: ModelArgs,
     /// Texts a window: read, encoded and written at once
     #[arg(long, value_name = "N", default_value_t = crate::input::WINDOW_RECORDS, value_parser = positive, hide = true)]
     pub window: usize,
@@ -132,6 +169,9 @@ pub struct SimilarityCommand {
     /// More texts, from a file.
     #[command(flatten)]
     pub input: OptionalInputArgs,
+    /// What goes before each text.
+    #[command(flatten)]
+    pub prompt: PromptArgs,
     /// What happens to each text.
     #[command(flatten)]
     pub embedding: EmbeddingArgs,
@@ -181,7 +221,7 @@ pub struct BenchCommand {
     #[command(flatten)]
     pub input: OptionalInputArgs,
     /// A model's shape, with random weights: all-MiniLM-L6-v2, bert-base, ... (any other name lists them)
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "input", "SourceArgs", "EmbeddingArgs"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "input", "SourceArgs", "PromptArgs", "EmbeddingArgs"])]
     pub preset: Option<String>,
     /// Tokens a text: short (28 on average), mixed (8 to 512, most of them short), long (256), or a number
     #[arg(long, value_name = "LENGTHS", conflicts_with_all = ["model", "input"], default_value = "short")]
@@ -195,6 +235,9 @@ pub struct BenchCommand {
     /// Show where the time of one batch goes, by op, instead of timing all texts
     #[arg(long)]
     pub profile: bool,
+    /// What goes before each text.
+    #[command(flatten)]
+    pub prompt: PromptArgs,
     /// What happens to each text.
     #[command(flatten)]
     pub embedding: EmbeddingArgs,

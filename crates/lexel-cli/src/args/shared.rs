@@ -60,10 +60,10 @@ pub struct ModelArgs {
     pub device: DeviceArgs,
 }
 
-/// What happens to each text.
+/// What goes before each text.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Embeddings")]
-pub struct EmbeddingArgs {
+pub struct PromptArgs {
     /// Text to put before every text
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["prompt_name", "query", "document"])]
     pub prompt: Option<String>,
@@ -76,6 +76,12 @@ pub struct EmbeddingArgs {
     /// The texts are documents to be found: use the model's prompt for them
     #[arg(long)]
     pub document: bool,
+}
+
+/// What happens to each text.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Embeddings")]
+pub struct EmbeddingArgs {
     /// Divide each embedding by its length, after truncation
     #[arg(long)]
     pub normalize: bool,
@@ -121,9 +127,10 @@ pub enum InputFormat {
 pub enum OutputFormat {
     /// NumPy's array file: float32 [texts, dimensions], or int8 / uint8; for scores float32 [pairs] or [pairs, labels]
     Npy,
-    /// {"index": 0, "embedding": [...]} a line; for scores {"index": 0, "score": ...} or {"index": 0, "scores": {LABEL: ...}}
+    /// {"index": 0, "embedding": [...]} a line; for scores {"index": 0, "score": ...} or {"index": 0, "scores": {LABEL: ...}}; for
+    /// sparse embeddings {"index": 0, "embedding": {"indices": [...], "values": [...]}}
     Jsonl,
-    /// Apache Parquet: the row's number, the kept columns, and a list of fixed size
+    /// Apache Parquet: the row's number, the kept columns, and a list of fixed size; for sparse embeddings two lists
     Parquet,
     /// A tensor `embeddings` (or `scores`), and the rows' numbers as `index`
     Safetensors,

@@ -82,7 +82,7 @@ fn bench_model(args: &BenchCommand, json: bool) -> Result<(), Failure> {
         return Err(Failure::new(crate::failure::DATA, format!("{} holds no texts to measure with", input.name())));
     }
     let config = ModelConfig::resolve(model_id.clone(), &args.on)?;
-    let encode = EncodeConfig::resolve(&args.embedding, args.on.device.batch_tokens);
+    let encode = EncodeConfig::resolve(&args.prompt, &args.embedding, args.on.device.batch_tokens);
     let begun = Instant::now();
     let model: SentenceTransformer = config.load()?;
     let load_s = begun.elapsed().as_secs_f64();

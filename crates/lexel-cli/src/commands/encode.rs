@@ -78,7 +78,7 @@ fn run_job(args: &EncodeCommand, json: bool) -> Result<(), Failure> {
     if ranges.is_none() && matches!(precision, OutputPrecision::Quantized(Precision::Int8 | Precision::Uint8)) {
         return Err(Failure::usage("int8 and uint8 need --ranges in a job: its parts are written one by one"));
     }
-    let encode = EncodeConfig::resolve(&args.embedding, args.on.device.batch_tokens);
+    let encode = EncodeConfig::resolve(&args.prompt, &args.embedding, args.on.device.batch_tokens);
     let config = ModelConfig::resolve(args.model.clone(), &args.on)?;
     let input = JobInput::resolve(input, &output, &args.job)?;
     let load = || {
@@ -122,7 +122,7 @@ fn resolve(args: EncodeCommand) -> Result<Config, Failure> {
     if let Some(ranges) = &args.ranges {
         config::refuse_overwriting(&args.output, std::slice::from_ref(ranges))?;
     }
-    let encode = EncodeConfig::resolve(&args.embedding, args.on.device.batch_tokens);
+    let encode = EncodeConfig::resolve(&args.prompt, &args.embedding, args.on.device.batch_tokens);
     let precision = precision(&args.precision)?;
     let ranges = ranges(args.ranges.as_deref(), precision)?;
     let model = ModelConfig::resolve(args.model, &args.on)?;

@@ -4,7 +4,7 @@ use crate::args::InfoCommand;
 use crate::config;
 use crate::failure::Failure;
 use crate::messages::{self, DownloadBar};
-use lexel::checkpoint::{Checkpoint, ModelType, Module, ModuleKind, SourceOptions, TransformerModule};
+use lexel::checkpoint::{Checkpoint, ModelType, Module, ModuleKind, SourceOptions, SpladeStrategy, TransformerModule};
 use lexel::cross_encoder::default_activation;
 use lexel::models;
 use lexel::program::Program;
@@ -44,6 +44,12 @@ fn open(model: &str, source: &SourceOptions) -> lexel::Result<(ModelType, Checkp
     {
         return Ok((ModelType::CrossEncoder, checkpoint));
     }
+    let checkpoint = Checkpoint::open_as(ModelType::SparseEncoder, model, source);
+    if let Ok(checkpoint) = checkpoint
+        && checkpoint.model_type()? == ModelType::SparseEncoder
+    {
+        return Ok((ModelType::SparseEncoder, checkpoint));
+    }
     Ok((ModelType::SentenceTransformer, Checkpoint::open(model, source)?))
 }
 
@@ -51,7 +57,8 @@ fn open(model: &str, source: &SourceOptions) -> lexel::Result<(ModelType, Checkp
 struct Route {
     name: String,
     checkpoint: Checkpoint,
-    program: Program,
+    /// None of weights of tokens.
+    program: Option<Program>,
 }
 
 impl Route {
@@ -59,8 +66,9 @@ impl Route {
         let route = |(names, checkpoint): (Vec<String>, Checkpoint)| {
             let (modules, weights) = (checkpoint.modules(), checkpoint.weights()?);
             let program = match model_type {
-                ModelType::SentenceTransformer => models::sentence_transformer(modules, &weights)?,
-                ModelType::CrossEncoder => models::cross_encoder(modules, &weights)?,
+                ModelType::SentenceTransformer => Some(models::sentence_transformer(modules, &weights)?),
+                ModelType::SparseEncoder => models::sparse_encoder(modules, &weights)?.map(|(program, _)| program),
+                ModelType::CrossEncoder => Some(models::cross_encoder(modules, &weights)?),
             };
             Ok(Route { name: names.join(", "), checkpoint, program })
         };
@@ -69,9 +77,11 @@ impl Route {
 
     /// Its program, under its name if it has one.
     fn program(&self) -> String {
+        let none = || "no program: the weights of its tokens are the embedding\n".to_string();
+        let program = self.program.as_ref().map_or_else(none, Program::to_string);
         match self.name.as_str() {
-            "" => self.program.to_string(),
-            name => format!("route {name}:\n{}", self.program),
+            "" => program,
+            name => format!("route {name}:\n{program}"),
         }
     }
 
@@ -81,8 +91,8 @@ impl Route {
         let transformer = self.checkpoint.transformer().ok().map(|(_, transformer)| transformer);
         let architecture = transformer.map(|transformer| transformer.config.str("model_type")).transpose()?;
         facts.insert("architecture".into(), json!(architecture));
-        facts.insert("parameters".into(), json!(self.program.parameters()));
-        facts.insert("max_seq_length".into(), json!(max_seq_length(transformer, &self.program)));
+        facts.insert("parameters".into(), json!(self.program.as_ref().map(Program::parameters)));
+        facts.insert("max_seq_length".into(), json!(max_seq_length(transformer, self.program.as_ref())));
         let modules = self.checkpoint.modules().iter().map(module).collect::<Vec<_>>();
         facts.insert("modules".into(), json!(modules));
         Ok(())
@@ -112,14 +122,19 @@ fn facts(model_type: ModelType, checkpoint: &Checkpoint, routes: &[Route]) -> Re
         }
     }
     let mut tell = |name: &str, value: Value| facts.insert(name.to_string(), value);
-    if model_type == ModelType::SentenceTransformer {
-        let program = &routes[0].program;
-        let full = program.shape(program.sentences).cols;
-        tell("dimensions", json!(settings.truncate_dim.map_or(full, |dim| dim.min(full))));
+    let programs = || routes.iter().filter_map(|route| route.program.as_ref());
+    if model_type != ModelType::CrossEncoder {
+        let full = programs().next().map(|program| program.shape(program.sentences).cols);
+        tell("dimensions", json!(full.map(|full| settings.truncate_dim.map_or(full, |dim| dim.min(full)))));
     }
     match model_type {
         ModelType::SentenceTransformer => {
             tell("similarity", json!(settings.similarity_fn_name.as_deref().unwrap_or("cosine")));
+            tell("prompts", json!(settings.bi_encoder_prompts()));
+        }
+        ModelType::SparseEncoder => {
+            tell("similarity", json!(settings.similarity_fn_name.as_deref().unwrap_or("dot")));
+            tell("max_active_dims", json!(settings.max_active_dims));
             tell("prompts", json!(settings.bi_encoder_prompts()));
         }
         ModelType::CrossEncoder => {
@@ -138,8 +153,8 @@ fn facts(model_type: ModelType, checkpoint: &Checkpoint, routes: &[Route]) -> Re
 }
 
 /// As the model truncates when it is loaded without options.
-fn max_seq_length(transformer: Option<&TransformerModule>, program: &Program) -> Option<usize> {
-    transformer.and_then(|transformer| transformer.max_seq_length).or(program.max_positions())
+fn max_seq_length(transformer: Option<&TransformerModule>, program: Option<&Program>) -> Option<usize> {
+    transformer.and_then(|transformer| transformer.max_seq_length).or(program.and_then(Program::max_positions))
 }
 
 fn module(module: &Module) -> String {
@@ -163,6 +178,14 @@ fn module(module: &Module) -> String {
         ModuleKind::Router(router) => {
             let routes: Vec<_> = router.routes.iter().map(|(name, _)| name.as_str()).collect();
             format!("Router ({})", routes.join(", "))
+        }
+        ModuleKind::SpladePooling(splade) => {
+            let strategy = if splade.strategy == SpladeStrategy::Max { "max" } else { "sum" };
+            format!("SpladePooling ({strategy}{})", if splade.twice { ", log1p twice" } else { "" })
+        }
+        ModuleKind::SparseStaticEmbedding(_) => "SparseStaticEmbedding".to_string(),
+        ModuleKind::SparseAutoEncoder(coder) => {
+            format!("SparseAutoEncoder ({} to {} of {})", coder.input, coder.k, coder.features)
         }
         ModuleKind::Dropout => "Dropout".to_string(),
     }

@@ -28,7 +28,7 @@ pub fn run(args: SimilarityCommand, json: bool) -> Result<(), Failure> {
         )));
     }
     let config = ModelConfig::resolve(args.model, &args.on)?;
-    let mut encode = EncodeConfig::resolve(&args.embedding, args.on.device.batch_tokens);
+    let mut encode = EncodeConfig::resolve(&args.prompt, &args.embedding, args.on.device.batch_tokens);
     let model: SentenceTransformer = config.load()?;
     encode.warn(&model);
     encode.options.cancel = Some(interrupt::cancel_flag());

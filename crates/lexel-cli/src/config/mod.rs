@@ -4,7 +4,7 @@ mod input;
 
 pub use input::{ending, is_pipe, pairs, texts};
 
-use crate::args::{DeviceArgs, EmbeddingArgs, ModelArgs, ScoreArgs, SourceArgs};
+use crate::args::{DeviceArgs, EmbeddingArgs, ModelArgs, PromptArgs, ScoreArgs, SourceArgs};
 use crate::failure::Failure;
 use crate::messages;
 use crate::model::Model;
@@ -31,6 +31,17 @@ pub enum Task {
     Query,
     /// Documents to be found.
     Document,
+}
+
+impl Task {
+    /// What the arguments say.
+    pub fn of(args: &PromptArgs) -> Task {
+        match (args.query, args.document) {
+            (true, _) => Task::Query,
+            (_, true) => Task::Document,
+            _ => Task::Any,
+        }
+    }
 }
 
 /// How texts are encoded.
@@ -100,21 +111,16 @@ pub fn device(args: &DeviceArgs) -> Result<(Device, ExecutorOptions), Failure> {
 
 impl EncodeConfig {
     /// The configuration behind the arguments.
-    pub fn resolve(args: &EmbeddingArgs, batch_tokens: Option<usize>) -> EncodeConfig {
-        let task = match (args.query, args.document) {
-            (true, _) => Task::Query,
-            (_, true) => Task::Document,
-            _ => Task::Any,
-        };
+    pub fn resolve(prompt: &PromptArgs, args: &EmbeddingArgs, batch_tokens: Option<usize>) -> EncodeConfig {
         let options = EncodeOptions {
-            prompt: args.prompt.clone(),
-            prompt_name: args.prompt_name.clone(),
+            prompt: prompt.prompt.clone(),
+            prompt_name: prompt.prompt_name.clone(),
             normalize: args.normalize,
             truncate_dim: args.truncate_dim,
             batch_tokens,
             ..EncodeOptions::default()
         };
-        EncodeConfig { task, options }
+        EncodeConfig { task: Task::of(prompt), options }
     }
 
     /// Tells of an option that changes nothing for this model.

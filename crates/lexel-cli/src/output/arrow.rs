@@ -3,8 +3,13 @@
 use super::Rows;
 use crate::failure::{DATA, Failure};
 use arrow_array::types::{Float16Type, Int8Type, UInt8Type};
-use arrow_array::{Array, ArrayRef, FixedSizeListArray, Float32Array, Int64Array, PrimitiveArray, RecordBatch};
-use arrow_schema::{Field, Schema};
+use arrow_array::{
+    Array, ArrayRef, FixedSizeListArray, Float32Array, Int64Array, ListArray, PrimitiveArray, RecordBatch, StructArray,
+    UInt32Array,
+};
+use arrow_buffer::OffsetBuffer;
+use arrow_schema::{DataType, Field, Schema};
+use lexel::SparseMatrix;
 use std::sync::Arc;
 
 /// The number of each row, other columns, the results.
@@ -13,7 +18,7 @@ pub fn batch<'a>(
     index: Vec<i64>,
     others: impl IntoIterator<Item = (&'a String, ArrayRef)>,
 ) -> Result<RecordBatch, Failure> {
-    let mut fields = vec![Field::new("index", arrow_schema::DataType::Int64, false)];
+    let mut fields = vec![Field::new("index", DataType::Int64, false)];
     let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(index))];
     for (name, column) in others {
         fields.push(Field::new(name, column.data_type().clone(), true));
@@ -28,6 +33,8 @@ pub fn batch<'a>(
 fn results(rows: &Rows) -> Result<ArrayRef, Failure> {
     use lexel::quantization::{Quantized, QuantizedData};
     let values: ArrayRef = match rows {
+        Rows::Sparse(matrix) => return sparse(matrix),
+        Rows::Tokens(_) => unreachable!("`encode-sparse` refuses the format"),
         Rows::Float32(matrix) | Rows::Scores(matrix, _) => Arc::new(Float32Array::from(matrix.data.clone())),
         Rows::Float16(_, data) => Arc::new(PrimitiveArray::<Float16Type>::from_iter_values(data.iter().copied())),
         Rows::Quantized(Quantized { data: QuantizedData::I8(codes), .. }) => {
@@ -42,4 +49,25 @@ fn results(rows: &Rows) -> Result<ArrayRef, Failure> {
     let item = Arc::new(Field::new("item", values.data_type().clone(), false));
     let list = FixedSizeListArray::try_new_with_length(item, cols as i32, values, None, rows.count());
     Ok(Arc::new(list.map_err(|error| Failure::new(DATA, error.to_string()))?))
+}
+
+/// A struct of two lists: `indices` and `values`.
+fn sparse(matrix: &SparseMatrix) -> Result<ArrayRef, Failure> {
+    let lengths = matrix.starts().windows(2).map(|row| row[1] - row[0]);
+    let offsets = OffsetBuffer::<i32>::from_lengths(lengths);
+    let list = |numbers: ArrayRef| {
+        let item = Arc::new(Field::new("item", numbers.data_type().clone(), false));
+        ListArray::try_new(item, offsets.clone(), numbers, None)
+    };
+    let lists = [
+        ("indices", list(Arc::new(UInt32Array::from(matrix.indices().to_vec())))),
+        ("values", list(Arc::new(Float32Array::from(matrix.values().to_vec())))),
+    ];
+    let failed = |error: arrow_schema::ArrowError| Failure::new(DATA, error.to_string());
+    let mut columns = Vec::new();
+    for (name, list) in lists {
+        let list = list.map_err(failed)?;
+        columns.push((Arc::new(Field::new(name, list.data_type().clone(), false)), Arc::new(list) as ArrayRef));
+    }
+    Ok(Arc::new(StructArray::from(columns)))
 }

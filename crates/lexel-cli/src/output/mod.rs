@@ -97,6 +97,11 @@ impl OutputConfig {
         self.path.is_none()
     }
 
+    /// How rows are written.
+    pub fn format(&self) -> OutputFormat {
+        self.format
+    }
+
     /// Whether the output is .jsonl.
     pub fn is_jsonl(&self) -> bool {
         self.format == OutputFormat::Jsonl

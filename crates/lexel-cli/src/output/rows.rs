@@ -2,8 +2,8 @@
 
 use crate::failure::{DATA, Failure};
 use half::f16;
-use lexel::Matrix;
 use lexel::quantization::{Quantized, QuantizedData};
+use lexel::{Matrix, SparseMatrix};
 use serde::Serialize;
 use std::io::{self, Write};
 
@@ -15,6 +15,10 @@ pub enum Rows<'a> {
     Float16(usize, Vec<f16>),
     /// Embeddings in fewer bits.
     Quantized(Quantized),
+    /// Sparse embeddings. Only .jsonl and .parquet have them.
+    Sparse(SparseMatrix),
+    /// Sparse embeddings by token. Only .jsonl has them.
+    Tokens(Vec<Vec<(String, f32)>>),
     /// Scores of pairs, and the names of their labels.
     Scores(Matrix, &'a [String]),
 }
@@ -31,13 +35,15 @@ impl Rows<'_> {
             Rows::Float32(matrix) | Rows::Scores(matrix, _) => matrix.rows,
             Rows::Float16(cols, data) => data.len() / cols.max(&1),
             Rows::Quantized(quantized) => quantized.rows,
+            Rows::Sparse(matrix) => matrix.rows(),
+            Rows::Tokens(rows) => rows.len(),
         }
     }
 
-    /// Numbers a row; `None`: a row is a number.
+    /// Numbers a row; `None`: a row is a number, or not a list of some length.
     pub fn cols(&self) -> Option<usize> {
         match self {
-            Rows::Scores(_, [_]) => None,
+            Rows::Scores(_, [_]) | Rows::Sparse(_) | Rows::Tokens(_) => None,
             Rows::Float32(matrix) | Rows::Scores(matrix, _) => Some(matrix.cols),
             Rows::Float16(cols, _) => Some(*cols),
             Rows::Quantized(quantized) => Some(quantized.cols),
@@ -47,7 +53,7 @@ impl Rows<'_> {
     /// Their type in .npy.
     pub fn descr(&self) -> &'static str {
         match self {
-            Rows::Float32(_) | Rows::Scores(..) => "<f4",
+            Rows::Float32(_) | Rows::Scores(..) | Rows::Sparse(_) | Rows::Tokens(_) => "<f4",
             Rows::Float16(..) => "<f2",
             Rows::Quantized(Quantized { data: QuantizedData::I8(_), .. }) => "|i1",
             Rows::Quantized(Quantized { data: QuantizedData::U8(_), .. }) => "|u1",
@@ -69,6 +75,7 @@ impl Rows<'_> {
                 matrix.data.iter().flat_map(|x| x.to_le_bytes()).collect()
             }
             Rows::Float16(_, data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Rows::Sparse(_) | Rows::Tokens(_) => unreachable!("`encode-sparse` refuses the formats of arrays"),
             Rows::Quantized(Quantized { data: QuantizedData::I8(codes), .. }) => {
                 codes.iter().map(|&code| code as u8).collect()
             }
@@ -92,6 +99,15 @@ impl Rows<'_> {
                     QuantizedData::U8(codes) => embedding(&mut line, &codes[range]),
                 }
             }
+            Rows::Sparse(matrix) => {
+                let (indices, values) = matrix.row(row);
+                sparse(&mut line, indices, finite(values, "embedding of text", index)?)
+            }
+            Rows::Tokens(rows) => {
+                let values: Vec<f32> = rows[row].iter().map(|(_, weight)| *weight).collect();
+                finite(&values, "embedding of text", index)?;
+                tokens(&mut line, &rows[row])
+            }
             Rows::Scores(matrix, labels) => scores(&mut line, finite(matrix.row(row), "score of pair", index)?, labels),
         };
         written.map_err(|error| Failure::new(DATA, format!("row {index}: {error}")))?;
@@ -105,17 +121,36 @@ fn embedding<T: Serialize>(line: &mut Vec<u8>, embedding: &[T]) -> io::Result<()
     Ok(serde_json::to_writer(line, embedding)?)
 }
 
+fn sparse(line: &mut Vec<u8>, indices: &[u32], values: &[f32]) -> io::Result<()> {
+    line.write_all(b"\"embedding\": {\"indices\": ")?;
+    serde_json::to_writer(&mut *line, indices)?;
+    line.write_all(b", \"values\": ")?;
+    serde_json::to_writer(&mut *line, values)?;
+    line.write_all(b"}")
+}
+
+fn tokens(line: &mut Vec<u8>, tokens: &[(String, f32)]) -> io::Result<()> {
+    line.write_all(b"\"embedding\": ")?;
+    entries(line, tokens.iter().map(|(token, weight)| (token, weight)))
+}
+
 fn scores(line: &mut Vec<u8>, scores: &[f32], labels: &[String]) -> io::Result<()> {
     if let [score] = scores {
         line.write_all(b"\"score\": ")?;
         return Ok(serde_json::to_writer(line, score)?);
     }
-    line.write_all(b"\"scores\": {")?;
-    for (i, (score, label)) in scores.iter().zip(labels).enumerate() {
+    line.write_all(b"\"scores\": ")?;
+    entries(line, labels.iter().zip(scores))
+}
+
+/// `{"name": number, ...}`
+fn entries<'a>(line: &mut Vec<u8>, entries: impl Iterator<Item = (&'a String, &'a f32)>) -> io::Result<()> {
+    line.write_all(b"{")?;
+    for (i, (name, number)) in entries.enumerate() {
         line.write_all(if i == 0 { b"" } else { b", " })?;
-        serde_json::to_writer(&mut *line, label)?;
+        serde_json::to_writer(&mut *line, name)?;
         line.write_all(b": ")?;
-        serde_json::to_writer(&mut *line, score)?;
+        serde_json::to_writer(&mut *line, number)?;
     }
     line.write_all(b"}")
 }
@@ -150,6 +185,14 @@ mod tests {
         let one = Rows::Scores(Matrix::new(1, 1, vec![0.25]), &labels[..1]);
         assert_eq!((one.cols(), one.count()), (None, 1));
         assert_eq!(line(&one, 0), "{\"index\": 10, \"score\": 0.25}\n");
+        let mut matrix = SparseMatrix::new(9);
+        matrix.push_row(&[2, 7], &[0.5, 2.0]);
+        matrix.push_row(&[], &[]);
+        let sparse = Rows::Sparse(matrix);
+        assert_eq!(line(&sparse, 0), "{\"index\": 10, \"embedding\": {\"indices\": [2,7], \"values\": [0.5,2.0]}}\n");
+        assert_eq!(line(&sparse, 1), "{\"index\": 11, \"embedding\": {\"indices\": [], \"values\": []}}\n");
+        let tokens = Rows::Tokens(vec![vec![("a\"b".into(), 1.5), ("##c".into(), 0.25)]]);
+        assert_eq!(line(&tokens, 0), "{\"index\": 10, \"embedding\": {\"a\\\"b\": 1.5, \"##c\": 0.25}}\n");
         let nan = Rows::Scores(Matrix::new(1, 1, vec![f32::NAN]), &labels[..1]);
         assert!(nan.line(0, 7).unwrap_err().message.contains("the score of pair 7 holds numbers that are not finite"));
     }

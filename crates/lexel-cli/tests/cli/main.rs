@@ -14,4 +14,5 @@ mod merge;
 mod outputs;
 mod predict;
 mod rank;
+mod sparse;
 mod support;

@@ -16,6 +16,11 @@ pub fn cross_encoder(name: &str) -> String {
     golden(&format!("cross_encoder/models/{name}"))
 }
 
+/// One of the golden sparse encoders that is stored whole.
+pub fn sparse_encoder(name: &str) -> String {
+    golden(&format!("sparse_encoder/models/{name}"))
+}
+
 fn golden(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path);
     assert!(path.exists(), "{} is missing", path.display());
