@@ -227,6 +227,21 @@ fn a_batch_beyond_the_budget_is_out_of_memory_and_a_smaller_one_runs() {
 }
 
 #[test]
+fn batches_of_wide_values_begin_within_the_devices_limits() {
+    const WIDTH: usize = 90_000;
+    let device = device!();
+    let mut b = Builder::new();
+    let table = b.matrix("table", 9, 4);
+    let x = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
+    let weight = b.matrix("weight", WIDTH, 4);
+    let logits = b.linear(Linear { x, weight, bias: None, activation: Activation::Identity, residual: None });
+    let y = b.pool(Pool::new(logits, PoolMode::Max));
+    let tokens = load(&Arc::new(b.finish(y, x)), &device, &options()).batch_tokens();
+    let largest = device.description().limits.max_storage_buffer_binding_size;
+    assert!(tokens > 0 && (tokens * WIDTH * 4) as u64 <= largest, "{tokens} tokens, bindings of {largest} bytes");
+}
+
+#[test]
 fn an_id_beyond_the_vocabulary_never_reaches_the_device() {
     let device = device!();
     let executor = load(&encoder(97, 32, 4), &device, &options());

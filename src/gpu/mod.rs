@@ -152,13 +152,11 @@ impl GpuExecutor {
             dtype: target.dtype,
             memory_budget: options.memory_budget,
         };
-        let growth = match target.software {
-            true => Growth::new(SOFTWARE_BATCH_TOKENS, SOFTWARE_BATCH_TOKENS),
-            false => {
-                let most = workspace.largest(GPU_BATCH_TOKENS, MOST_BATCH_TOKENS, GRANTED_BYTES, &fixed, device);
-                Growth::new(GPU_BATCH_TOKENS, most)
-            }
+        let (first, most) = match target.software {
+            true => (SOFTWARE_BATCH_TOKENS, SOFTWARE_BATCH_TOKENS),
+            false => (GPU_BATCH_TOKENS, MOST_BATCH_TOKENS),
         };
+        let growth = Growth::new(first, workspace.largest(first, most, GRANTED_BYTES, &fixed, device));
         let limit = options.queue_limit.or((!target.software).then_some(QUEUE_LIMIT));
         let pace = Arc::new(Pace::new(limit, Work::widest_steps(&fixed.program), growth));
         let workspace = Mutex::new(workspace);
