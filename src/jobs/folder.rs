@@ -153,10 +153,10 @@ impl JobFolder {
     }
 
     /// The sink that has `write` fill a part's file. It gets the file's path for messages.
-    pub fn sink<S, W>(&self, write: W) -> FolderSink<'_, W>
+    pub fn sink<S, O, W>(&self, write: W) -> FolderSink<'_, W>
     where
         S: Source,
-        W: Fn(&File, &Path, &Finished<S>) -> Result<(), S::Error> + Sync,
+        W: Fn(&File, &Path, &Finished<S, O>) -> Result<(), S::Error> + Sync,
     {
         FolderSink { folder: self, write }
     }
@@ -287,10 +287,10 @@ impl JobFolder {
     }
 }
 
-impl<S, W> Sink<S> for FolderSink<'_, W>
+impl<S, O, W> Sink<S, O> for FolderSink<'_, W>
 where
     S: Source,
-    W: Fn(&File, &Path, &Finished<S>) -> Result<(), S::Error> + Sync,
+    W: Fn(&File, &Path, &Finished<S, O>) -> Result<(), S::Error> + Sync,
 {
     type Lock = PartLock;
 
@@ -302,7 +302,7 @@ where
         Ok(self.folder.claim(part.index)?)
     }
 
-    fn store(&self, lock: PartLock, finished: &Finished<S>) -> Result<(), S::Error> {
+    fn store(&self, lock: PartLock, finished: &Finished<S, O>) -> Result<(), S::Error> {
         let (folder, index) = (self.folder, finished.part.index);
         let (path, name) = (folder.part_path(index), folder.work().join(folder.name(index)));
         let temporary = name.with_extension("tmp");

@@ -64,7 +64,8 @@ pub use summary::Summary;
 pub use unfinished::Unfinished;
 
 use crate::error::{Error, Result};
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, SomeRows};
+use crate::sparse_matrix::SparseMatrix;
 use serde::{Deserialize, Serialize};
 
 /// A part of a job's rows.
@@ -120,14 +121,40 @@ pub struct Reject {
     pub reason: String,
 }
 
+/// What a model makes of rows.
+pub trait Results: Clone + Send + Sync {
+    /// Results of all rows: those that a cancelled process has `saved`, and those of the rows that were `missing`.
+    fn complete(saved: SomeRows, missing: Vec<usize>, computed: Self) -> Self;
+
+    /// Whether a cancelled call tells what it has computed, so that it can be saved. Otherwise its part starts over.
+    const ARE_SAVED: bool;
+}
+
+impl Results for Matrix {
+    fn complete(mut saved: SomeRows, missing: Vec<usize>, computed: Matrix) -> Matrix {
+        saved.append(missing, computed);
+        saved.complete()
+    }
+
+    const ARE_SAVED: bool = true;
+}
+
+impl Results for SparseMatrix {
+    fn complete(_: SomeRows, _: Vec<usize>, computed: SparseMatrix) -> SparseMatrix {
+        computed
+    }
+
+    const ARE_SAVED: bool = false;
+}
+
 /// A computed part.
-pub struct Finished<S: Source> {
+pub struct Finished<S: Source, O = Matrix> {
     /// Which.
     pub part: Part,
     /// What was read.
     pub input: PartRows<S::Row, S::Extra>,
     /// `[input.rows, cols]`
-    pub output: Matrix,
+    pub output: O,
     /// Tokens computed.
     pub tokens: u64,
     /// Rows that were longer than the model's maximum and lost their end.
@@ -147,7 +174,7 @@ pub enum Claim<L> {
 }
 
 /// Where finished parts go.
-pub trait Sink<S: Source>: Sync {
+pub trait Sink<S: Source, O = Matrix>: Sync {
     /// What holds a claim.
     type Lock: Send;
 
@@ -167,7 +194,7 @@ pub trait Sink<S: Source>: Sync {
     ///
     /// # Errors
     /// Whatever keeps the part from being stored.
-    fn store(&self, lock: Self::Lock, finished: &Finished<S>) -> Result<(), S::Error>;
+    fn store(&self, lock: Self::Lock, finished: &Finished<S, O>) -> Result<(), S::Error>;
 
     /// Keeps what is computed of a part when the job is cancelled, for whoever claims it next. A sink that does not loses no
     /// more than time.

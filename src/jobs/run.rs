@@ -2,7 +2,7 @@
 //! tokenising, computing and writing overlap, and memory holds so many parts and no more.
 
 use super::meter::{Meter, OnJobProgress};
-use super::{Claim, Finished, Part, Sink, Source, Unfinished};
+use super::{Claim, Finished, Part, Results, Sink, Source, Unfinished};
 use crate::error::{Error, Result};
 use crate::job::{Cancel, OnProgress, Progress};
 use crate::matrix::Matrix;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The model's work on rows; it calls the second argument after each batch.
-pub type Compute<'a, R> = dyn Fn(&[R], OnProgress) -> Result<Matrix> + Sync + 'a;
+pub type Compute<'a, R, O = Matrix> = dyn Fn(&[R], OnProgress) -> Result<O> + Sync + 'a;
 
 /// Which parts a process works on: of `count` shards, the one with this index, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,10 +90,10 @@ impl FromStr for Shard {
 /// # Errors
 /// The first error of the source, the sink or `compute`. Parts that other threads work on at that moment are finished and
 /// stored. [`Error::Cancelled`] once cancelled.
-pub fn run<S: Source, K: Sink<S>>(
+pub fn run<S: Source, O: Results, K: Sink<S, O>>(
     source: &S,
     sink: &K,
-    compute: &Compute<S::Row>,
+    compute: &Compute<S::Row, O>,
     options: &JobOptions,
 ) -> Result<RunReport, S::Error> {
     let mine = |part: &Part| options.shard.is_none_or(|shard| shard.has(part.index));
@@ -118,10 +118,10 @@ pub fn run<S: Source, K: Sink<S>>(
 }
 
 /// What the threads share.
-struct Run<'a, S: Source, K> {
+struct Run<'a, S: Source, K, O> {
     source: &'a S,
     sink: &'a K,
-    compute: &'a Compute<'a, S::Row>,
+    compute: &'a Compute<'a, S::Row, O>,
     options: &'a JobOptions,
     state: Mutex<State<S::Error>>,
     meter: Arc<Meter>,
@@ -137,7 +137,7 @@ struct State<E> {
     report: RunReport,
 }
 
-impl<S: Source, K: Sink<S>> Run<'_, S, K> {
+impl<S: Source, O: Results, K: Sink<S, O>> Run<'_, S, K, O> {
     fn work(&self) {
         loop {
             let part = {
@@ -179,13 +179,14 @@ impl<S: Source, K: Sink<S>> Run<'_, S, K> {
         };
         let begun = Instant::now();
         let mut input = self.source.read(&part)?;
-        let saved = self.sink.saved(&lease, &part)?.filter(|saved| saved.is_of(input.rows.len()));
+        let saved = if O::ARE_SAVED { self.sink.saved(&lease, &part)? } else { None };
+        let saved = saved.filter(|saved| saved.is_of(input.rows.len()));
         let mut work = saved.unwrap_or_default();
         let before = (work.results.rows.len() as u64, work.tokens, work.truncated);
         let computed = self.compute(&part, &mut input.rows, &mut work);
         work.seconds += begun.elapsed().as_secs_f64();
-        match computed {
-            Ok(()) => {}
+        let (missing, computed) = match computed {
+            Ok(computed) => computed,
             Err(Error::Cancelled { .. }) => {
                 if !work.results.rows.is_empty() {
                     self.sink.save(&lease, &part, &work)?;
@@ -194,9 +195,10 @@ impl<S: Source, K: Sink<S>> Run<'_, S, K> {
                 return Err(self.meter.cancelled().into());
             }
             Err(error) => return Err(error.into()),
-        }
+        };
         let Unfinished { results, tokens, truncated, seconds, .. } = work;
-        let finished = Finished { part, input, output: results.complete(), tokens, truncated, seconds };
+        let output = O::complete(results, missing, computed);
+        let finished = Finished { part, input, output, tokens, truncated, seconds };
         self.sink.store(lease, &finished)?;
         {
             let report = &mut lock(&self.state).report;
@@ -210,8 +212,8 @@ impl<S: Source, K: Sink<S>> Run<'_, S, K> {
         Ok(())
     }
 
-    /// Computes the rows that `work` lacks. Once cancelled, it has those that were ready.
-    fn compute(&self, part: &Part, rows: &mut Vec<S::Row>, work: &mut Unfinished) -> Result<()> {
+    /// Computes the rows that `work` lacks, and says which they are. Once cancelled, it has those that were ready.
+    fn compute(&self, part: &Part, rows: &mut Vec<S::Row>, work: &mut Unfinished) -> Result<(Vec<usize>, O)> {
         let (missing, share) = (work.results.missing(rows.len()), work.share);
         let last = Arc::new(Mutex::new(Progress::default()));
         let progress = {
@@ -233,10 +235,7 @@ impl<S: Source, K: Sink<S>> Run<'_, S, K> {
         work.truncated += last.truncated as u64;
         work.share = share + (1.0 - share) * last.share();
         match computed {
-            Ok(results) => {
-                work.results.append(missing, results);
-                Ok(())
-            }
+            Ok(results) => Ok((missing, results)),
             Err(Error::Cancelled { done, total, results: Some(some) }) => {
                 work.results.append(some.rows.iter().map(|&row| missing[row]), some.matrix);
                 Err(Error::Cancelled { done, total, results: None })

@@ -47,7 +47,7 @@ pub struct Summary {
 }
 
 impl Receipt {
-    pub fn of<S: Source>(finished: &Finished<S>, bytes: u64, device: &str) -> Receipt {
+    pub fn of<S: Source, O>(finished: &Finished<S, O>, bytes: u64, device: &str) -> Receipt {
         Receipt {
             rows: finished.input.rows.len() as u64,
             rejects: finished.input.rejects.clone(),

@@ -61,12 +61,14 @@ pub struct EncodeSparseCommand {
     /// Which texts.
     #[command(flatten)]
     pub input: InputsArgs,
-    /// Where the embeddings go: .jsonl or .parquet, or - for standard output
+    /// Where the embeddings go: .jsonl or .parquet, - for standard output, or FOLDER/ for a job
+    ///
+    /// A folder (a name that ends in /) makes a job of it, as for `lexel encode`; a part that is interrupted starts over.
     ///
     /// An existing file is replaced once the new one is complete.
-    #[arg(long, short, value_name = "FILE|-")]
+    #[arg(long, short, value_name = "FILE|FOLDER/|-")]
     pub output: PathBuf,
-    /// The format of the output, where its name does not say: jsonl or parquet
+    /// The format of the output, where its name does not say: jsonl (as parts are) or parquet
     #[arg(long, value_name = "FORMAT")]
     pub output_format: Option<OutputFormat>,
     /// What goes before each text.
@@ -81,6 +83,9 @@ pub struct EncodeSparseCommand {
     /// The model on its device.
     #[command(flatten)]
     pub on: ModelArgs,
+    /// Job folders.
+    #[command(flatten)]
+    pub job: JobArgs,
     /// Texts a window: read, encoded and written at once
     #[arg(long, value_name = "N", default_value_t = crate::input::WINDOW_RECORDS, value_parser = positive, hide = true)]
     pub window: usize,

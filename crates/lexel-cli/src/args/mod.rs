@@ -57,9 +57,8 @@ pub enum Command {
     Encode(Box<EncodeCommand>),
     /// Encode a file of texts into a file of sparse embeddings (SPLADE and its like)
     ///
-    /// Each text becomes a few weighted tokens, of which some need not be in it. Reads, encodes and writes as `lexel encode` does
-    /// into a file; there are no job folders for it. The model's files name it as a sparse encoder, or it is a masked language
-    /// model.
+    /// Each text becomes a few weighted tokens, of which some need not be in it. Reads, encodes and writes as `lexel encode` does.
+    /// The model's files name it as a sparse encoder, or it is a masked language model.
     #[command(after_long_help = EXIT_STATUSES)]
     EncodeSparse(Box<EncodeSparseCommand>),
     /// Score a file of pairs of texts with a cross-encoder

@@ -1,6 +1,6 @@
 //! `lexel encode`: a file of texts to a file of embeddings.
 
-use crate::args::EncodeCommand;
+use crate::args::{EncodeCommand, OutputFormat};
 use crate::config::{self, EncodeConfig, ModelConfig};
 use crate::failure::{DATA, Failure};
 use crate::input::Input;
@@ -71,7 +71,7 @@ pub fn run(args: EncodeCommand, json: bool) -> Result<(), Failure> {
 
 /// Into a folder of parts.
 fn run_job(args: &EncodeCommand, json: bool) -> Result<(), Failure> {
-    let output = JobOutput::resolve(&args.output, args.output_format, &args.job)?;
+    let output = JobOutput::resolve(&args.output, args.output_format.unwrap_or(OutputFormat::Npy), &args.job)?;
     let input = config::texts(&args.input.input, &args.input.column)?;
     let precision = precision(&args.precision)?;
     let ranges = ranges(args.ranges.as_deref(), precision)?;

@@ -1,6 +1,6 @@
 //! `lexel predict`: a file of pairs of texts to a file of scores.
 
-use crate::args::PredictCommand;
+use crate::args::{OutputFormat, PredictCommand};
 use crate::config::{self, ModelConfig};
 use crate::failure::{DATA, Failure};
 use crate::interrupt;
@@ -46,7 +46,7 @@ pub fn run(args: PredictCommand, json: bool) -> Result<(), Failure> {
 
 /// Into a folder of parts.
 fn run_job(args: &PredictCommand, json: bool) -> Result<(), Failure> {
-    let output = JobOutput::resolve(&args.output, args.output_format, &args.job)?;
+    let output = JobOutput::resolve(&args.output, args.output_format.unwrap_or(OutputFormat::Npy), &args.job)?;
     let input = config::pairs(&args.input)?;
     let options = config::score(&args.score, args.softmax, args.on.device.batch_tokens);
     let config = ModelConfig::resolve(args.model.clone(), &args.on)?;

@@ -33,8 +33,8 @@ use crate::model::Model;
 use crate::output::Rows;
 use crate::process;
 use arrow_array::ArrayRef;
-use lexel::jobs::{self, Finished, JobFile, JobFolder, JobOptions, Shard};
-use lexel::{Error, Matrix, OnProgress};
+use lexel::jobs::{self, Finished, JobFile, JobFolder, JobOptions, Results, Shard};
+use lexel::{Error, OnProgress};
 use plan::Plan;
 use serde_json::Value;
 use source::FileSource;
@@ -74,11 +74,11 @@ pub struct JobOutput {
 }
 
 impl JobOutput {
-    /// The folder behind the arguments. The format of parts is .npy unless an option says otherwise.
-    pub fn resolve(path: &Path, format: Option<OutputFormat>, args: &JobArgs) -> Result<JobOutput, Failure> {
+    /// The folder behind the arguments, with parts of this format.
+    pub fn resolve(path: &Path, format: OutputFormat, args: &JobArgs) -> Result<JobOutput, Failure> {
         check_folder(path)?;
         let shard = args.shard.as_ref().map(|shard| shard.parse::<Shard>()).transpose()?;
-        Ok(JobOutput { folder: path.to_path_buf(), format: format.unwrap_or(OutputFormat::Npy), shard })
+        Ok(JobOutput { folder: path.to_path_buf(), format, shard })
     }
 }
 
@@ -138,14 +138,14 @@ pub fn refuse_options(args: &JobArgs) -> Result<(), Failure> {
 }
 
 /// Runs a job, or continues it. `compute` is the model's work on rows, `rows` makes what is written of its results.
-pub fn run<const N: usize, M: Model + Sync>(
+pub fn run<const N: usize, M: Model + Sync, O: Results>(
     input: JobInput<N>,
     output: &JobOutput,
     json: bool,
     dtype: &'static str,
     load: impl FnOnce() -> Result<(M, Identity), Failure>,
-    compute: impl Fn(&M, &[[String; N]], OnProgress) -> lexel::Result<Matrix> + Sync,
-    rows: impl for<'a> Fn(&'a M, Matrix) -> Result<Rows<'a>, Failure> + Sync,
+    compute: impl Fn(&M, &[[String; N]], OnProgress) -> lexel::Result<O> + Sync,
+    rows: impl for<'a> Fn(&'a M, O) -> Result<Rows<'a>, Failure> + Sync,
 ) -> Result<(), Failure> {
     // What is wrong with the input comes to light before the model is loaded.
     let (plan, parts) = match JobFile::read(&output.folder)? {
@@ -173,7 +173,7 @@ pub fn run<const N: usize, M: Model + Sync>(
     }
     let source = FileSource { plan, parts, input };
     let keep = source.input.keep.clone();
-    let sink = folder.sink(|file, path, finished: &Finished<FileSource<N>>| {
+    let sink = folder.sink(|file, path, finished: &Finished<FileSource<N>, O>| {
         let rows = rows(&model, finished.output.clone())?;
         part::write(output.format, file, path, finished, &rows, &keep)
     });

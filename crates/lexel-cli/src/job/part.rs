@@ -27,11 +27,11 @@ pub fn extension(format: OutputFormat) -> &'static str {
 }
 
 /// Fills a part's file; `keep` are the names of the kept columns.
-pub fn write<const N: usize>(
+pub fn write<const N: usize, O>(
     format: OutputFormat,
     file: &File,
     path: &Path,
-    finished: &Finished<FileSource<N>>,
+    finished: &Finished<FileSource<N>, O>,
     rows: &Rows,
     keep: &[String],
 ) -> Result<(), Failure> {

@@ -79,6 +79,40 @@ fn parquet_holds_two_lists() {
 }
 
 #[test]
+fn a_job_has_the_lines_of_a_file_in_parts() {
+    let (folder, model) = (Folder::new(), sparse_encoder("bert-bare"));
+    let lines: String =
+        TEXTS.iter().enumerate().map(|(i, text)| format!("{{\"id\": \"n{i}\", \"text\": \"{text}\"}}\n")).collect();
+    let (input, job) = (folder.write("in.jsonl", lines), folder.path("job/"));
+    let common = ["encode-sparse", "-q", "--device", "cpu", "-m", &model, "-i", &input, "--max-active-dims", "4", "-o"];
+    for options in [&["--output-format", "jsonl"][..], &["--output-format", "jsonl", "--tokens"]] {
+        let single = folder.path("single.jsonl");
+        succeed(&[&common[..], &[&single], options].concat());
+        let rest = [&[&job, "--part-rows", "3", "--id-column", "id"], options].concat();
+        let run = [&common[..], &rest].concat();
+        succeed(&run);
+        // Done is done.
+        succeed(&run);
+        let merged = folder.path("merged.jsonl");
+        succeed(&["merge", "-q", &job, "-o", &merged]);
+        let (single, merged) = (fs::read_to_string(&single).unwrap(), fs::read_to_string(&merged).unwrap());
+        assert_eq!(merged.lines().count(), TEXTS.len());
+        for (i, (single, merged)) in single.lines().zip(merged.lines()).enumerate() {
+            assert_eq!(merged, format!("{}, \"id\": \"n{i}\"}}", &single[..single.len() - 1]));
+        }
+        // Another limit would give other numbers.
+        let other = ["encode-sparse", "-q", "--device", "cpu", "-m", &model, "-i", &input, "-o"];
+        fail(2, "max_active_dims", &[&other[..], &rest].concat());
+        fs::remove_dir_all(&job).unwrap();
+    }
+    succeed(&[&common[..], &[&job, "--output-format", "parquet", "--part-rows", "3"]].concat());
+    let merged = folder.path("merged.parquet");
+    succeed(&["merge", "-q", &job, "-o", &merged]);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&merged).unwrap()).unwrap().build().unwrap();
+    assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), TEXTS.len());
+}
+
+#[test]
 fn a_router_takes_queries_and_documents_another_way() {
     let (folder, model) = (Folder::new(), sparse_encoder("router"));
     let input = folder.write("in.txt", "the sun is red");
@@ -106,7 +140,8 @@ fn what_cannot_be_encoded_or_written_is_refused() {
         fail(status, expected, &[&common[..], options].concat());
     };
     fails(2, "sparse embeddings are no array: write .jsonl or .parquet", &sparse, "out.npy", &[]);
-    fails(2, "is a folder: sparse embeddings go to a file", &sparse, "job/", &[]);
+    fails(2, "sparse embeddings are no array", &sparse, "job/", &["--output-format", "npy"]);
+    fails(2, "--part-rows is for job folders", &sparse, "out.jsonl", &["--part-rows", "2"]);
     fails(2, "--tokens is for .jsonl", &sparse, "out.parquet", &["--tokens"]);
     fails(2, "no prompt named 'x'", &sparse, "out.jsonl", &["--prompt-name", "x"]);
     fails(65, "ForMaskedLM", &model("bert-head64"), "out.jsonl", &[]);
