@@ -24,10 +24,11 @@ pub struct Loader<M> {
 }
 
 impl<M> Loader<M> {
-    pub(crate) fn new(id_or_folder: String) -> Loader<M> {
+    /// `organisation` completes a short id.
+    pub(crate) fn new(id_or_folder: String, organisation: &str) -> Loader<M> {
         Loader {
             id_or_folder,
-            source: SourceOptions::default(),
+            source: SourceOptions { organisation: organisation.into(), ..SourceOptions::default() },
             device: Device::Auto,
             options: ExecutorOptions::default(),
             max_seq_length: None,

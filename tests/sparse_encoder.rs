@@ -5,7 +5,8 @@ mod support;
 
 use lexel::{Device, Dtype, Error, Matrix, SimilarityFunction, SparseEncodeOptions, SparseEncoder, SparseMatrix};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 use support::golden::Golden;
 
@@ -203,6 +204,69 @@ fn refusals_name_what_is_wrong() {
     let message = SparseEncoder::builder(dense).device(Device::Cpu).load().unwrap_err().to_string();
     assert!(message.contains("ForMaskedLM"), "{message}");
     assert!(bert.encode::<&str>(&[]).unwrap().shape() == [0, 64]);
+}
+
+/// A folder of a model whose only module is a router with one route, of the modules of another model.
+fn routed(name: &str, modules: &[(&str, &str, &str)]) -> tempfile::TempDir {
+    let (from, folder) = (golden().folder(name), tempfile::tempdir().unwrap());
+    let (mut types, mut ids) = (Vec::new(), Vec::new());
+    for (i, (class, path, files)) in modules.iter().enumerate() {
+        let id = format!("query_{i}_{class}");
+        std::fs::create_dir(folder.path().join(&id)).unwrap();
+        for file in files.split(' ') {
+            std::fs::copy(Path::new(&from).join(path).join(file), folder.path().join(&id).join(file)).unwrap();
+        }
+        types.push(format!(r#""{id}": "x.{class}""#));
+        ids.push(format!(r#""{id}""#));
+    }
+    let router = format!(r#"{{"types": {{{}}}, "structure": {{"query": [{}]}}}}"#, types.join(", "), ids.join(", "));
+    let files = [
+        ("router_config.json", router.as_str()),
+        ("modules.json", r#"[{"idx": 0, "name": "0", "path": "", "type": "x.Router"}]"#),
+        ("config_sentence_transformers.json", r#"{"model_type": "SparseEncoder"}"#),
+    ];
+    files.iter().for_each(|(name, text)| std::fs::write(folder.path().join(name), text).unwrap());
+    folder
+}
+
+#[test]
+fn a_route_keeps_as_many_numbers_as_its_auto_encoder_says() {
+    let transformer = "config.json model.safetensors sentence_bert_config.json tokenizer.json tokenizer_config.json";
+    let folder = routed(
+        "csr",
+        &[
+            ("Transformer", "", transformer),
+            ("Pooling", "1_Pooling", "config.json"),
+            ("SparseAutoEncoder", "2_SparseAutoEncoder", "config.json model.safetensors"),
+        ],
+    );
+    let model = SparseEncoder::builder(folder.path().to_str().unwrap()).device(Device::Cpu).load().unwrap();
+    let texts = ["the sun is red", "a cat sings"];
+    assert_eq!(model.max_active_dims(), Some(6));
+    let expected = self::model("csr", &Device::Cpu, Dtype::F32).encode(&texts).unwrap();
+    assert_eq!(model.encode(&texts).unwrap(), expected);
+}
+
+#[test]
+fn weights_of_tokens_are_cut_and_lowercased_as_the_tokenizers_files_say() {
+    let files = "config.json model.safetensors tokenizer.json tokenizer_config.json";
+    let folder = routed("router", &[("SparseStaticEmbedding", "query_0_SparseStaticEmbedding", files)]);
+    let path = folder.path().join("query_0_SparseStaticEmbedding/tokenizer_config.json");
+    let tokens = |side: &str, lower: bool| -> BTreeSet<String> {
+        let config = format!(
+            r#"{{"tokenizer_class": "BertTokenizer", "do_lower_case": {lower}, "truncation_side": "{side}", "model_max_length": 3,
+                "unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}}"#
+        );
+        std::fs::write(&path, config).unwrap();
+        let model = SparseEncoder::builder(folder.path().to_str().unwrap()).device(Device::Cpu).load().unwrap();
+        assert_eq!(model.device(), "no device: weights of tokens");
+        let embeddings = model.encode(&["The night is it, the a"]).unwrap();
+        model.decode(&embeddings, None).remove(0).into_iter().map(|(token, _)| token).collect()
+    };
+    let set = |tokens: &[&str]| tokens.iter().map(|token| token.to_string()).collect::<BTreeSet<_>>();
+    assert_eq!(tokens("right", true), set(&["the", "night", "is"]));
+    assert_eq!(tokens("left", true), set(&[",", "the", "a"]));
+    assert_eq!(tokens("right", false), set(&["[UNK]", "night", "is"]));
 }
 
 #[test]

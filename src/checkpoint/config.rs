@@ -247,7 +247,10 @@ impl Settings {
             similarity_fn_name: text("similarity_fn_name")?,
             truncate_dim: file.usize_opt("truncate_dim")?,
             activation_fn: text("activation_fn")?,
-            max_active_dims: file.usize_opt("max_active_dims")?,
+            max_active_dims: match file.usize_opt("max_active_dims")? {
+                Some(0) => return Err(file.invalid("max_active_dims", "at least 1")),
+                dims => dims,
+            },
         })
     }
 

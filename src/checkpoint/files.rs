@@ -103,7 +103,19 @@ pub(crate) fn shards(path: &Path) -> Result<Vec<String>> {
 
 /// Whether a module of this class has weights.
 pub(crate) fn has_weights(class: &str) -> bool {
-    matches!(class, "Transformer" | "StaticEmbedding" | "WeightedLayerPooling" | "Dense" | "LayerNorm")
+    let dense = matches!(class, "Transformer" | "StaticEmbedding" | "WeightedLayerPooling" | "Dense" | "LayerNorm");
+    dense || matches!(class, "MLMTransformer" | "SparseStaticEmbedding" | "SparseAutoEncoder")
+}
+
+/// The file with the weights of tokens in the folder `module` of a SparseStaticEmbedding, if its configuration names one: there,
+/// or `above`, in the model's. (The reference looks where it runs, or in a repository of that name.) `Err`: it is in neither.
+pub(crate) fn token_weights(module: &Path, above: &Path) -> Result<Option<Result<PathBuf, String>>> {
+    let config = JsonFile::read_if_present(&module.join("config.json"))?;
+    let path = config.as_ref().map_or(Ok(None), |config| config.str_opt("path"))?;
+    // A name that ends otherwise is not looked at, as in the reference.
+    let Some(path) = path.filter(|path| path.ends_with(".json")) else { return Ok(None) };
+    let found = [module, above].map(|folder| folder.join(TOKEN_WEIGHTS_FILE)).into_iter().find(|file| file.is_file());
+    Ok(Some(found.ok_or_else(|| path.to_string())))
 }
 
 /// Adds the modules of routers to the classes and folders of a model's modules. The routers' own files must be there.
@@ -139,13 +151,18 @@ pub(crate) fn first_missing(folder: &Path) -> Result<Option<String>> {
             |name: &str| (!path.join(name).is_file()).then(|| Path::new(&module).join(name).display().to_string());
         let mut found = match class.as_str() {
             "Transformer" | "Pooling" | "WeightedLayerPooling" | "Dense" | "LayerNorm" => missing("config.json"),
+            "MLMTransformer" | "SpladePooling" | "SparseAutoEncoder" => missing("config.json"),
             "StaticEmbedding" => missing(TOKENIZER_FILE),
             _ => None,
         };
-        if class == "Transformer" && !path.join("vocab.txt").is_file() {
+        let has_vocabulary = matches!(class.as_str(), "Transformer" | "MLMTransformer" | "SparseStaticEmbedding");
+        if has_vocabulary && !path.join("vocab.txt").is_file() {
             found = found.or_else(|| missing(TOKENIZER_FILE));
         }
-        if has_weights(&class) {
+        let in_json = if class == "SparseStaticEmbedding" { token_weights(&path, folder)? } else { None };
+        if let Some(file) = in_json {
+            found = found.or_else(|| file.is_err().then(|| missing(TOKEN_WEIGHTS_FILE)).flatten());
+        } else if has_weights(&class) {
             if path.join(WEIGHTS_INDEX).is_file() && !path.join(WEIGHTS_FILE).is_file() {
                 let shards = shards(&path.join(WEIGHTS_INDEX))?;
                 found = found.or_else(|| shards.iter().find_map(|shard| missing(shard)));
@@ -168,7 +185,8 @@ pub(crate) fn pickled_weights_error(place: impl std::fmt::Display) -> Error {
         "weights",
         PICKLED_WEIGHTS,
         "model.safetensors; convert with Python: from sentence_transformers import SentenceTransformer; \
-         SentenceTransformer(MODEL).save(FOLDER), then load FOLDER, or look for a revision of the repository that has it",
+         SentenceTransformer(MODEL).save_pretrained(FOLDER) (or CrossEncoder, SparseEncoder, whichever it is), then load FOLDER, \
+         or look for a revision of the repository that has it",
     )
 }
 
@@ -223,6 +241,44 @@ mod tests {
         assert_eq!(needed_in_module("2_Dense/", &all), ["2_Dense/config.json", "2_Dense/model.safetensors"]);
         assert!(needed_in_module("3_Normalize", &all).is_empty());
         assert_eq!(needed_in_module("", &["vocab.txt", WEIGHTS_INDEX]), ["vocab.txt", WEIGHTS_INDEX]);
+    }
+
+    #[test]
+    fn what_a_sparse_encoder_lacks_is_named() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sparse_encoder/models/router");
+        let (query, document) = ("query_0_SparseStaticEmbedding", "document_0_Transformer");
+        let needed = [
+            format!("{query}/model.safetensors"),
+            format!("{query}/tokenizer.json"),
+            format!("{document}/config.json"),
+            format!("{document}/model.safetensors"),
+            format!("{document}/tokenizer.json"),
+            "document_1_SpladePooling/config.json".to_string(),
+        ];
+        for class in ["base.modules.transformer.Transformer", "sparse_encoder.models.MLMTransformer"] {
+            let folder = tempfile::tempdir().unwrap();
+            let root = folder.path();
+            for module in [query, document, "document_1_SpladePooling"] {
+                std::fs::create_dir(root.join(module)).unwrap();
+            }
+            let others = ["modules.json".to_string(), "router_config.json".to_string(), format!("{query}/config.json")];
+            for name in needed.iter().chain(&others) {
+                std::fs::copy(golden.join(name), root.join(name)).unwrap();
+            }
+            let router = std::fs::read_to_string(golden.join("router_config.json")).unwrap();
+            let router = router.replace("base.modules.transformer.Transformer", class);
+            std::fs::write(root.join("router_config.json"), router).unwrap();
+            assert_eq!(first_missing(root).unwrap(), None);
+            for name in &needed {
+                std::fs::remove_file(root.join(name)).unwrap();
+                assert_eq!(first_missing(root).unwrap().as_ref(), Some(name), "{class}");
+                std::fs::copy(golden.join(name), root.join(name)).unwrap();
+            }
+            std::fs::write(root.join(&others[2]), r#"{"path": "some/idf.json"}"#).unwrap();
+            assert_eq!(first_missing(root).unwrap(), Some(format!("{query}/idf.json")));
+            std::fs::write(root.join("idf.json"), "{}").unwrap();
+            assert_eq!(first_missing(root).unwrap(), None);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!   config        JSON with errors that name file, key and value; prompts and settings
 //!   modules       modules.json and each module's configuration   (transformer: the backbone's)
 //!                 (router: chains of them, by what a text is encoded for)
-//!                 (sparse_modules: those of sparse encoders)
+//!                 (sparse_modules: those of sparse encoders; default_modules: where none are listed)
 //!   weights       tensors by the names that programs use         (safetensors: one mapped file)
 //!   tokenizer     texts -> ids                             (tokenizer_files: what its files mean)
 //!                                                          (leading: the first of a long text's)
@@ -20,6 +20,7 @@ mod blob;
 mod chat;
 mod chat_template;
 pub mod config;
+mod default_modules;
 mod files;
 #[cfg(feature = "hub")]
 mod hub;
@@ -100,13 +101,16 @@ impl Checkpoint {
         Ok(Checkpoint { name: source.name, folder: source.folder, commit: source.commit, settings, modules })
     }
 
-    /// What the files say that the model is: they name it, or a head for sequence classification stands for a
+    /// What the files of `id_or_folder` say that the model is: they name it, or a head for sequence classification stands for a
     /// cross-encoder.
-    pub fn model_type(&self) -> Result<ModelType> {
-        if self.folder.join(modules::MODULES_FILE).is_file() {
-            return Ok(Settings::read(&self.folder)?.stored_type());
+    pub fn type_of(id_or_folder: &str, options: &SourceOptions) -> Result<ModelType> {
+        let folder = source::resolve(id_or_folder, options)?.folder;
+        if folder.join(modules::MODULES_FILE).is_file() {
+            return Ok(Settings::read(&folder)?.stored_type());
         }
-        let is_classifier = modules::is_classifier(&self.transformer()?.1.config)?;
+        // A folder that holds no model is told of by whoever opens it.
+        let config = JsonFile::read_if_present(&folder.join("config.json"))?;
+        let is_classifier = config.is_some_and(|config| default_modules::is_classifier(&config).unwrap_or(false));
         Ok(if is_classifier { ModelType::CrossEncoder } else { ModelType::SentenceTransformer })
     }
 
@@ -174,9 +178,7 @@ impl Checkpoint {
         match self.modules.first() {
             Some(Module { kind: ModuleKind::StaticEmbedding, path, .. }) => Tokenizer::without_special_tokens(path),
             Some(Module { kind: ModuleKind::SparseStaticEmbedding(config), path, .. }) => {
-                let mut tokenizer = Tokenizer::without_special_tokens(path)?;
-                tokenizer.set_max_seq_length(config.max_seq_length)?;
-                Ok(tokenizer)
+                Tokenizer::load_plain(path, config.max_seq_length)
             }
             _ => {
                 let (i, transformer) = self.transformer()?;

@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::ModelType;
 use super::config::{JsonFile, Settings, brief, read_json};
-use super::files::{TOKENIZER_FILE, join_inside};
+use super::files::join_inside;
 use super::router::Router;
-use super::sparse_modules::{self, SparseAutoEncoderConfig, SparseStaticConfig, SpladeConfig};
-use super::tokenizer::Tokenizer;
-use super::transformer::{FILL_MASK, SEQUENCE_CLASSIFICATION, TEXT_GENERATION, TransformerModule};
+use super::sparse_modules::{SparseAutoEncoderConfig, SparseStaticConfig, SpladeConfig};
+use super::transformer::{FILL_MASK, TransformerModule};
+use super::{ModelType, default_modules};
 use crate::error::{Error, Result};
 use crate::program::PoolMode;
 
@@ -211,9 +210,9 @@ pub(crate) fn read(folder: &Path, model_type: ModelType) -> Result<(Settings, Ve
         None => format!("no {MODULES_FILE}"),
     };
     let modules = match model_type {
-        ModelType::SentenceTransformer => default_modules(folder, &why)?,
-        ModelType::CrossEncoder => default_cross_encoder(folder)?,
-        ModelType::SparseEncoder => sparse_modules::default(folder, &why)?,
+        ModelType::SentenceTransformer => default_modules::sentence_transformer(folder, &why)?,
+        ModelType::CrossEncoder => default_modules::cross_encoder(folder)?,
+        ModelType::SparseEncoder => default_modules::sparse_encoder(folder, &why)?,
     };
     Ok((Settings::default(), modules))
 }
@@ -243,7 +242,10 @@ pub(super) fn read_module(listed_in: &Path, class_path: &str, path: &Path) -> Re
         "Dropout" => ModuleKind::Dropout,
         "LogitScore" => ModuleKind::LogitScore(read_logit_score(path)?),
         "SpladePooling" => ModuleKind::SpladePooling(SpladeConfig::read(path)?),
-        "SparseStaticEmbedding" => ModuleKind::SparseStaticEmbedding(SparseStaticConfig::read(path)?),
+        "SparseStaticEmbedding" => {
+            let above = listed_in.parent().unwrap_or(path);
+            ModuleKind::SparseStaticEmbedding(SparseStaticConfig::read(path, above)?)
+        }
         "SparseAutoEncoder" => ModuleKind::SparseAutoEncoder(SparseAutoEncoderConfig::read(path)?),
         "Router" | "Asym" => ModuleKind::Router(Box::new(Router::read(path)?)),
         _ => {
@@ -251,81 +253,6 @@ pub(super) fn read_module(listed_in: &Path, class_path: &str, path: &Path) -> Re
             return Err(Error::unsupported(file, "type", class_path, SUPPORTED_CLASSES));
         }
     })
-}
-
-/// What the reference builds for a cross-encoder without `modules.json`: the transformer with its classification head, or a
-/// causal language model with the tokens "yes" and "no".
-fn default_cross_encoder(folder: &Path) -> Result<Vec<Module>> {
-    let mut transformer = TransformerModule::read_without_modules(folder)?;
-    let head = match is_causal_lm(&transformer.config)? {
-        true => Some(yes_or_no(folder)?),
-        false => None,
-    };
-    transformer.task = if head.is_some() { TEXT_GENERATION } else { SEQUENCE_CLASSIFICATION }.into();
-    let transformer = ModuleKind::Transformer(Box::new(transformer));
-    let mut modules = vec![Module { name: "0".into(), path: folder.to_path_buf(), kind: transformer }];
-    modules.extend(head.map(|head| Module {
-        name: "1".into(),
-        path: folder.join("1_LogitScore"),
-        kind: ModuleKind::LogitScore(head),
-    }));
-    Ok(modules)
-}
-
-fn is_causal_lm(config: &JsonFile) -> Result<bool> {
-    is_for(config, "ForCausalLM")
-}
-
-/// Whether the transformer has a head for sequence classification, as cross-encoders have.
-pub(super) fn is_classifier(config: &JsonFile) -> Result<bool> {
-    is_for(config, "ForSequenceClassification")
-}
-
-/// Whether any head of the transformer is that of a masked language model, as sparse encoders have.
-pub(super) fn is_masked_lm(config: &JsonFile) -> Result<bool> {
-    let architectures = config.strings_opt("architectures")?.unwrap_or_default();
-    Ok(architectures.iter().any(|name| name.ends_with("ForMaskedLM")))
-}
-
-fn is_for(config: &JsonFile, purpose: &str) -> Result<bool> {
-    let architectures = config.strings_opt("architectures")?.unwrap_or_default();
-    Ok(architectures.first().is_some_and(|name| name.ends_with(purpose)))
-}
-
-fn yes_or_no(folder: &Path) -> Result<LogitScoreConfig> {
-    let tokenizer = Tokenizer::load(folder, None, false)?;
-    let id = |token: &str| {
-        tokenizer.token_to_id(token).map(|id| id as usize).ok_or_else(|| {
-            let detail =
-                format!("no token {token:?}: without {MODULES_FILE}, a language model scores by \"yes\" and \"no\"");
-            Error::invalid_file(folder.join(TOKENIZER_FILE), detail)
-        })
-    };
-    Ok(LogitScoreConfig { true_token: id("yes")?, false_token: Some(id("no")?) })
-}
-
-/// What the reference builds for a repository without `modules.json`: the transformer and mean pooling, or the last token
-/// for a causal language model.
-fn default_modules(folder: &Path, why: &str) -> Result<Vec<Module>> {
-    let transformer = TransformerModule::read_without_modules(folder)?;
-    let config = &transformer.config;
-    let mode = match is_causal_lm(config)? && config.bool_or("is_causal", true)? {
-        true => PoolMode::LastToken,
-        false => PoolMode::Mean,
-    };
-    let scores = match is_classifier(config)? {
-        true => ". Its config.json says that it scores pairs of texts: for that, load it as a CrossEncoder",
-        false => "",
-    };
-    log::warn!("{}: {why}; using {} pooling over the transformer{scores}", folder.display(), mode.name());
-    // DistilBERT calls its width `dim`, T5 `d_model`.
-    let width = ["hidden_size", "dim", "d_model"].into_iter().find(|key| config.get(key).is_some());
-    let dim = config.usize(width.unwrap_or("hidden_size"))?;
-    let pooling = PoolingConfig { dim, modes: vec![mode], include_prompt: true };
-    Ok(vec![
-        Module { name: "0".into(), path: folder.to_path_buf(), kind: ModuleKind::Transformer(Box::new(transformer)) },
-        Module { name: "1".into(), path: folder.join("1_Pooling"), kind: ModuleKind::Pooling(pooling) },
-    ])
 }
 
 pub(super) fn read_config(module: &Path) -> Result<JsonFile> {

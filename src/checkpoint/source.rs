@@ -19,7 +19,7 @@ pub struct SourceOptions {
     pub offline: bool,
     /// The hub, or a mirror of it; else `HF_ENDPOINT`, else `https://huggingface.co`.
     pub endpoint: Option<String>,
-    /// What completes a short id: `sentence-transformers`, or `cross-encoder`.
+    /// What completes a short id: `sentence-transformers`, `cross-encoder` or `sparse-encoder`.
     pub organisation: String,
     /// Called while files are downloaded. It must not block for long.
     pub progress: Option<ProgressCallback>,

@@ -1,11 +1,10 @@
-//! The modules of sparse encoders: what their files say, and which stand where `modules.json` is missing.
+//! The modules of sparse encoders: what their files say.
 
 use std::path::{Path, PathBuf};
 
-use super::config::JsonFile;
-use super::files::TOKEN_WEIGHTS_FILE;
-use super::modules::{Module, ModuleKind, is_masked_lm, read_config};
-use super::transformer::{FILL_MASK, TransformerModule, tokenizer_limit};
+use super::files::{TOKEN_WEIGHTS_FILE, token_weights};
+use super::modules::read_config;
+use super::transformer::tokenizer_limit;
 use crate::error::{Error, Result};
 
 /// How the logits of a text's tokens become one sparse embedding (Formal et al. 2021).
@@ -64,22 +63,12 @@ impl SpladeConfig {
 }
 
 impl SparseStaticConfig {
-    pub(super) fn read(module: &Path) -> Result<SparseStaticConfig> {
-        let config = JsonFile::read_if_present(&module.join("config.json"))?;
-        let path = config.as_ref().map_or(Ok(None), |config| config.str_opt("path"))?;
-        // A name that ends otherwise is not looked at, as in the reference; which looks for the file in the folder where it
-        // runs, or in a repository of that name. Here it is the module's, or the model's.
-        let weights = match path.filter(|path| path.ends_with(".json")) {
-            None => None,
-            Some(path) => {
-                let folders = [Some(module), module.parent()].into_iter().flatten();
-                let file = folders.map(|folder| folder.join(TOKEN_WEIGHTS_FILE)).find(|file| file.is_file());
-                Some(file.ok_or_else(|| Error::NotFound {
-                    what: format!("file {TOKEN_WEIGHTS_FILE} in {} or above", module.display()),
-                    detail: format!("the weights of tokens, which its config.json names: path = {path:?}"),
-                })?)
-            }
-        };
+    /// Of the module in a folder, of the model `above`.
+    pub(super) fn read(module: &Path, above: &Path) -> Result<SparseStaticConfig> {
+        let weights = token_weights(module, above)?.transpose().map_err(|path| Error::NotFound {
+            what: format!("file {TOKEN_WEIGHTS_FILE} in {} or {}", module.display(), above.display()),
+            detail: format!("the weights of tokens, which the module's config.json names: path = {path:?}"),
+        })?;
         Ok(SparseStaticConfig { weights, max_seq_length: tokenizer_limit(module)? })
     }
 }
@@ -97,23 +86,4 @@ impl SparseAutoEncoderConfig {
         }
         Ok(SparseAutoEncoderConfig { input, features, k })
     }
-}
-
-/// What the reference builds for a repository that does not list modules of a sparse encoder: a masked language model and
-/// SPLADE's maximum. (Without its head, it makes a sparse auto-encoder of random weights, which is to be trained.)
-pub(super) fn default(folder: &Path, why: &str) -> Result<Vec<Module>> {
-    let mut transformer = TransformerModule::read_without_modules(folder)?;
-    if !is_masked_lm(&transformer.config)? {
-        let supported = "a sparse encoder: ...ForMaskedLM. If the model makes dense embeddings, load it as a \
-                         SentenceTransformer";
-        return Err(transformer.config.unsupported("architectures", supported));
-    }
-    log::info!("{}: {why}; using SPLADE's maximum over the masked language model", folder.display());
-    transformer.task = FILL_MASK.into();
-    transformer.chat = None;
-    let splade = SpladeConfig { strategy: SpladeStrategy::Max, twice: false };
-    Ok(vec![
-        Module { name: "0".into(), path: folder.to_path_buf(), kind: ModuleKind::Transformer(Box::new(transformer)) },
-        Module { name: "1".into(), path: folder.join("1_SpladePooling"), kind: ModuleKind::SpladePooling(splade) },
-    ])
 }

@@ -104,6 +104,14 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// Reads the tokenizer in `folder` as [`load`](Self::load) does, but it adds no special tokens: what weights of tokens take.
+    pub(crate) fn load_plain(folder: &Path, max_seq_length: Option<usize>) -> Result<Tokenizer> {
+        let mut tokenizer = Tokenizer::load(folder, None, false)?;
+        (tokenizer.special, tokenizer.segments) = (false, false);
+        tokenizer.set_max_seq_length(max_seq_length)?;
+        Ok(tokenizer)
+    }
+
     /// Reads the tokenizer in `folder`, which adds no special tokens and cuts to the length that its own file stores: what a
     /// table of token vectors takes.
     pub fn without_special_tokens(folder: &Path) -> Result<Tokenizer> {

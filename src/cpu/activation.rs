@@ -1,5 +1,5 @@
 //! The element-wise functions. Those that encoders run on every token are vectorised; the others are scalar code in the
-//! lanes of a vector, since they only ever run on pooled rows.
+//! lanes of a vector, since they only ever run on pooled rows (and on the logits of a SPLADE that sums them, which is rare).
 
 use super::simd::{at_least, at_most};
 use crate::program::Activation;

@@ -3,7 +3,7 @@
 //! chooses its own.)
 
 #[cfg(target_arch = "x86_64")]
-use super::dot::Amx;
+use super::dot::{Vnni512, has_amx};
 use crate::error::{Error, Result};
 #[cfg(target_arch = "aarch64")]
 use rten_simd::isa::ArmNeonIsa;
@@ -81,7 +81,7 @@ impl InstructionSet {
     fn available() -> Vec<InstructionSet> {
         let sets = [
             #[cfg(target_arch = "x86_64")]
-            Amx::new().map(|_| InstructionSet::Amx),
+            Vnni512::new().filter(|_| has_amx()).map(|_| InstructionSet::Amx),
             #[cfg(target_arch = "x86_64")]
             Avx512Isa::new().map(|_| InstructionSet::Avx512),
             #[cfg(target_arch = "x86_64")]

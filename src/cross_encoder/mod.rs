@@ -63,7 +63,7 @@ impl CrossEncoder {
 
     /// Options for loading a model: device, dtype, revision, cache folder, ...
     pub fn builder(id_or_folder: impl Into<String>) -> Loader<CrossEncoder> {
-        Loader::new(id_or_folder.into())
+        Loader::new(id_or_folder.into(), "cross-encoder")
     }
 
     /// The names of the labels, one for each score of a pair: `LABEL_0` and so on where the files give none.

@@ -53,7 +53,7 @@ pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
         eps: config.f32_or("layer_norm_eps", 1e-12)?,
         tokens: "embeddings.word_embeddings.weight",
         decoder: "predictions.decoder.weight",
-        bias: &["predictions.decoder.bias", "predictions.bias"],
+        bias: Some(("predictions.decoder.bias", "predictions.bias")),
     })
 }
 

@@ -71,7 +71,7 @@ pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
         eps: bert.eps,
         tokens: "embeddings.word_embeddings.weight",
         decoder: "cls.predictions.decoder.weight",
-        bias: &["cls.predictions.decoder.bias", "cls.predictions.bias"],
+        bias: Some(("cls.predictions.decoder.bias", "cls.predictions.bias")),
     })
 }
 

@@ -58,7 +58,7 @@ pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
         eps: EPS,
         tokens: "embeddings.word_embeddings.weight",
         decoder: "vocab_projector.weight",
-        bias: &["vocab_projector.bias"],
+        bias: Some(("vocab_projector.bias", "vocab_projector.bias")),
     })
 }
 

@@ -30,7 +30,7 @@ pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
         eps: bert.eps,
         tokens: "embeddings.word_embeddings.weight",
         decoder: "generator_lm_head.weight",
-        bias: &["generator_lm_head.bias"],
+        bias: Some(("generator_lm_head.bias", "generator_lm_head.bias")),
     })
 }
 

@@ -20,8 +20,8 @@ pub(super) struct Head {
     pub tokens: &'static str,
     /// The matrix of the logits `[vocab, cols]`.
     pub decoder: &'static str,
-    /// What a checkpoint may call the bias of the logits, the matrix's own name for it first; empty if there is none.
-    pub bias: &'static [&'static str],
+    /// Whether logits have a bias: under the matrix's name, or, where it is tied, under the head's.
+    pub bias: Option<(&'static str, &'static str)>,
 }
 
 impl Head {
@@ -41,15 +41,14 @@ impl Head {
         let is_stored = |name: &str| weights.shape(b.tensor(name, vec![]).module, name).is_some();
         let is_tied = config.bool_or("tie_word_embeddings", true)?;
         let table = if is_tied && !is_stored(self.decoder) { self.tokens } else { self.decoder };
-        // The first name is the matrix's own bias; the second, which the head had before, stands for it where they are tied.
-        let own = self.bias.first().filter(|name| is_stored(name));
-        let bias = match own.or(self.bias.last().filter(|_| is_tied)) {
-            None if !self.bias.is_empty() => {
-                log::warn!("{}: no {}: the logits have no bias", config.path().display(), self.bias[0]);
-                None
+        let bias = self.bias.and_then(|(own, tied)| {
+            let stored = [(own, true), (tied, is_tied)].into_iter().find(|&(name, counts)| counts && is_stored(name));
+            if stored.is_none() {
+                log::warn!("{}: no {own} is stored: the logits have no bias", config.path().display());
             }
-            bias => bias.map(|name| b.vector(*name, vocab)),
-        };
+            stored.map(|(name, _)| name)
+        });
+        let bias = bias.map(|name| b.vector(name, vocab));
         let weight = b.matrix(table, vocab, cols);
         Ok(b.linear(Linear { x: h, weight, bias, activation, residual: None }))
     }

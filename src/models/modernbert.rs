@@ -82,7 +82,7 @@ pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
         eps: norm.eps,
         tokens: "embeddings.tok_embeddings.weight",
         decoder: "decoder.weight",
-        bias: if config.bool_or("decoder_bias", true)? { &["decoder.bias"] } else { &[] },
+        bias: config.bool_or("decoder_bias", true)?.then_some(("decoder.bias", "decoder.bias")),
     })
 }
 

@@ -65,7 +65,7 @@ pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
         eps: config.f32_or("layer_norm_eps", 1e-12)?,
         tokens: "embeddings.word_embeddings.weight",
         decoder: "lm_head.decoder.weight",
-        bias: &["lm_head.decoder.bias", "lm_head.bias"],
+        bias: Some(("lm_head.decoder.bias", "lm_head.bias")),
     })
 }
 

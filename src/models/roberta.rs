@@ -27,7 +27,7 @@ pub(super) fn masked_lm(config: &JsonFile) -> Result<Head> {
         eps: bert.eps,
         tokens: "embeddings.word_embeddings.weight",
         decoder: "lm_head.decoder.weight",
-        bias: &["lm_head.decoder.bias", "lm_head.bias"],
+        bias: Some(("lm_head.decoder.bias", "lm_head.bias")),
     })
 }
 

@@ -1,7 +1,7 @@
 //! The programs of sparse encoders.
 
 use super::masked_lm;
-use super::{architecture, check_task, head, names_of};
+use super::{ARCHITECTURES, Architecture, architecture, check_task, head, names_of};
 use crate::checkpoint::{
     FILL_MASK, JsonFile, Module, ModuleKind, SparseAutoEncoderConfig, SparseStaticConfig, SpladeConfig, Tokenizer,
     TransformerModule,
@@ -81,8 +81,12 @@ fn logits(
     b.set_limit(transformer.max_seq_length);
     let architecture = architecture(&transformer.config)?;
     let Some(head) = architecture.masked_lm else {
-        let known = names_of(|architecture| architecture.masked_lm.is_some());
-        return Err(transformer.config.unsupported("model_type", known));
+        let has_head = |other: &Architecture| other.masked_lm.is_some();
+        // Two architectures share a name.
+        if ARCHITECTURES.iter().any(|other| other.model_type == architecture.model_type && has_head(other)) {
+            return Err(transformer.config.unsupported("position_embedding_type", "absolute"));
+        }
+        return Err(transformer.config.unsupported("model_type", names_of(has_head)));
     };
     let x = (architecture.backbone)(b, &transformer.config)?;
     b.label("masked_lm");

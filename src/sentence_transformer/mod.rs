@@ -48,7 +48,7 @@ impl SentenceTransformer {
 
     /// Options for loading a model: device, dtype, revision, cache folder, ...
     pub fn builder(id_or_folder: impl Into<String>) -> Loader<SentenceTransformer> {
-        Loader::new(id_or_folder.into())
+        Loader::new(id_or_folder.into(), "sentence-transformers")
     }
 
     /// Every row of `a` against every row of `b`, by the model's own similarity function: `[a.rows, b.rows]`.

@@ -1,6 +1,6 @@
 //! `encode` and its relatives: which numbers of an embedding are kept.
 
-use super::{Path, SparseEncodeOptions, SparseEncoder, check_max_active_dims};
+use super::{Path, SparseEncodeOptions, SparseEncoder};
 use crate::bi_encoder::{Request, Task};
 use crate::checkpoint::{Frame, Tokenizer};
 use crate::cpu::activate;
@@ -68,8 +68,9 @@ impl SparseEncoder {
         texts: &[S],
         options: &SparseEncodeOptions,
     ) -> Result<SparseMatrix> {
-        check_max_active_dims(options.max_active_dims)?;
-        let most = options.max_active_dims.or(self.max_active_dims);
+        if options.max_active_dims == Some(0) {
+            return Err(Error::InvalidInput("max_active_dims is 0: give at least 1".into()));
+        }
         let request = Request {
             prompt: self.model.prompt(task, options.prompt.as_deref(), options.prompt_name.as_deref())?,
             task: options.task.as_deref().or(task.name()),
@@ -78,9 +79,10 @@ impl SparseEncoder {
             cancel: options.cancel.as_ref(),
         };
         let path = self.model.path(request.task)?;
+        let most = options.max_active_dims.or(self.limit(path));
         let mut rows: Vec<Row> = vec![Row::default(); texts.len()];
         match path {
-            Path::Program(path, activation) => {
+            Path::Program { path, activation, .. } => {
                 path.run(texts, &request, Output::Sentences, |finished, s, targets| {
                     let row = largest(active(finished.rows.row(s), *activation), most);
                     targets.iter().for_each(|&target| rows[target].clone_from(&row));

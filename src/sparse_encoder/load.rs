@@ -17,19 +17,19 @@ impl Loader<SparseEncoder> {
     pub fn load(self) -> Result<SparseEncoder> {
         let checkpoint = self.checkpoint(ModelType::SparseEncoder)?;
         let model = BiEncoder::new(&checkpoint, SimilarityFunction::Dot, |checkpoint| self.path(checkpoint))?;
-        let features = checkpoint.modules().iter().find_map(|module| match module.kind {
-            ModuleKind::SparseAutoEncoder(config) => Some(config.k),
-            _ => None,
-        });
-        let max_active_dims = model.settings.max_active_dims.or(features);
-        super::check_max_active_dims(max_active_dims)?;
-        Ok(SparseEncoder { model: Arc::new(model), max_active_dims })
+        Ok(SparseEncoder { model: Arc::new(model) })
     }
 
     fn path(&self, checkpoint: &Checkpoint) -> Result<Path> {
         let weights = checkpoint.weights()?;
         match models::sparse_encoder(checkpoint.modules(), &weights)? {
-            Some((program, activation)) => Ok(Path::Program(ProgramPath::load(self, checkpoint, program)?, activation)),
+            Some((program, activation)) => {
+                let features = match checkpoint.modules().last().map(|module| &module.kind) {
+                    Some(ModuleKind::SparseAutoEncoder(config)) => Some(config.k),
+                    _ => None,
+                };
+                Ok(Path::Program { path: ProgramPath::load(self, checkpoint, program)?, activation, features })
+            }
             None => {
                 let tokenizer = checkpoint.tokenizer()?;
                 let weights = models::token_weights(checkpoint.modules(), &tokenizer, &weights)?;

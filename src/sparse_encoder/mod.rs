@@ -9,7 +9,7 @@ pub use options::SparseEncodeOptions;
 
 use crate::bi_encoder::{BiEncoder, ProgramPath};
 use crate::checkpoint::{Module, Tokenizer};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::loader::Loader;
 use crate::matrix::Matrix;
 use crate::program::{Activation, Program};
@@ -35,13 +35,12 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct SparseEncoder {
     model: Arc<BiEncoder<Path>>,
-    max_active_dims: Option<usize>,
 }
 
 /// One way of a text through the modules.
 enum Path {
-    /// A program, and what remains to be done with its numbers.
-    Program(ProgramPath, Activation),
+    /// A program, and what remains to be done with its numbers: the activation, and how many are kept of an auto-encoder's.
+    Program { path: ProgramPath, activation: Activation, features: Option<usize> },
     /// The weight of each token, without a program.
     Tokens(Tokenizer, Vec<f32>),
 }
@@ -49,7 +48,7 @@ enum Path {
 impl Path {
     fn tokenizer(&self) -> &Tokenizer {
         match self {
-            Path::Program(path, _) => &path.tokenizer,
+            Path::Program { path, .. } => &path.tokenizer,
             Path::Tokens(tokenizer, _) => tokenizer,
         }
     }
@@ -57,7 +56,7 @@ impl Path {
     /// Numbers of an embedding.
     fn dim(&self) -> usize {
         match self {
-            Path::Program(path, _) => path.program.shape(path.program.sentences).cols,
+            Path::Program { path, .. } => path.program.shape(path.program.sentences).cols,
             Path::Tokens(_, weights) => weights.len(),
         }
     }
@@ -68,20 +67,20 @@ impl SparseEncoder {
     /// [`SparseEncoder::builder`] has the options. A repository that does not name its modules must be a masked language model.
     ///
     /// # Errors
-    /// Whatever keeps the model from running exactly as its files say: see [`Error`].
+    /// Whatever keeps the model from running exactly as its files say: see [`Error`](crate::Error).
     pub fn load(id_or_folder: impl Into<String>) -> Result<SparseEncoder> {
         SparseEncoder::builder(id_or_folder).load()
     }
 
     /// Options for loading a model: device, dtype, revision, cache folder, ...
     pub fn builder(id_or_folder: impl Into<String>) -> Loader<SparseEncoder> {
-        Loader::new(id_or_folder.into())
+        Loader::new(id_or_folder.into(), "sparse-encoder")
     }
 
     /// Every row of `a` against every row of `b`, by the model's own similarity function: `[a.rows, b.rows]`.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if the two differ in their columns.
+    /// [`Error::InvalidInput`](crate::Error::InvalidInput) if the two differ in their columns.
     pub fn similarity(&self, a: &SparseMatrix, b: &SparseMatrix) -> Result<Matrix> {
         self.model.similarity.sparse_matrix(a, b)
     }
@@ -89,7 +88,7 @@ impl SparseEncoder {
     /// Row `i` of `a` against row `i` of `b`, by the model's own similarity function.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if the two differ in their shape.
+    /// [`Error::InvalidInput`](crate::Error::InvalidInput) if the two differ in their shape.
     pub fn similarity_pairwise(&self, a: &SparseMatrix, b: &SparseMatrix) -> Result<Vec<f32>> {
         self.model.similarity.sparse_pairwise(a, b)
     }
@@ -98,7 +97,7 @@ impl SparseEncoder {
     /// first. Every row is compared with every other: for more than some hundred thousand, an index of a search engine is better.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if the two differ in their columns, or a number is NaN or infinity.
+    /// [`Error::InvalidInput`](crate::Error::InvalidInput) if the two differ in their columns, or a number is NaN or infinity.
     pub fn semantic_search(
         &self,
         queries: &SparseMatrix,
@@ -134,7 +133,16 @@ impl SparseEncoder {
 
     /// How many numbers of an embedding are kept at most, unless a call says otherwise. `None`: all.
     pub fn max_active_dims(&self) -> Option<usize> {
-        self.max_active_dims
+        self.limit(self.model.default_path())
+    }
+
+    /// How many numbers of an embedding that goes this way are kept.
+    fn limit(&self, path: &Path) -> Option<usize> {
+        let features = match path {
+            Path::Program { features, .. } => *features,
+            Path::Tokens(..) => None,
+        };
+        self.model.settings.max_active_dims.or(features)
     }
 
     /// Longer texts are truncated to this many tokens, special tokens included. `None`: the files name no limit.
@@ -155,7 +163,7 @@ impl SparseEncoder {
     /// What the model runs on, for people.
     pub fn device(&self) -> String {
         let executor = self.model.paths().find_map(|path| match path {
-            Path::Program(path, _) => Some(path.executor.describe()),
+            Path::Program { path, .. } => Some(path.executor.describe()),
             Path::Tokens(..) => None,
         });
         executor.unwrap_or_else(|| "no device: weights of tokens".into())
@@ -175,7 +183,7 @@ impl SparseEncoder {
     /// tokens do without.
     pub fn program(&self) -> Option<&Program> {
         match self.model.default_path() {
-            Path::Program(path, _) => Some(&path.program),
+            Path::Program { path, .. } => Some(&path.program),
             Path::Tokens(..) => None,
         }
     }
@@ -192,13 +200,5 @@ impl std::fmt::Debug for SparseEncoder {
             .field("folder", &self.folder())
             .field("device", &self.device())
             .finish_non_exhaustive()
-    }
-}
-
-/// Refuses to keep nothing.
-fn check_max_active_dims(dims: Option<usize>) -> Result<()> {
-    match dims {
-        Some(0) => Err(Error::InvalidInput("max_active_dims is 0: give at least 1".into())),
-        _ => Ok(()),
     }
 }

@@ -13,7 +13,8 @@ pub struct SparseEncodeOptions {
     /// What the texts are encoded for: chooses the route of a model with a Router, and nothing in others.
     /// [`encode_query`](super::SparseEncoder::encode_query) and its like set it to `query` or `document`.
     pub task: Option<String>,
-    /// Keep so many numbers of each embedding, the largest in absolute value. `None`: as the model's files say.
+    /// Keep so many numbers of each embedding, the largest in absolute value; more than there are, are all. `None`: as the model's
+    /// files say.
     pub max_active_dims: Option<usize>,
     /// Tokens a batch. `None`: what suits the device.
     pub batch_tokens: Option<usize>,

@@ -101,7 +101,11 @@ impl<'a> Spread<'a> {
         let score = match function {
             SimilarityFunction::Dot => sum(|x, y| x * y),
             SimilarityFunction::Cosine => sum(|x, y| x * y) / self.squares.sqrt().max(1e-12) / norm,
-            SimilarityFunction::Euclidean => -(self.squares + sum(|x, y| (x - y) * (x - y) - x * x)).max(0.0).sqrt(),
+            SimilarityFunction::Euclidean => {
+                let square = self.squares + sum(|x, y| (x - y) * (x - y) - x * x);
+                // Not `max`, which would make 0 of what is no number.
+                -(if square < 0.0 { 0.0 } else { square }).sqrt()
+            }
             SimilarityFunction::Manhattan => -(self.absolutes + sum(|x, y| (x - y).abs() - x.abs())),
         };
         score as f32
@@ -180,6 +184,9 @@ mod tests {
         bad.push_row(&[4], &[f32::NAN]);
         let message = SimilarityFunction::Dot.sparse_search(&a, &bad, 1).unwrap_err().to_string();
         assert!(message.contains("corpus row 0 holds NaN"), "{message}");
+        for function in SimilarityFunction::ALL {
+            assert!(function.sparse_matrix(&a, &bad).unwrap().data.iter().all(|score| score.is_nan()), "{function}");
+        }
         assert_eq!(SimilarityFunction::Dot.sparse_matrix(&a, &SparseMatrix::new(37)).unwrap().shape(), [2, 0]);
     }
 }

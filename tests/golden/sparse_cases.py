@@ -134,7 +134,7 @@ def encoding(r):
         r.encode("few", name, [0, 5])
     r.encode("few", "bert-limit", [0, 5])
     r.encode("max-9", "bert-limit", [5], max_active_dims=9)  # the argument wins, upwards too
-    for name in ("bert-untied", "distilbert", "xlm-roberta", "roberta", "camembert", "modernbert", "mpnet", "electra"):
+    for name in ("bert-untied", "distilbert", "xlm-roberta", "roberta", "camembert", "modernbert", "mpnet", "electra", "albert"):
         r.encode("few", name)
     for name in ("router", "router-idf"):
         r.encode("query", name, [0, 3, 5], "encode_query")  # a token counts once; no special tokens

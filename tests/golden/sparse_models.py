@@ -13,6 +13,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder, SparseStaticEmbedding, SpladePooling
 from tokenizers import AddedToken
 from transformers import (
+    AlbertConfig,
+    AlbertForMaskedLM,
     BertConfig, BertForMaskedLM, BertTokenizer, DistilBertConfig, DistilBertForMaskedLM,
     ElectraConfig, ElectraForMaskedLM, ModernBertConfig, ModernBertForMaskedLM, MPNetConfig, MPNetForMaskedLM,
     MPNetTokenizer, XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaTokenizer,
@@ -151,6 +153,7 @@ def architectures(b):
     tokens = mpnet_tokenizer()
     b.splade("mpnet", MPNetForMaskedLM(MPNetConfig(**{**settings, "vocab_size": len(tokens)})), tokens, seed=706, shift=-2.2, spread=1.7)
     # Embeddings narrower than the layers, and the head as narrow as they are.
+    b.splade("albert", AlbertForMaskedLM(AlbertConfig(**settings, embedding_size=6, inner_group_num=1)), bert_tokenizer(), seed=712, shift=-1.9)  # fmt: skip
     b.splade("electra", ElectraForMaskedLM(ElectraConfig(**settings, embedding_size=6)), bert_tokenizer(), seed=707, shift=-1.9)  # fmt: skip
 
 

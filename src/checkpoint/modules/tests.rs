@@ -1,4 +1,5 @@
 use super::*;
+use crate::checkpoint::TEXT_GENERATION;
 
 fn st_modules(folder: &Path) -> Result<Vec<Module>> {
     read(folder, ModelType::SentenceTransformer).map(|(_, modules)| modules)

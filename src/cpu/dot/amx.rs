@@ -21,14 +21,15 @@ const STEPS: usize = 16;
 /// Bytes of a panel's step: two vectors of units.
 const PANEL_STEP: usize = 128;
 
-/// Whether this CPU has them, and Linux lets this process use their registers.
+/// Whether this CPU has them, and Linux lets this process use their registers: it is asked once, and only if there is a use for them.
 pub fn exists() -> bool {
     static EXISTS: OnceLock<bool> = OnceLock::new();
-    *EXISTS.get_or_init(|| has_int8() && is_permitted()) || super::emulated()
+    super::emulated() || *EXISTS.get_or_init(|| is_in_cpu() && is_permitted())
 }
 
-/// Whether the CPU has matrices of bytes: by Intel's *Software Developer's Manual*, volume 2, `CPUID`.
-fn has_int8() -> bool {
+/// Whether the CPU has matrices of bytes, which nobody may be allowed to use: by Intel's *Software Developer's Manual*, volume 2,
+/// `CPUID`.
+pub fn is_in_cpu() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     const AMX_INT8: u32 = 1 << 25;
     __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & AMX_INT8 != 0
@@ -75,8 +76,13 @@ impl Registers {
         configuration.widths[..8].fill(64);
         configuration.rows[..5].fill(ROWS as u8);
         configuration.rows[5..8].fill(rest.max(1) as u8);
-        // SAFETY: as the caller promises. The compiler knows nothing of the registers, and keeps nothing there.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &configuration, options(nostack, readonly, preserves_flags)) };
+        // SAFETY: as the caller promises. What is in the registers is of this module alone.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &configuration,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly, preserves_flags));
+        }
         Registers
     }
 }
@@ -84,7 +90,12 @@ impl Registers {
 impl Drop for Registers {
     fn drop(&mut self) {
         // So that Linux need not save them. SAFETY: they exist.
-        unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+        unsafe {
+            asm!("tilerelease",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, nomem, preserves_flags));
+        }
     }
 }
 
@@ -95,7 +106,7 @@ struct Sums([[[i32; 16]; VECTORS]; ROWS]);
 /// Sums `$steps` (at least one) whole matrices' steps of rows at `$rows`, `$stride` bytes apart, and of a panel, to `$sums`. The
 /// registers of sums and of rows are given.
 macro_rules! product {
-    ($left:literal, $right:literal, $rows:literal; $at:expr, $stride:expr, $panel:expr, $steps:expr, $sums:expr) => {
+    ($left:tt, $right:tt, $rows:tt; $at:expr, $stride:expr, $panel:expr, $steps:expr, $sums:expr) => {
         asm!(
             concat!("tilezero ", $left),
             concat!("tilezero ", $right),
@@ -118,6 +129,11 @@ macro_rules! product {
             step = in(reg) PANEL_STEP,
             steps = inout(reg) $steps => _,
             sums = in(reg) $sums,
+            out($left) _,
+            out($right) _,
+            out($rows) _,
+            out("tmm3") _,
+            out("tmm4") _,
             options(nostack),
         )
     };

@@ -10,6 +10,12 @@ use std::sync::Once;
 thread_local! {
     static ON: Cell<bool> = const { Cell::new(false) };
     static TILES: RefCell<Tiles> = const { RefCell::new(Tiles::NONE) };
+    static PRODUCTS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How many matrices this thread has multiplied.
+pub fn products() -> usize {
+    PRODUCTS.get()
 }
 
 /// Whether this thread takes the instructions for its CPU's.
@@ -45,9 +51,10 @@ extern "C" fn on_unknown_instruction(_: i32, _: *mut libc::siginfo_t, context: *
     // write is theirs.
     unsafe {
         let machine = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext;
-        if emulate(machine).is_none() {
-            // Not one of these: it is met again, and ends the program.
+        if !is_on() || emulate(machine).is_none() {
+            // Not one of these, or not where they are expected: it is met again, and ends the program.
             libc::signal(libc::SIGILL, libc::SIG_DFL);
+            return;
         }
         // One signal for several in a row: signals are what takes time.
         while emulate(machine).is_some() {}
@@ -291,7 +298,10 @@ impl Tiles {
                     }
                 }
                 // TDPBUSD: the operand in the prefix is the last.
-                ((0x5e, 1), Operand::Register(a)) => self.multiply(destination, a, second)?,
+                ((0x5e, 1), Operand::Register(a)) => {
+                    self.multiply(destination, a, second)?;
+                    PRODUCTS.set(PRODUCTS.get() + 1);
+                }
                 _ => return None,
             }
         }

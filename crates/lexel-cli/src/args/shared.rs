@@ -130,7 +130,7 @@ pub enum OutputFormat {
     /// {"index": 0, "embedding": [...]} a line; for scores {"index": 0, "score": ...} or {"index": 0, "scores": {LABEL: ...}}; for
     /// sparse embeddings {"index": 0, "embedding": {"indices": [...], "values": [...]}}
     Jsonl,
-    /// Apache Parquet: the row's number, the kept columns, and a list of fixed size; for sparse embeddings two lists
+    /// Apache Parquet: the row's number, the kept columns, and a list of fixed size; for sparse embeddings a struct of two lists
     Parquet,
     /// A tensor `embeddings` (or `scores`), and the rows' numbers as `index`
     Safetensors,

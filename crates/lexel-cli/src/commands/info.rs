@@ -38,19 +38,8 @@ pub fn run(args: &InfoCommand, json: bool) -> Result<(), Failure> {
 
 /// The model, opened as what its files say that it is.
 fn open(model: &str, source: &SourceOptions) -> lexel::Result<(ModelType, Checkpoint)> {
-    // First as a cross-encoder: one without modules.json would be opened as a bi-encoder of mean pooling, with a warning.
-    if let Ok(checkpoint) = Checkpoint::open_as(ModelType::CrossEncoder, model, source)
-        && checkpoint.model_type()? == ModelType::CrossEncoder
-    {
-        return Ok((ModelType::CrossEncoder, checkpoint));
-    }
-    let checkpoint = Checkpoint::open_as(ModelType::SparseEncoder, model, source);
-    if let Ok(checkpoint) = checkpoint
-        && checkpoint.model_type()? == ModelType::SparseEncoder
-    {
-        return Ok((ModelType::SparseEncoder, checkpoint));
-    }
-    Ok((ModelType::SentenceTransformer, Checkpoint::open(model, source)?))
+    let model_type = Checkpoint::type_of(model, source)?;
+    Ok((model_type, Checkpoint::open_as(model_type, model, source)?))
 }
 
 /// One way of a text through the model: all there is, unless it has a Router.
@@ -73,6 +62,14 @@ impl Route {
             Ok(Route { name: names.join(", "), checkpoint, program })
         };
         checkpoint.routes().into_iter().map(route).collect()
+    }
+
+    /// Numbers of an embedding: without a program, the tokens of the vocabulary.
+    fn dimensions(&self) -> Option<usize> {
+        match &self.program {
+            Some(program) => Some(program.shape(program.sentences).cols),
+            None => self.checkpoint.tokenizer().ok().map(|tokenizer| tokenizer.vocab_size()),
+        }
     }
 
     /// Its program, under its name if it has one.
@@ -122,10 +119,10 @@ fn facts(model_type: ModelType, checkpoint: &Checkpoint, routes: &[Route]) -> Re
         }
     }
     let mut tell = |name: &str, value: Value| facts.insert(name.to_string(), value);
-    let programs = || routes.iter().filter_map(|route| route.program.as_ref());
     if model_type != ModelType::CrossEncoder {
-        let full = programs().next().map(|program| program.shape(program.sentences).cols);
-        tell("dimensions", json!(full.map(|full| settings.truncate_dim.map_or(full, |dim| dim.min(full)))));
+        let full = routes.iter().find_map(Route::dimensions);
+        let most = settings.truncate_dim.filter(|_| model_type == ModelType::SentenceTransformer);
+        tell("dimensions", json!(full.map(|full| most.map_or(full, |dim| dim.min(full)))));
     }
     match model_type {
         ModelType::SentenceTransformer => {
@@ -134,7 +131,11 @@ fn facts(model_type: ModelType, checkpoint: &Checkpoint, routes: &[Route]) -> Re
         }
         ModelType::SparseEncoder => {
             tell("similarity", json!(settings.similarity_fn_name.as_deref().unwrap_or("dot")));
-            tell("max_active_dims", json!(settings.max_active_dims));
+            let features = routes.iter().find_map(|route| match route.checkpoint.modules().last()?.kind {
+                ModuleKind::SparseAutoEncoder(coder) => Some(coder.k),
+                _ => None,
+            });
+            tell("max_active_dims", json!(settings.max_active_dims.or(features)));
             tell("prompts", json!(settings.bi_encoder_prompts()));
         }
         ModelType::CrossEncoder => {
