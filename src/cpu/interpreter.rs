@@ -2,7 +2,7 @@
 
 use super::team::Team;
 use super::weights::{Packed, Weights};
-use super::{attention, embed, experts, glu, head_norm, linear, linear_int8, norm, normalize, pool, rotary, sum};
+use super::{attention, embed, experts, glu, head_norm, join, linear, linear_int8, norm, normalize, pool, rotary, sum};
 use crate::batch::Batch;
 use crate::program::{Op, Plan, Program, Value};
 
@@ -97,6 +97,7 @@ impl Pass<'_> {
                 attention::attention(op, value(op.qkv), &bias, batch, &mut workspace.attention, out);
             }
             Op::Sum(op) => sum::sum(value(op.x), op.x_factor, value(op.other), op.factor, out),
+            Op::Join(op) => join::join(op.parts.iter().map(|&part| (value(part), program.shape(part).cols)), cols, out),
             Op::Pool(op) => pool::pool(op, value(op.x), program.shape(op.x).cols, batch, out),
             Op::Normalize(op) => normalize::normalize(value(op.x), cols, out),
         }

@@ -189,6 +189,7 @@ pub fn compile(program: &Program, target: &Target) -> Result<Compiled> {
             Op::Rotary(op) => kernels::rotary::launches(op, &context),
             Op::Attention(op) => kernels::attention::launches(op, &context),
             Op::Sum(op) => kernels::sum::launches(op, &context),
+            Op::Join(op) => kernels::join::launches(op, &context),
             Op::Pool(op) => kernels::pool::launches(op, &context),
             Op::Normalize(op) => kernels::normalize::launches(op, &context),
         }

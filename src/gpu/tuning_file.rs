@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// What is measured, and tried: other shaders, another file.
-const SHADERS: [&str; 40] = [
+const SHADERS: [&str; 41] = [
     include_str!("../../shaders/attention.wgsl"),
     include_str!("../../shaders/attention_cooperative.wgsl"),
     include_str!("../../shaders/attention_subgroup.wgsl"),
@@ -41,6 +41,7 @@ const SHADERS: [&str; 40] = [
     include_str!("../../shaders/experts.wgsl"),
     include_str!("../../shaders/glu.wgsl"),
     include_str!("../../shaders/head_norm.wgsl"),
+    include_str!("../../shaders/join.wgsl"),
     include_str!("../../shaders/linear.wgsl"),
     include_str!("../../shaders/linear_cooperative.wgsl"),
     include_str!("../../shaders/linear_few.wgsl"),

@@ -1,10 +1,14 @@
-//! The heads of masked language models: hidden states through a layer of their own, and then to a logit for each token of the
-//! vocabulary. What [`splade`] makes of the logits is a sparse embedding.
+//! The heads of masked language models, as sparse encoders have them: hidden states through a layer of their own, then to a logit for
+//! each token of the vocabulary, and those of a text's tokens to one. There is never a matrix of tokens by vocabulary: a block of
+//! columns is pooled before the next is computed.
 
 use super::layers::{dense, layer_norm_with};
 use crate::checkpoint::{JsonFile, SpladeConfig, SpladeStrategy};
 use crate::error::Result;
-use crate::program::{Activation, Builder, Linear, Pool, PoolMode, Value, WeightSource};
+use crate::program::{Activation, Builder, Linear, Part, Pool, PoolMode, TensorSpec, Value, WeightSource};
+
+/// Columns of a block, a multiple of four. A batch of 512 tokens takes 8 MB for it.
+const BLOCK: usize = 4096;
 
 /// A head, by the names of its tensors.
 pub(super) struct Head {
@@ -25,19 +29,31 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Hidden states to logits: `[tokens, vocab]`. `activation` is applied to them.
+    /// Hidden states to one row of pooled logits for each text: `[sequences, vocab]`. What [`after`] says remains to be done.
     pub fn build(
         self,
         b: &mut Builder,
         config: &JsonFile,
         weights: &dyn WeightSource,
-        activation: Activation,
+        splade: &SpladeConfig,
         x: Value,
+    ) -> Result<Value> {
+        self.build_in_blocks(b, config, weights, splade, x, BLOCK)
+    }
+
+    fn build_in_blocks(
+        self,
+        b: &mut Builder,
+        config: &JsonFile,
+        weights: &dyn WeightSource,
+        splade: &SpladeConfig,
+        x: Value,
+        block: usize,
     ) -> Result<Value> {
         let (name, cols) = self.dense;
         let vocab = config.usize("vocab_size")?;
-        let h = dense(name, cols).bias(self.dense_bias).activation(self.activation).of(b, x);
-        let h = layer_norm_with(b, self.norm, self.eps, self.norm_bias, h);
+        let x = dense(name, cols).bias(self.dense_bias).activation(self.activation).of(b, x);
+        let x = layer_norm_with(b, self.norm, self.eps, self.norm_bias, x);
         let is_stored = |name: &str| weights.shape(b.tensor(name, vec![]).module, name).is_some();
         let is_tied = config.bool_or("tie_word_embeddings", true)?;
         let table = if is_tied && !is_stored(self.decoder) { self.tokens } else { self.decoder };
@@ -48,22 +64,28 @@ impl Head {
             }
             stored.map(|(name, _)| name)
         });
-        let bias = bias.map(|name| b.vector(name, vocab));
-        let weight = b.matrix(table, vocab, cols);
-        Ok(b.linear(Linear { x: h, weight, bias, activation, residual: None }))
+        let (table, bias) = (b.tensor(table, vec![vocab, cols]), bias.map(|name| b.tensor(name, vec![vocab])));
+        // The function that makes weights of logits grows, so the maximum can be taken first, and the function of far fewer numbers.
+        let (activation, mode) = match splade.strategy {
+            SpladeStrategy::Max => (Activation::Identity, PoolMode::Max),
+            SpladeStrategy::Sum => (function(splade), PoolMode::Sum),
+        };
+        let mut pooled = Vec::new();
+        for first in (0..vocab).step_by(block) {
+            let rows = block.min(vocab - first);
+            let part = |tensor: &TensorSpec| match rows == vocab {
+                true => tensor.clone().into(),
+                false => Part::Rows(tensor.clone(), first, rows),
+            };
+            let (weight, bias) = (b.weight(vec![part(&table)]), bias.as_ref().map(|bias| b.weight(vec![part(bias)])));
+            let logits = b.linear(Linear { x, weight, bias, activation, residual: None });
+            pooled.push(b.pool(Pool::new(logits, mode)));
+        }
+        Ok(b.join(pooled))
     }
 }
 
-/// What a text's logits have to go through before [`splade`] pools them.
-pub(super) fn before(config: &SpladeConfig) -> Activation {
-    match config.strategy {
-        // The function grows, so the maximum can be taken first, and the function of far fewer numbers.
-        SpladeStrategy::Max => Activation::Identity,
-        SpladeStrategy::Sum => function(config),
-    }
-}
-
-/// What is left to do with what [`splade`] gives.
+/// What is left to do with what [`Head::build`] gives.
 pub(super) fn after(config: &SpladeConfig) -> Activation {
     match config.strategy {
         SpladeStrategy::Max => function(config),
@@ -71,15 +93,59 @@ pub(super) fn after(config: &SpladeConfig) -> Activation {
     }
 }
 
-/// Logits to one row for each text: `[sequences, vocab]`.
-pub(super) fn splade(b: &mut Builder, config: &SpladeConfig, logits: Value) -> Value {
-    let mode = match config.strategy {
-        SpladeStrategy::Max => PoolMode::Max,
-        SpladeStrategy::Sum => PoolMode::Sum,
-    };
-    b.pool(Pool::new(logits, mode))
-}
-
 fn function(config: &SpladeConfig) -> Activation {
     if config.twice { Activation::Log1pLog1pRelu } else { Activation::Log1pRelu }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Batch;
+    use crate::cpu::{CpuExecutor, CpuOptions};
+    use crate::executor::Executor;
+    use crate::models::bert;
+    use crate::program::{Output, Program, RandomWeights, Rows};
+    use std::sync::Arc;
+
+    const VOCAB: usize = 70;
+
+    fn program(strategy: SpladeStrategy, block: usize) -> Program {
+        let text = r#"{"model_type": "bert", "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
+            "intermediate_size": 8, "max_position_embeddings": 16, "vocab_size": 70}"#;
+        let Ok(serde_json::Value::Object(object)) = serde_json::from_str(text) else { panic!("{text}") };
+        let (config, mut b) = (JsonFile::from_object("config.json", object), Builder::new());
+        let x = bert::backbone(&mut b, &config).unwrap();
+        let (head, splade) = (bert::masked_lm(&config).unwrap(), SpladeConfig { strategy, twice: false });
+        let weights = RandomWeights { seed: 1 };
+        let y = head.build_in_blocks(&mut b, &config, &weights, &splade, x, block).unwrap();
+        b.finish(y, x)
+    }
+
+    #[test]
+    fn blocks_of_the_vocabulary_are_the_whole() {
+        let mut batch = Batch::new();
+        batch.push(&[1, 5, 60, 3], &[0; 4], 0);
+        batch.push(&[7, 69], &[0; 2], 0);
+        for strategy in [SpladeStrategy::Max, SpladeStrategy::Sum] {
+            let run = |block| {
+                let program = Arc::new(program(strategy, block));
+                let widest =
+                    program.steps.iter().filter(|step| step.shape.rows == Rows::Tokens).map(|step| step.shape.cols);
+                let widest = widest.max().unwrap();
+                assert_eq!(widest, block.clamp(24, VOCAB));
+                let (weights, options) = (RandomWeights { seed: 1 }, CpuOptions::default());
+                let executor = CpuExecutor::load(program.clone(), &weights, &options).unwrap();
+                (executor.submit(batch.clone(), Output::Sentences).unwrap().wait().unwrap(), program.parameters())
+            };
+            let (whole, parameters) = run(VOCAB);
+            assert_eq!(whole.shape(), [2, VOCAB]);
+            for block in [16, 32, 68] {
+                let (pooled, of_blocks) = run(block);
+                assert_eq!(of_blocks, parameters, "the table is there once");
+                for (a, b) in pooled.data.iter().zip(&whole.data) {
+                    assert!((a - b).abs() <= 1e-6, "{strategy:?}, blocks of {block}: {a}, {b}");
+                }
+            }
+        }
+    }
 }

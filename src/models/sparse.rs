@@ -23,14 +23,12 @@ pub fn sparse_encoder(modules: &[Module], weights: &dyn WeightSource) -> Result<
         [Module { kind: ModuleKind::SparseStaticEmbedding(_), .. }] => Ok(None),
         [
             Module { kind: ModuleKind::Transformer(transformer), .. },
-            pooling @ Module { kind: ModuleKind::SpladePooling(config), .. },
+            Module { kind: ModuleKind::SpladePooling(config), .. },
         ] => {
             let mut b = Builder::new();
             b.module(0);
-            let logits = logits(&mut b, transformer, config, weights)?;
-            b.label(&pooling.name);
-            let x = masked_lm::splade(&mut b, config, logits);
-            Ok(Some((b.finish(x, logits), masked_lm::after(config))))
+            let (x, tokens) = splade(&mut b, transformer, config, weights)?;
+            Ok(Some((b.finish(x, tokens), masked_lm::after(config))))
         }
         [dense @ .., last @ Module { kind: ModuleKind::SparseAutoEncoder(config), .. }] if !dense.is_empty() => {
             let (mut b, x, tokens) = super::dense(dense, weights)?;
@@ -70,13 +68,13 @@ pub(crate) fn token_weights(modules: &[Module], tokenizer: &Tokenizer, weights: 
     Ok(by_id)
 }
 
-/// Of each token.
-fn logits(
+/// Pooled logits, and the hidden states behind them.
+fn splade(
     b: &mut Builder,
     transformer: &TransformerModule,
     config: &SpladeConfig,
     weights: &dyn WeightSource,
-) -> Result<Value> {
+) -> Result<(Value, Value)> {
     check_task(transformer, FILL_MASK)?;
     b.set_limit(transformer.max_seq_length);
     let architecture = architecture(&transformer.config)?;
@@ -90,7 +88,7 @@ fn logits(
     };
     let x = (architecture.backbone)(b, &transformer.config)?;
     b.label("masked_lm");
-    head(&transformer.config)?.build(b, &transformer.config, weights, masked_lm::before(config), x)
+    Ok((head(&transformer.config)?.build(b, &transformer.config, weights, config, x)?, x))
 }
 
 /// The features of a sentence embedding: `[sequences, features]`.

@@ -200,6 +200,19 @@ impl Builder {
         self.sum(Sum { x, x_factor: 1.0, other, factor: 1.0 })
     }
 
+    /// [`Op::Join`]: `[rows, all columns]`. One value is itself.
+    pub fn join(&mut self, parts: Vec<Value>) -> Value {
+        if let [part] = parts[..] {
+            return part;
+        }
+        let shapes: Vec<Shape> = parts.iter().map(|&part| self.shape(part)).collect();
+        assert!(shapes.iter().all(|shape| shape.rows == shapes[0].rows), "{}: the rows of parts", self.label);
+        let whole = |shape: &Shape| shape.cols.is_multiple_of(4);
+        assert!(shapes[..shapes.len() - 1].iter().all(whole), "{}: the columns of parts", self.label);
+        let cols = shapes.iter().map(|shape| shape.cols).sum();
+        self.push(Op::Join(Join { parts }), Shape { cols, ..shapes[0] })
+    }
+
     /// [`Op::Pool`]: `[sequences, modes * cols of x]`.
     pub fn pool(&mut self, op: Pool) -> Value {
         let x = self.shape(op.x);

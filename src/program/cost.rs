@@ -42,6 +42,7 @@ impl Program {
             Op::Norm(_) | Op::HeadNorm(_) => NORM * out,
             Op::Rotary(_) => 3.0 * out,
             Op::Glu(_) | Op::Experts(_) | Op::Sum(_) => 2.0 * out,
+            Op::Join(_) => 0.0,
             Op::Normalize(_) => NORMALIZE * out,
             Op::Pool(op) => {
                 let normalized = if op.normalize { NORMALIZE * out } else { 0.0 };

@@ -21,8 +21,8 @@ pub use builder::Builder;
 pub use cost::Cost;
 pub use folded::{Bucketed, Centred, Difference, Mapped, Projected};
 pub use op::{
-    Embed, Experts, Glu, Half, HeadNorm, Index, Linear, Lookup, Norm, NormKind, Normalize, Op, Pool, PoolMode, Rotary,
-    RowNorm, Sum,
+    Embed, Experts, Glu, Half, HeadNorm, Index, Join, Linear, Lookup, Norm, NormKind, Normalize, Op, Pool, PoolMode,
+    Rotary, RowNorm, Sum,
 };
 pub use plan::Plan;
 pub use rotary::RotaryTable;
@@ -30,6 +30,7 @@ pub use weights::{Part, RandomWeights, TensorSpec, WeightSource, WeightSpec};
 
 use crate::batch::Batch;
 use crate::error::RunError;
+use std::collections::HashSet;
 use std::fmt;
 
 /// What a value has one row of.
@@ -143,7 +144,10 @@ impl Program {
 
     /// Numbers in all weights: the model's parameters that are used.
     pub fn parameters(&self) -> usize {
-        self.weights.iter().map(WeightSpec::parameters).sum()
+        let stored = self.weights.iter().flat_map(|weight| &weight.parts).filter_map(Part::stored);
+        // A tensor may be in several weights: as a table and as a matrix, or in pieces.
+        let stored: HashSet<&TensorSpec> = stored.collect();
+        stored.into_iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum()
     }
 
     /// How many tokens a sequence may have: the shortest position table, less its offset. `None` without a table.
@@ -287,6 +291,10 @@ impl Program {
                 }
             }
             Op::Sum(op) => write!(f, " {} * {} + {} * {}", op.x_factor, op.x, op.factor, op.other),
+            Op::Join(op) => {
+                let parts: Vec<_> = op.parts.iter().map(Value::to_string).collect();
+                write!(f, " {}", parts.join(" | "))
+            }
             Op::Pool(op) => {
                 let modes: Vec<_> = op.modes.iter().map(|mode| mode.name()).collect();
                 write!(f, " {}, {}{}", op.x, modes.join(" | "), if op.normalize { ", normalised" } else { "" })

@@ -28,6 +28,8 @@ pub enum Op {
     Attention(Attention),
     /// A weighted sum of two values.
     Sum(Sum),
+    /// Values side by side.
+    Join(Join),
     /// One row for each sequence from its tokens' rows.
     Pool(Pool),
     /// Each row divided by its L2 norm.
@@ -227,6 +229,13 @@ pub struct Sum {
     pub factor: f32,
 }
 
+/// The columns of all parts, one behind the other: `[rows, the sum of their columns]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Join {
+    /// `[rows, cols]` each, where the columns of all but the last are a multiple of four. At least one.
+    pub parts: Vec<Value>,
+}
+
 /// `y = x / max(|x|, 1e-12)` for each row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Normalize {
@@ -276,6 +285,7 @@ impl Op {
             Op::Rotary(_) => "rotary",
             Op::Attention(_) => "attention",
             Op::Sum(_) => "sum",
+            Op::Join(_) => "join",
             Op::Pool(_) => "pool",
             Op::Normalize(_) => "normalize",
         }
@@ -293,6 +303,7 @@ impl Op {
             Op::Rotary(op) => vec![op.qkv],
             Op::Attention(op) => vec![op.qkv],
             Op::Sum(op) => vec![op.x, op.other],
+            Op::Join(op) => op.parts.clone(),
             Op::Pool(op) => vec![op.x],
             Op::Normalize(op) => vec![op.x],
         }
@@ -322,6 +333,7 @@ impl Op {
                 op.x = map(op.x);
                 op.other = map(op.other);
             }
+            Op::Join(op) => op.parts.iter_mut().for_each(|part| *part = map(*part)),
             Op::Pool(op) => op.x = map(op.x),
             Op::Normalize(op) => op.x = map(op.x),
         }
@@ -330,7 +342,8 @@ impl Op {
     /// Whether each row of the result depends on the same row of its inputs alone.
     pub fn is_row_wise(&self) -> bool {
         match self {
-            Op::Linear(_) | Op::Norm(_) | Op::Glu(_) | Op::Experts(_) | Op::Sum(_) | Op::Normalize(_) => true,
+            Op::Linear(_) | Op::Norm(_) | Op::Glu(_) | Op::Experts(_) | Op::Sum(_) | Op::Join(_) => true,
+            Op::Normalize(_) => true,
             // Of tokens only: these know a token's position, or that they work on q, k and v.
             Op::Embed(_) | Op::HeadNorm(_) | Op::Rotary(_) | Op::Attention(_) | Op::Pool(_) => false,
         }
@@ -348,7 +361,7 @@ impl Op {
             Op::HeadNorm(op) => [Some(op.weight), op.bias].into_iter().flatten().collect(),
             Op::Rotary(op) => vec![op.table],
             Op::Attention(op) => op.table().into_iter().collect(),
-            Op::Glu(_) | Op::Experts(_) | Op::Sum(_) | Op::Pool(_) | Op::Normalize(_) => vec![],
+            Op::Glu(_) | Op::Experts(_) | Op::Sum(_) | Op::Join(_) | Op::Pool(_) | Op::Normalize(_) => vec![],
         }
     }
 }

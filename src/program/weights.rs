@@ -21,6 +21,8 @@ pub struct TensorSpec {
 pub enum Part {
     /// A tensor of the checkpoint.
     Tensor(TensorSpec),
+    /// So many rows of a tensor, from one of them on.
+    Rows(TensorSpec, usize, usize),
     /// A tensor, and 1 added to each number: Gemma's norms.
     PlusOne(TensorSpec),
     /// A tensor, each number multiplied by an f32, given as its bits: Gemma's embeddings.
@@ -86,11 +88,6 @@ impl WeightSpec {
         Ok(values)
     }
 
-    /// Numbers of the checkpoint behind it.
-    pub fn parameters(&self) -> usize {
-        self.parts.iter().map(Part::parameters).sum()
-    }
-
     /// The whole matrix, row-major, as f32.
     pub fn read_all(&self, source: &dyn WeightSource) -> Result<Vec<f32>> {
         self.read(source, 0..self.rows)
@@ -113,9 +110,8 @@ impl Part {
     /// The one tensor behind it.
     pub(crate) fn tensor(&self) -> Option<&TensorSpec> {
         match self {
-            Part::Tensor(tensor) | Part::PlusOne(tensor) | Part::Scaled(tensor, _) | Part::Transposed(tensor) => {
-                Some(tensor)
-            }
+            Part::Tensor(tensor) | Part::PlusOne(tensor) | Part::Scaled(tensor, _) => Some(tensor),
+            Part::Rows(tensor, ..) | Part::Transposed(tensor) => Some(tensor),
             Part::Projected(_) | Part::Mapped(_) | Part::Bucketed(_) => None,
             Part::Difference(_) | Part::Centred(_) | Part::Rotary(_) => None,
         }
@@ -138,15 +134,15 @@ impl Part {
 
     /// Whether some of its rows are read without the others.
     pub(crate) fn is_read_by_rows(&self) -> bool {
-        matches!(self, Part::Tensor(_) | Part::PlusOne(_) | Part::Scaled(..))
+        matches!(self, Part::Tensor(_) | Part::Rows(..) | Part::PlusOne(_) | Part::Scaled(..))
     }
 
-    /// Numbers of the checkpoint behind it: 0 for what follows from others.
-    fn parameters(&self) -> usize {
+    /// The tensor whose numbers it has: none for what follows from others.
+    pub(super) fn stored(&self) -> Option<&TensorSpec> {
         match self {
-            Part::Mapped(mapped) => mapped.table.shape.iter().product(),
-            Part::Bucketed(bucketed) => bucketed.table.shape.iter().product(),
-            _ => self.tensor().map_or(0, |tensor| tensor.shape.iter().product()),
+            Part::Mapped(mapped) => Some(&mapped.table),
+            Part::Bucketed(bucketed) => Some(&bucketed.table),
+            _ => self.tensor(),
         }
     }
 
@@ -154,6 +150,7 @@ impl Part {
     pub fn rows(&self) -> usize {
         match self {
             Part::Tensor(tensor) | Part::PlusOne(tensor) | Part::Scaled(tensor, _) => tensor.rows(),
+            Part::Rows(_, _, rows) => *rows,
             Part::Transposed(tensor) => tensor.cols(),
             Part::Projected(projected) => projected.table.rows(),
             Part::Mapped(mapped) => mapped.rows(),
@@ -168,6 +165,7 @@ impl Part {
     pub fn cols(&self) -> usize {
         match self {
             Part::Tensor(tensor) | Part::PlusOne(tensor) | Part::Scaled(tensor, _) => tensor.cols(),
+            Part::Rows(tensor, ..) => tensor.cols(),
             Part::Transposed(tensor) => tensor.rows(),
             Part::Projected(projected) => projected.weight.rows(),
             Part::Mapped(mapped) => mapped.table.cols(),
@@ -187,6 +185,7 @@ impl Part {
         };
         match self {
             Part::Tensor(tensor) => source.read(tensor, rows),
+            Part::Rows(tensor, first, _) => source.read(tensor, first + rows.start..first + rows.end),
             Part::PlusOne(tensor) => changed(tensor, &|value| value + 1.0),
             Part::Scaled(tensor, factor) => changed(tensor, &|value| value * f32::from_bits(*factor)),
             Part::Transposed(tensor) => {

@@ -70,6 +70,7 @@ pub fn step(
         Op::Rotary(op) => rotary(op, batch, &value(op.qkv), &weight(op.table)),
         Op::Attention(op) => attention(op, batch, &value(op.qkv), op.table().map(weight)),
         Op::Sum(op) => sum(op, &value(op.x), &value(op.other)),
+        Op::Join(op) => join(&op.parts.iter().map(|&part| value(part)).collect::<Vec<_>>()),
         Op::Pool(op) => pool(op, batch, &value(op.x)),
         Op::Normalize(op) => normalize(&value(op.x)),
     }
@@ -298,6 +299,15 @@ fn pool(op: &Pool, batch: &Batch, x: &Wide) -> Wide {
         }
     }
     if op.normalize { normalize(&y) } else { y }
+}
+
+fn join(parts: &[Wide]) -> Wide {
+    let mut y = Wide::zeros(parts[0].rows, parts.iter().map(|part| part.cols).sum());
+    for r in 0..y.rows {
+        let row: Vec<f64> = parts.iter().flat_map(|part| part.row(r)).copied().collect();
+        y.row_mut(r).copy_from_slice(&row);
+    }
+    y
 }
 
 fn normalize(x: &Wide) -> Wide {

@@ -42,6 +42,7 @@ pub fn table() -> Vec<Case> {
         glu(),
         experts(),
         sum(),
+        join(),
         head_norm(),
         rotary(),
         attention(),
@@ -239,6 +240,21 @@ fn sum() -> Vec<Case> {
         Case::new(format!("sum {cols}"), b, y)
     };
     [1, 5, 36, 384].into_iter().map(build).collect()
+}
+
+fn join() -> Vec<Case> {
+    let build = |cols: &[usize]| {
+        let mut b = Builder::new();
+        let parts: Vec<Value> =
+            cols.iter().enumerate().map(|(i, &cols)| input(&mut b, &format!("x.{i}"), cols)).collect();
+        b.label("rows are sequences");
+        let pooled = parts.iter().map(|&part| b.pool(Pool::new(part, PoolMode::Max))).collect();
+        b.join(pooled);
+        b.label("join");
+        let y = b.join(parts);
+        Case::new(format!("join {cols:?}"), b, y)
+    };
+    [&[4, 1][..], &[36, 128, 37], &[384, 260, 4, 4]].into_iter().map(build).collect()
 }
 
 fn experts() -> Vec<Case> {

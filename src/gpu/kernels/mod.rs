@@ -6,6 +6,7 @@ pub mod embed;
 pub mod experts;
 pub mod glu;
 pub mod head_norm;
+pub mod join;
 pub mod linear;
 pub mod norm;
 pub mod normalize;
