@@ -1,7 +1,14 @@
-// One of several values that lie side by side: its columns go to the output's from FIRST4 on, and what fills its rows up with them.
-// A thread makes four columns of a row.
-@group(1) @binding(0) var<storage, read> x: array<Elem4>;         // [rows, STRIDE4]
-@group(1) @binding(1) var<storage, read_write> out: array<Elem4>; // [rows, OUT_STRIDE4]
+// Copies one part's columns, padding included, to the output's columns from 4 * first4 on. A thread makes four columns of a row.
+struct Params {
+    first4: u32,
+    unused_a: u32,
+    unused_b: u32,
+    unused_c: u32,
+}
+
+@group(1) @binding(0) var<uniform> params: Params;
+@group(1) @binding(1) var<storage, read> x: array<Elem4>;         // [rows, STRIDE4]
+@group(1) @binding(2) var<storage, read_write> out: array<Elem4>; // [rows, OUT_STRIDE4]
 
 @compute @workgroup_size(64)
 fn join(
@@ -14,6 +21,6 @@ fn join(
         return;
     }
     for (var i = lane; i < STRIDE4; i += 64u) {
-        out[row * OUT_STRIDE4 + FIRST4 + i] = x[row * STRIDE4 + i];
+        out[row * OUT_STRIDE4 + params.first4 + i] = x[row * STRIDE4 + i];
     }
 }

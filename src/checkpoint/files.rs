@@ -108,7 +108,7 @@ pub(crate) fn has_weights(class: &str) -> bool {
 }
 
 /// The file with the weights of tokens in the folder `module` of a SparseStaticEmbedding, if its configuration names one: there,
-/// or `above`, in the model's. (The reference looks where it runs, or in a repository of that name.) `Err`: it is in neither.
+/// or in the folder `above`, with what lists the module. (The reference looks where it runs, or in a repository of that name.) `Err`: it is in neither.
 pub(crate) fn token_weights(module: &Path, above: &Path) -> Result<Option<Result<PathBuf, String>>> {
     let config = JsonFile::read_if_present(&module.join("config.json"))?;
     let path = config.as_ref().map_or(Ok(None), |config| config.str_opt("path"))?;
@@ -159,7 +159,9 @@ pub(crate) fn first_missing(folder: &Path) -> Result<Option<String>> {
         if has_vocabulary && !path.join("vocab.txt").is_file() {
             found = found.or_else(|| missing(TOKENIZER_FILE));
         }
-        let in_json = if class == "SparseStaticEmbedding" { token_weights(&path, folder)? } else { None };
+        // What lists the module, modules.json or a router, is in the folder above.
+        let above = path.parent().filter(|_| !module.is_empty()).unwrap_or(folder);
+        let in_json = if class == "SparseStaticEmbedding" { token_weights(&path, above)? } else { None };
         if let Some(file) = in_json {
             found = found.or_else(|| file.is_err().then(|| missing(TOKEN_WEIGHTS_FILE)).flatten());
         } else if has_weights(&class) {

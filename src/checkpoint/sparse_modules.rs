@@ -63,7 +63,7 @@ impl SpladeConfig {
 }
 
 impl SparseStaticConfig {
-    /// Of the module in a folder, of the model `above`.
+    /// Of the module in a folder, which something in the folder `above` lists.
     pub(super) fn read(module: &Path, above: &Path) -> Result<SparseStaticConfig> {
         let weights = token_weights(module, above)?.transpose().map_err(|path| Error::NotFound {
             what: format!("file {TOKEN_WEIGHTS_FILE} in {} or {}", module.display(), above.display()),

@@ -13,7 +13,7 @@ use super::weights::{Packed, Weights, can_be_int8, forms};
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::executor::Dtype;
-use crate::program::{Op, Plan, Program, WeightId, WeightSource};
+use crate::program::{Op, Plan, Program, Value, WeightId, WeightSource};
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
@@ -88,6 +88,8 @@ fn learn(
     let mut parts: Vec<Part> = split(sample, HALVINGS).into_iter().map(part).collect();
     let mut weights = Weights::none(program);
     let mut seen: HashMap<WeightId, Moments> = HashMap::new();
+    // Of the value that was last looked at, for the next op if that reads it, too.
+    let mut last: Option<(Value, Moments)> = None;
     for (i, step) in program.steps.iter().enumerate() {
         for id in step.op.weights() {
             weights.read(id, forms[id.index()], program.weight(id), source)?;
@@ -97,12 +99,20 @@ fn learn(
         if let Op::Linear(op) = &step.op
             && can_be_int8(program.weight(op.weight))
         {
-            let mut rows = Vec::new();
-            for Part { batch, workspace } in &parts {
-                rows.push(Pass { batch, ..pass }.value(op.x, &workspace.buffers));
-            }
-            let inner = program.weight(op.weight).cols;
-            seen.entry(op.weight).or_insert_with(|| Moments::new(inner)).add(&rows, threads);
+            let moments = match last.take() {
+                Some((x, moments)) if x == op.x => moments,
+                _ => {
+                    let mut rows = Vec::new();
+                    for Part { batch, workspace } in &parts {
+                        rows.push(Pass { batch, ..pass }.value(op.x, &workspace.buffers));
+                    }
+                    let mut moments = Moments::new(program.weight(op.weight).cols);
+                    moments.add(&rows, threads);
+                    moments
+                }
+            };
+            seen.entry(op.weight).and_modify(|seen| seen.merge(&moments)).or_insert_with(|| moments.clone());
+            last = Some((op.x, moments));
         }
         for &id in order.iter().filter(|id| last_use[id.index()] == i) {
             if let Some(moments) = seen.remove(&id) {
@@ -154,23 +164,28 @@ mod tests {
     use crate::executor::Executor;
     use crate::matrix::Matrix;
     use crate::program::{
-        Activation, Builder, Index, Linear, Lookup, Output, Pool, PoolMode, RandomWeights, TensorSpec, Value,
+        Activation, Builder, Index, Linear, Lookup, Output, Part, Pool, PoolMode, RandomWeights, TensorSpec,
     };
     use std::ops::Range;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Four linear ops, of which the last two share a weight, as ALBERT's layers do; the table of embeddings is the first one's
-    /// weight, too.
+    /// Linear ops, of which the last two share a weight, as ALBERT's layers do, two have blocks of one tensor, and the table of
+    /// embeddings is the first one's weight, too.
     fn program() -> Arc<Program> {
         let mut b = Builder::new();
         let table = b.matrix("table", 50, 40);
         let mut x = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
-        let (wide, shared) = (b.matrix("wide", 200, 50), b.matrix("shared", 200, 200));
-        let mut linear =
-            |x: Value, weight| b.linear(Linear { x, weight, bias: None, activation: Activation::Gelu, residual: None });
-        for weight in [table, wide, shared, shared] {
-            x = linear(x, weight);
+        let (wide, shared) = (b.tensor("wide", vec![200, 50]), b.matrix("shared", 200, 200));
+        let blocks = [(0, 80), (80, 120)].map(|(first, rows)| b.weight(vec![Part::Rows(wide.clone(), first, rows)]));
+        let linear = |b: &mut Builder, x: Value, weight| {
+            b.linear(Linear { x, weight, bias: None, activation: Activation::Gelu, residual: None })
+        };
+        x = linear(&mut b, x, table);
+        let parts = blocks.map(|block| linear(&mut b, x, block));
+        x = b.join(parts.to_vec());
+        for weight in [shared, shared] {
+            x = linear(&mut b, x, weight);
         }
         let pooled = b.pool(Pool::new(x, PoolMode::Mean));
         Arc::new(b.finish(pooled, x))
@@ -232,7 +247,7 @@ mod tests {
         };
         let (sample, other) = (batch(&[9, 3, 30, 40]), batch(&[9, 3, 30, 41]));
         let (expected, of_learning) = products(&sample, 3, None);
-        assert_eq!(expected.len(), 3);
+        assert_eq!(expected.len(), 4);
         let (first, _) = products(&sample, 3, Some(folder.path()));
         let [file] = &files()[..] else { panic!("{:?}", files()) };
         let (second, read) = products(&sample, 3, Some(folder.path()));

@@ -10,6 +10,7 @@ use std::ops::Range;
 pub const BLOCK: usize = 3 * 128;
 
 /// Sums over rows.
+#[derive(Clone)]
 pub struct Moments {
     /// Rows so far.
     pub rows: usize,
@@ -46,6 +47,14 @@ impl Moments {
             PackedRows::pack(&transposed, columns.len(), rows.len()).products(&transposed, &mut products);
             sums.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
         });
+    }
+
+    /// Adds the rows of others.
+    pub fn merge(&mut self, other: &Moments) {
+        self.rows += other.rows;
+        for (sums, other) in self.blocks.iter_mut().zip(&other.blocks) {
+            sums.iter_mut().zip(other).for_each(|(sum, other)| *sum += other);
+        }
     }
 
     /// The mean square of each column.

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::kept::Aside;
 use crate::program::{Part, Program, TensorSpec, WeightId, WeightSource, WeightSpec};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -85,7 +85,10 @@ impl RoundedFile {
             all.update(bytemuck::cast_slice(numbers));
         }
         let tensors = program.weights.iter().flat_map(|spec| spec.parts.iter().flat_map(Part::tensors));
-        let mut hashes: Vec<_> = tensors.map(|tensor| (tensor, Ok([0; _]))).collect();
+        // Each once: a table may be in several weights, by blocks of its rows.
+        let mut seen = HashSet::new();
+        let mut hashes: Vec<_> =
+            tensors.filter(|&tensor| seen.insert(tensor)).map(|tensor| (tensor, Ok([0; _]))).collect();
         each(threads, &mut hashes, |(tensor, hash)| *hash = hash_of(tensor, source));
         for (_, hash) in hashes {
             all.update(hash?);

@@ -18,7 +18,7 @@ const TOKENS_STEP: usize = 1024;
 const SEQUENCES_STEP: usize = 64;
 
 /// Batches of so many tokens are tried, however wide their values are.
-const LEAST_TOKENS: usize = 64;
+const LEAST_TRIED: usize = 64;
 
 /// Every value has room for whole blocks of so many rows: `linear_cooperative.wgsl` reads whole blocks.
 const BLOCK_ROWS: usize = 16;
@@ -132,7 +132,7 @@ impl Workspace {
                 && (fixed.memory_budget.is_some() || bytes <= granted)
         };
         let mut tokens = tokens;
-        while tokens > LEAST_TOKENS && !fits(tokens) {
+        while tokens > LEAST_TRIED && !fits(tokens) {
             tokens /= 2;
         }
         while tokens * 2 <= most && fits(tokens * 2) {

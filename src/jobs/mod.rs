@@ -123,28 +123,29 @@ pub struct Reject {
 
 /// What a model makes of rows.
 pub trait Results: Clone + Send + Sync {
+    /// Whether a cancelled call tells what it has computed, as rows of a matrix, so that they can be saved. Otherwise its part
+    /// starts over: nothing is `saved` then, and all rows are `missing`.
+    const ARE_SAVED: bool;
+
     /// Results of all rows: those that a cancelled process has `saved`, and those of the rows that were `missing`.
     fn complete(saved: SomeRows, missing: Vec<usize>, computed: Self) -> Self;
-
-    /// Whether a cancelled call tells what it has computed, so that it can be saved. Otherwise its part starts over.
-    const ARE_SAVED: bool;
 }
 
 impl Results for Matrix {
+    const ARE_SAVED: bool = true;
+
     fn complete(mut saved: SomeRows, missing: Vec<usize>, computed: Matrix) -> Matrix {
         saved.append(missing, computed);
         saved.complete()
     }
-
-    const ARE_SAVED: bool = true;
 }
 
 impl Results for SparseMatrix {
+    const ARE_SAVED: bool = false;
+
     fn complete(_: SomeRows, _: Vec<usize>, computed: SparseMatrix) -> SparseMatrix {
         computed
     }
-
-    const ARE_SAVED: bool = false;
 }
 
 /// A computed part.

@@ -260,3 +260,60 @@ fn with_some<R, T>(rows: &mut Vec<R>, places: &[usize], work: impl FnOnce(&[R]) 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::{JobFile, JobFolder, PartRows, equal_parts};
+    use crate::sparse_matrix::SparseMatrix;
+    use std::io::Write;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Rows that are their own numbers.
+    struct Numbers(Vec<Part>);
+
+    impl Source for Numbers {
+        type Row = u64;
+        type Extra = ();
+        type Error = Error;
+
+        fn parts(&self) -> &[Part] {
+            &self.0
+        }
+
+        fn read(&self, part: &Part) -> Result<PartRows<u64, ()>> {
+            let rows = (part.first_row..part.first_row + part.rows).collect();
+            Ok(PartRows { rows, numbers: (0..part.rows).collect(), rejects: Vec::new(), extra: () })
+        }
+    }
+
+    #[test]
+    fn a_part_of_sparse_results_that_is_cancelled_starts_over() {
+        let (source, folder) = (Numbers(equal_parts(10, 4)), tempfile::tempdir().unwrap());
+        let job = JobFile::new([("model".to_string(), "none".into())], source.parts());
+        let folder = JobFolder::begin(folder.path(), &job, "txt", "any").unwrap();
+        let sink = folder.sink(|file, path, finished: &Finished<Numbers, SparseMatrix>| {
+            let lines: String =
+                finished.output.iter().map(|(indices, values)| format!("{indices:?} {values:?}\n")).collect();
+            (&*file).write_all(lines.as_bytes()).map_err(Error::io(path))
+        });
+        let calls = AtomicUsize::new(0);
+        // The second part is cancelled the first time.
+        let compute = |rows: &[u64], _: OnProgress| {
+            if calls.fetch_add(1, Ordering::Relaxed) == 1 {
+                return Err(Error::Cancelled { done: 2, total: rows.len(), results: None });
+            }
+            let mut matrix = SparseMatrix::new(10);
+            rows.iter().for_each(|&row| matrix.push_row(&[row as u32], &[row as f32 + 0.5]));
+            Ok(matrix)
+        };
+        let options = JobOptions { parts_at_once: 1, ..JobOptions::default() };
+        assert!(matches!(run(&source, &sink, &compute, &options), Err(Error::Cancelled { .. })));
+        assert_eq!((folder.done().unwrap(), folder.saved_rows()), (vec![true, false, false], 0));
+        let report = run(&source, &sink, &compute, &options).unwrap();
+        assert_eq!((report.parts, report.rows), (2, 6));
+        assert_eq!(folder.finish().unwrap().rows, 10);
+        let last = std::fs::read_to_string(folder.path().join("part-00002.txt")).unwrap();
+        assert_eq!(last, "[8] [8.5]\n[9] [9.5]\n");
+    }
+}

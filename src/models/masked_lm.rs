@@ -1,10 +1,10 @@
-//! The heads of masked language models, as sparse encoders have them: hidden states through a layer of their own, then to a logit for
-//! each token of the vocabulary, and those of a text's tokens to one. There is never a matrix of tokens by vocabulary: a block of
-//! columns is pooled before the next is computed.
+//! The heads of masked language models, as sparse encoders have them: hidden states through a layer of their own, then to a logit
+//! for each token of the vocabulary, and those of a text's tokens to one. There is never a matrix of tokens by vocabulary: a block
+//! of columns is pooled before the next is computed.
 
 use super::layers::{dense, layer_norm_with};
 use crate::checkpoint::{JsonFile, SpladeConfig, SpladeStrategy};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::program::{Activation, Builder, Linear, Part, Pool, PoolMode, TensorSpec, Value, WeightSource};
 
 /// Columns of a block, a multiple of four. A batch of 512 tokens takes 8 MB for it.
@@ -52,6 +52,9 @@ impl Head {
     ) -> Result<Value> {
         let (name, cols) = self.dense;
         let vocab = config.usize("vocab_size")?;
+        if vocab == 0 {
+            return Err(config.invalid("vocab_size", "at least 1"));
+        }
         let x = dense(name, cols).bias(self.dense_bias).activation(self.activation).of(b, x);
         let x = layer_norm_with(b, self.norm, self.eps, self.norm_bias, x);
         let is_stored = |name: &str| weights.shape(b.tensor(name, vec![]).module, name).is_some();
@@ -60,12 +63,19 @@ impl Head {
         let bias = self.bias.and_then(|(own, tied)| {
             let stored = [(own, true), (tied, is_tied)].into_iter().find(|&(name, counts)| counts && is_stored(name));
             if stored.is_none() {
-                log::warn!("{}: no {own} is stored: the logits have no bias", config.path().display());
+                let names = if is_tied && tied != own { format!("{own} and {tied}") } else { own.to_string() };
+                log::warn!("{}: {names} not stored: the logits have no bias", config.path().display());
             }
             stored.map(|(name, _)| name)
         });
+        // Before there are as many blocks as a wrong number makes.
+        let stored = weights.shape(b.tensor(table, vec![]).module, table).filter(|shape| *shape != [vocab, cols]);
+        if let Some(found) = stored {
+            let (name, expected) = (table.to_string(), format!("[{vocab}, {cols}]"));
+            return Err(Error::Weight { name, expected, found: format!("{found:?}") });
+        }
         let (table, bias) = (b.tensor(table, vec![vocab, cols]), bias.map(|name| b.tensor(name, vec![vocab])));
-        // The function that makes weights of logits grows, so the maximum can be taken first, and the function of far fewer numbers.
+        // The function that makes weights of logits grows: the maximum can be taken first, and the function of far fewer numbers.
         let (activation, mode) = match splade.strategy {
             SpladeStrategy::Max => (Activation::Identity, PoolMode::Max),
             SpladeStrategy::Sum => (function(splade), PoolMode::Sum),

@@ -205,6 +205,7 @@ impl Builder {
         if let [part] = parts[..] {
             return part;
         }
+        assert!(!parts.is_empty(), "{}: nothing to join", self.label);
         let shapes: Vec<Shape> = parts.iter().map(|&part| self.shape(part)).collect();
         assert!(shapes.iter().all(|shape| shape.rows == shapes[0].rows), "{}: the rows of parts", self.label);
         let whole = |shape: &Shape| shape.cols.is_multiple_of(4);

@@ -124,6 +124,17 @@ fn linear() -> Vec<Case> {
 
     let mut b = Builder::new();
     let x = input(&mut b, "x", 37);
+    let (weight, bias) = (b.tensor("weight", vec![150, 37]), b.tensor("bias", vec![150]));
+    let mut blocks = Vec::new();
+    for (first, rows) in [(0, 100), (100, 50)] {
+        let [weight, bias] = [&weight, &bias].map(|tensor| b.weight(vec![Part::Rows(tensor.clone(), first, rows)]));
+        blocks.push(b.linear(Linear { x, weight, bias: Some(bias), activation: Activation::Relu, residual: None }));
+    }
+    let y = b.join(blocks);
+    cases.push(Case::new("linear in blocks of its rows", b, y).batches(single(&[1, 33, 128])));
+
+    let mut b = Builder::new();
+    let x = input(&mut b, "x", 37);
     let pooled = b.pool(Pool { x, modes: vec![PoolMode::Mean, PoolMode::Max], normalize: false });
     b.label("rows are sequences");
     let weight = b.matrix("dense.weight", 30, 74);

@@ -24,12 +24,12 @@ const PANEL_STEP: usize = 128;
 /// Whether this CPU has them, and Linux lets this process use their registers: it is asked once, and only if there is a use for them.
 pub fn exists() -> bool {
     static EXISTS: OnceLock<bool> = OnceLock::new();
-    super::emulated() || *EXISTS.get_or_init(|| is_in_cpu() && is_permitted())
+    *EXISTS.get_or_init(|| has_amx() && is_permitted()) || super::emulated()
 }
 
-/// Whether the CPU has matrices of bytes, which nobody may be allowed to use: by Intel's *Software Developer's Manual*, volume 2,
-/// `CPUID`.
-pub fn is_in_cpu() -> bool {
+/// Whether the CPU has matrices of bytes, whether or not Linux lets this process use them: by Intel's *Software Developer's
+/// Manual*, volume 2, `CPUID`.
+pub fn has_amx() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     const AMX_INT8: u32 = 1 << 25;
     __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & AMX_INT8 != 0

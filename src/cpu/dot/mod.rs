@@ -13,7 +13,7 @@ mod x86;
 
 use super::gemm::{Operands, Product, Unit, VECTORS, strip_in_groups};
 #[cfg(target_arch = "x86_64")]
-pub use amx::is_in_cpu as has_amx;
+pub use amx::has_amx;
 #[cfg(target_arch = "aarch64")]
 pub use i8mm::I8mm;
 #[cfg(target_arch = "aarch64")]

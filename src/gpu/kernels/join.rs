@@ -9,7 +9,7 @@ static JOIN: Kernel = Kernel {
     name: "join",
     source: include_str!("../../../shaders/join.wgsl"),
     parts: &[],
-    bindings: &[Binding::Read, Binding::Write],
+    bindings: &[Binding::Params, Binding::Read, Binding::Write],
 };
 
 /// The launches of a join: one a part, whose columns begin at whole `Elem4`.
@@ -21,14 +21,15 @@ pub fn launches(op: &Join, context: &Context) -> Result<Vec<Launch>> {
             .prelude()
             .constant("STRIDE4", stride)
             .constant("OUT_STRIDE4", stride4(shape.cols))
-            .constant("FIRST4", first)
             .constant("ROWS_ARE_TOKENS", shape.rows == Rows::Tokens);
+        // As `Params` in join.wgsl: what differs from part to part is no constant, for which each would have a pipeline.
+        let params = [first as u32, 0, 0, 0];
         first += stride;
         Launch {
             kernel: &JOIN,
             prelude,
             items: Launch::ALWAYS,
-            params: vec![],
+            params: bytemuck::cast_slice(&params).to_vec(),
             slots: vec![Slot::Value(part), Slot::Value(context.out)],
             grid: Grid { count: shape.rows.into(), per_group: 1, columns: 1 },
         }

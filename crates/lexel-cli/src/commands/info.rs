@@ -131,11 +131,7 @@ fn facts(model_type: ModelType, checkpoint: &Checkpoint, routes: &[Route]) -> Re
         }
         ModelType::SparseEncoder => {
             tell("similarity", json!(settings.similarity_fn_name.as_deref().unwrap_or("dot")));
-            let features = routes.iter().find_map(|route| match route.checkpoint.modules().last()?.kind {
-                ModuleKind::SparseAutoEncoder(coder) => Some(coder.k),
-                _ => None,
-            });
-            tell("max_active_dims", json!(settings.max_active_dims.or(features)));
+            tell("max_active_dims", json!(settings.max_active_dims));
             tell("prompts", json!(settings.bi_encoder_prompts()));
         }
         ModelType::CrossEncoder => {
