@@ -44,7 +44,7 @@ impl SimilarityFunction {
     /// # Errors
     /// [`Error::InvalidInput`] if the two differ in their columns.
     pub fn matrix(self, a: &Matrix, b: &Matrix) -> Result<Matrix> {
-        same_columns(a, b)?;
+        same_columns(a.cols, b.cols)?;
         let mut scores = Matrix::zeros(a.rows, b.rows);
         if a.rows == 0 || b.rows == 0 {
             return Ok(scores);
@@ -63,13 +63,8 @@ impl SimilarityFunction {
     /// # Errors
     /// [`Error::InvalidInput`] if the two differ in their shape.
     pub fn pairwise(self, a: &Matrix, b: &Matrix) -> Result<Vec<f32>> {
-        same_columns(a, b)?;
-        if a.rows != b.rows {
-            return Err(Error::InvalidInput(format!(
-                "pairwise similarity needs as many rows on both sides: {} and {}",
-                a.rows, b.rows
-            )));
-        }
+        same_columns(a.cols, b.cols)?;
+        same_rows(a.rows, b.rows)?;
         let (a_norms, b_norms) = (self.norms(a), self.norms(b));
         Ok((0..a.rows).map(|i| self.score(a.row(i), b.row(i), a_norms[i], b_norms[i])).collect())
     }
@@ -115,14 +110,21 @@ fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 }
 
 /// Refuses embeddings that cannot be compared.
-pub(crate) fn same_columns(a: &Matrix, b: &Matrix) -> Result<()> {
-    if a.cols == b.cols {
+pub(crate) fn same_columns(a: usize, b: usize) -> Result<()> {
+    if a == b {
         return Ok(());
     }
     Err(Error::InvalidInput(format!(
-        "embeddings of {} and of {} dimensions cannot be compared: encode both with the same model and truncate_dim",
-        a.cols, b.cols
+        "embeddings of {a} and of {b} dimensions cannot be compared: encode both with the same model and truncate_dim"
     )))
+}
+
+/// Refuses embeddings that cannot be compared row by row.
+pub(crate) fn same_rows(a: usize, b: usize) -> Result<()> {
+    if a == b {
+        return Ok(());
+    }
+    Err(Error::InvalidInput(format!("pairwise similarity needs as many rows on both sides: {a} and {b}")))
 }
 
 impl fmt::Display for SimilarityFunction {

@@ -103,19 +103,31 @@ pub(crate) fn shards(path: &Path) -> Result<Vec<String>> {
 
 /// Whether a module of this class has weights.
 pub(crate) fn has_weights(class: &str) -> bool {
-    let dense = matches!(class, "Transformer" | "StaticEmbedding" | "WeightedLayerPooling" | "Dense" | "LayerNorm");
-    dense || matches!(class, "MLMTransformer" | "SparseStaticEmbedding" | "SparseAutoEncoder")
+    const CLASSES: [&str; 8] = [
+        "Transformer",
+        "MLMTransformer",
+        "StaticEmbedding",
+        "SparseStaticEmbedding",
+        "WeightedLayerPooling",
+        "Dense",
+        "LayerNorm",
+        "SparseAutoEncoder",
+    ];
+    CLASSES.contains(&class)
 }
 
 /// The file with the weights of tokens in the folder `module` of a SparseStaticEmbedding, if its configuration names one: there,
-/// or in the folder `above`, with what lists the module. (The reference looks where it runs, or in a repository of that name.) `Err`: it is in neither.
-pub(crate) fn token_weights(module: &Path, above: &Path) -> Result<Option<Result<PathBuf, String>>> {
+/// or, if it is not there, in the folder `above`, with what lists the module. (The reference looks where it runs, or in a repository
+/// of that name.) It may be in neither.
+pub(crate) fn token_weights_file(module: &Path, above: &Path) -> Result<Option<PathBuf>> {
     let config = JsonFile::read_if_present(&module.join("config.json"))?;
     let path = config.as_ref().map_or(Ok(None), |config| config.str_opt("path"))?;
     // A name that ends otherwise is not looked at, as in the reference.
-    let Some(path) = path.filter(|path| path.ends_with(".json")) else { return Ok(None) };
-    let found = [module, above].map(|folder| folder.join(TOKEN_WEIGHTS_FILE)).into_iter().find(|file| file.is_file());
-    Ok(Some(found.ok_or_else(|| path.to_string())))
+    if !path.is_some_and(|path| path.ends_with(".json")) {
+        return Ok(None);
+    }
+    let [own, above] = [module, above].map(|folder| folder.join(TOKEN_WEIGHTS_FILE));
+    Ok(Some(if above.is_file() && !own.is_file() { above } else { own }))
 }
 
 /// Adds the modules of routers to the classes and folders of a model's modules. The routers' own files must be there.
@@ -161,9 +173,9 @@ pub(crate) fn first_missing(folder: &Path) -> Result<Option<String>> {
         }
         // What lists the module, modules.json or a router, is in the folder above.
         let above = path.parent().filter(|_| !module.is_empty()).unwrap_or(folder);
-        let in_json = if class == "SparseStaticEmbedding" { token_weights(&path, above)? } else { None };
+        let in_json = if class == "SparseStaticEmbedding" { token_weights_file(&path, above)? } else { None };
         if let Some(file) = in_json {
-            found = found.or_else(|| file.is_err().then(|| missing(TOKEN_WEIGHTS_FILE)).flatten());
+            found = found.or_else(|| if file.is_file() { None } else { missing(TOKEN_WEIGHTS_FILE) });
         } else if has_weights(&class) {
             if path.join(WEIGHTS_INDEX).is_file() && !path.join(WEIGHTS_FILE).is_file() {
                 let shards = shards(&path.join(WEIGHTS_INDEX))?;

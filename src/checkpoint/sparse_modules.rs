@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::files::{TOKEN_WEIGHTS_FILE, token_weights};
+use super::files::{TOKEN_WEIGHTS_FILE, token_weights_file};
 use super::modules::read_config;
 use super::transformer::tokenizer_limit;
 use crate::error::{Error, Result};
@@ -65,10 +65,13 @@ impl SpladeConfig {
 impl SparseStaticConfig {
     /// Of the module in a folder, which something in the folder `above` lists.
     pub(super) fn read(module: &Path, above: &Path) -> Result<SparseStaticConfig> {
-        let weights = token_weights(module, above)?.transpose().map_err(|path| Error::NotFound {
-            what: format!("file {TOKEN_WEIGHTS_FILE} in {} or {}", module.display(), above.display()),
-            detail: format!("the weights of tokens, which the module's config.json names: path = {path:?}"),
-        })?;
+        let weights = token_weights_file(module, above)?;
+        if weights.as_ref().is_some_and(|file| !file.is_file()) {
+            return Err(Error::NotFound {
+                what: format!("file {TOKEN_WEIGHTS_FILE} in {} or {}", module.display(), above.display()),
+                detail: "the weights of tokens, which the module's config.json names by its key path".into(),
+            });
+        }
         Ok(SparseStaticConfig { weights, max_seq_length: tokenizer_limit(module)? })
     }
 }

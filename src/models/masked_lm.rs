@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::program::{Activation, Builder, Linear, Part, Pool, PoolMode, TensorSpec, Value, WeightSource};
 
 /// Columns of a block, a multiple of four. A batch of 512 tokens takes 8 MB for it.
-const BLOCK: usize = 4096;
+pub(super) const BLOCK: usize = 4096;
 
 /// A head, by the names of its tensors.
 pub(super) struct Head {
@@ -29,19 +29,9 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Hidden states to one row of pooled logits for each text: `[sequences, vocab]`. What [`after`] says remains to be done.
+    /// Hidden states to one row of pooled logits for each text: `[sequences, vocab]`, in blocks of so many columns ([`BLOCK`]).
+    /// What [`after`] says remains to be done.
     pub fn build(
-        self,
-        b: &mut Builder,
-        config: &JsonFile,
-        weights: &dyn WeightSource,
-        splade: &SpladeConfig,
-        x: Value,
-    ) -> Result<Value> {
-        self.build_in_blocks(b, config, weights, splade, x, BLOCK)
-    }
-
-    fn build_in_blocks(
         self,
         b: &mut Builder,
         config: &JsonFile,
@@ -127,7 +117,7 @@ mod tests {
         let x = bert::backbone(&mut b, &config).unwrap();
         let (head, splade) = (bert::masked_lm(&config).unwrap(), SpladeConfig { strategy, twice: false });
         let weights = RandomWeights { seed: 1 };
-        let y = head.build_in_blocks(&mut b, &config, &weights, &splade, x, block).unwrap();
+        let y = head.build(&mut b, &config, &weights, &splade, x, block).unwrap();
         b.finish(y, x)
     }
 

@@ -29,8 +29,8 @@ mod static_embedding;
 mod t5;
 
 pub use preset::Preset;
-pub use sparse::sparse_encoder;
 pub(crate) use sparse::token_weights;
+pub use sparse::{SparseProgram, sparse_encoder};
 
 use crate::checkpoint::{
     FEATURE_EXTRACTION, JsonFile, Module, ModuleKind, SEQUENCE_CLASSIFICATION, TEXT_GENERATION, TransformerModule,

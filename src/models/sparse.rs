@@ -13,12 +13,22 @@ use crate::program::{Activation, Builder, Centred, Linear, Part, Program, Tensor
 const SUPPORTED: &str = "a Transformer and a SpladePooling, a SparseStaticEmbedding alone, or a SentenceTransformer's modules \
     and a SparseAutoEncoder";
 
-/// The program of a sparse encoder's repository, and what is to be done with each number of its embeddings: what remains
-/// positive is the sparse embedding. `None` for weights of tokens, which need no program.
+/// A sparse encoder as a program, and what remains to be done with the rows that it gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SparseProgram {
+    /// Texts to dense rows.
+    pub program: Program,
+    /// Of each number; what is positive then is the sparse embedding.
+    pub activation: Activation,
+    /// How many of those numbers are kept, the largest, unless somebody says otherwise.
+    pub most: Option<usize>,
+}
+
+/// The program of a sparse encoder's repository; `None` for weights of tokens, which need none.
 ///
 /// # Errors
 /// As [`sentence_transformer`](super::sentence_transformer).
-pub fn sparse_encoder(modules: &[Module], weights: &dyn WeightSource) -> Result<Option<(Program, Activation)>> {
+pub fn sparse_encoder(modules: &[Module], weights: &dyn WeightSource) -> Result<Option<SparseProgram>> {
     match modules {
         [Module { kind: ModuleKind::SparseStaticEmbedding(_), .. }] => Ok(None),
         [
@@ -28,14 +38,15 @@ pub fn sparse_encoder(modules: &[Module], weights: &dyn WeightSource) -> Result<
             let mut b = Builder::new();
             b.module(0);
             let (x, tokens) = splade(&mut b, transformer, config, weights)?;
-            Ok(Some((b.finish(x, tokens), masked_lm::after(config))))
+            Ok(Some(SparseProgram { program: b.finish(x, tokens), activation: masked_lm::after(config), most: None }))
         }
         [dense @ .., last @ Module { kind: ModuleKind::SparseAutoEncoder(config), .. }] if !dense.is_empty() => {
             let (mut b, x, tokens) = super::dense(dense, weights)?;
             b.module(dense.len());
             b.label(&last.name);
             let x = features(&mut b, last, config, weights, x)?;
-            Ok(Some((b.finish(x, tokens), Activation::Relu)))
+            let (program, most) = (b.finish(x, tokens), Some(config.k));
+            Ok(Some(SparseProgram { program, activation: Activation::Relu, most }))
         }
         _ => Err(Error::unsupported("modules.json", "type", "other modules", SUPPORTED)),
     }
@@ -88,7 +99,7 @@ fn splade(
     };
     let x = (architecture.backbone)(b, &transformer.config)?;
     b.label("masked_lm");
-    Ok((head(&transformer.config)?.build(b, &transformer.config, weights, config, x)?, x))
+    Ok((head(&transformer.config)?.build(b, &transformer.config, weights, config, x, masked_lm::BLOCK)?, x))
 }
 
 /// The features of a sentence embedding: `[sequences, features]`.

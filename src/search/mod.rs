@@ -20,6 +20,7 @@ use crate::matrix::Matrix;
 use crate::similarity::SimilarityFunction;
 use best::Best;
 use scan::Scan;
+pub(crate) use scan::check_finite;
 
 /// A row of a corpus that is like a query.
 #[derive(Debug, Clone, Copy, PartialEq)]

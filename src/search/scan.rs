@@ -27,9 +27,9 @@ impl<'a> Scan<'a> {
     /// # Errors
     /// [`Error::InvalidInput`] if the two differ in their columns, or a row is not finite.
     pub fn new(queries: &'a Matrix, corpus: &'a Matrix, function: SimilarityFunction) -> Result<Scan<'a>> {
-        same_columns(queries, corpus)?;
-        check_finite("queries", queries)?;
-        check_finite("corpus", corpus)?;
+        same_columns(queries.cols, corpus.cols)?;
+        check_finite("queries", queries.rows, |row| queries.row(row))?;
+        check_finite("corpus", corpus.rows, |row| corpus.row(row))?;
         let (query_norms, corpus_norms) = (function.norms(queries), function.norms(corpus));
         Ok(Scan { function, queries, corpus, query_norms, corpus_norms })
     }
@@ -107,9 +107,10 @@ struct Queries {
     packed: Option<PackedRows>,
 }
 
-fn check_finite(name: &str, matrix: &Matrix) -> Result<()> {
-    let is_odd = |row: &usize| !matrix.row(*row).iter().all(|x| x.is_finite());
-    match (0..matrix.rows).into_par_iter().with_min_len(1024).find_first(is_odd) {
+/// Refuses rows that hold what is no finite number.
+pub(crate) fn check_finite<'a>(name: &str, rows: usize, row: impl Fn(usize) -> &'a [f32] + Sync) -> Result<()> {
+    let is_odd = |at: &usize| !row(*at).iter().all(|x| x.is_finite());
+    match (0..rows).into_par_iter().with_min_len(1024).find_first(is_odd) {
         Some(row) => Err(Error::InvalidInput(format!(
             "row {row} of the {name} holds NaN or infinity, which is like nothing: leave it out, or encode its text again"
         ))),

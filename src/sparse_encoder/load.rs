@@ -2,10 +2,10 @@
 
 use super::{Path, SparseEncoder};
 use crate::bi_encoder::{BiEncoder, ProgramPath};
-use crate::checkpoint::{Checkpoint, ModelType, ModuleKind};
+use crate::checkpoint::{Checkpoint, ModelType};
 use crate::error::Result;
 use crate::loader::Loader;
-use crate::models;
+use crate::models::{self, SparseProgram};
 use crate::similarity::SimilarityFunction;
 use std::sync::Arc;
 
@@ -23,12 +23,8 @@ impl Loader<SparseEncoder> {
     fn path(&self, checkpoint: &Checkpoint) -> Result<Path> {
         let weights = checkpoint.weights()?;
         match models::sparse_encoder(checkpoint.modules(), &weights)? {
-            Some((program, activation)) => {
-                let features = match checkpoint.modules().last().map(|module| &module.kind) {
-                    Some(ModuleKind::SparseAutoEncoder(config)) => Some(config.k),
-                    _ => None,
-                };
-                Ok(Path::Program { path: ProgramPath::load(self, checkpoint, program)?, activation, features })
+            Some(SparseProgram { program, activation, most }) => {
+                Ok(Path::Program { path: ProgramPath::load(self, checkpoint, program)?, activation, most })
             }
             None => {
                 let tokenizer = checkpoint.tokenizer()?;

@@ -39,8 +39,8 @@ pub struct SparseEncoder {
 
 /// One way of a text through the modules.
 enum Path {
-    /// A program, and what remains to be done with its numbers: the activation, and how many are kept of an auto-encoder's.
-    Program { path: ProgramPath, activation: Activation, features: Option<usize> },
+    /// A program, and what remains to be done with its rows, as a [`SparseProgram`](crate::models::SparseProgram) says.
+    Program { path: ProgramPath, activation: Activation, most: Option<usize> },
     /// The weight of each token, without a program.
     Tokens(Tokenizer, Vec<f32>),
 }
@@ -138,11 +138,11 @@ impl SparseEncoder {
 
     /// How many numbers of an embedding that goes this way are kept.
     fn limit(&self, path: &Path) -> Option<usize> {
-        let features = match path {
-            Path::Program { features, .. } => *features,
+        let most = match path {
+            Path::Program { most, .. } => *most,
             Path::Tokens(..) => None,
         };
-        self.model.settings.max_active_dims.or(features)
+        self.model.settings.max_active_dims.or(most)
     }
 
     /// Longer texts are truncated to this many tokens, special tokens included. `None`: the files name no limit.

@@ -2,19 +2,19 @@
 //! looked at. Sums are in f64.
 
 use super::SparseMatrix;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::matrix::Matrix;
-use crate::search::{SearchHit, best_of};
-use crate::similarity::SimilarityFunction;
+use crate::search::{SearchHit, best_of, check_finite};
+use crate::similarity::{SimilarityFunction, same_columns, same_rows};
 use rayon::prelude::*;
 
 impl SimilarityFunction {
     /// Every row of `a` against every row of `b`: `[a.rows, b.rows]`, as [`matrix`](Self::matrix).
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if the two differ in their columns.
+    /// [`Error::InvalidInput`](crate::Error::InvalidInput) if the two differ in their columns.
     pub fn sparse_matrix(self, a: &SparseMatrix, b: &SparseMatrix) -> Result<Matrix> {
-        same_columns(a, b)?;
+        same_columns(a.cols, b.cols)?;
         let mut scores = Matrix::zeros(a.rows(), b.rows());
         let b_norms = norms(b);
         scores.data.par_chunks_mut(b.rows().max(1)).enumerate().for_each_init(
@@ -32,16 +32,10 @@ impl SimilarityFunction {
     /// Row `i` of `a` against row `i` of `b`: one score a row, as [`pairwise`](Self::pairwise).
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if the two differ in their shape.
+    /// [`Error::InvalidInput`](crate::Error::InvalidInput) if the two differ in their shape.
     pub fn sparse_pairwise(self, a: &SparseMatrix, b: &SparseMatrix) -> Result<Vec<f32>> {
-        same_columns(a, b)?;
-        if a.rows() != b.rows() {
-            return Err(Error::InvalidInput(format!(
-                "pairwise similarity needs as many rows on both sides: {} and {}",
-                a.rows(),
-                b.rows()
-            )));
-        }
+        same_columns(a.cols, b.cols)?;
+        same_rows(a.rows(), b.rows())?;
         let (mut spread, b_norms) = (vec![0.0; a.cols], norms(b));
         let score = |i| Spread::new(&mut spread, a.row(i)).score(self, b.row(i), b_norms[i]);
         Ok((0..a.rows()).map(score).collect())
@@ -51,20 +45,16 @@ impl SimilarityFunction {
     /// [`semantic_search`](crate::semantic_search).
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if the two differ in their columns, or a number is NaN or infinity.
+    /// [`Error::InvalidInput`](crate::Error::InvalidInput) if the two differ in their columns, or a number is NaN or infinity.
     pub fn sparse_search(
         self,
         queries: &SparseMatrix,
         corpus: &SparseMatrix,
         top_k: usize,
     ) -> Result<Vec<Vec<SearchHit>>> {
-        same_columns(queries, corpus)?;
-        for (name, matrix) in [("query", queries), ("corpus", corpus)] {
-            let is_bad = |row: &usize| matrix.row(*row).1.iter().any(|value| !value.is_finite());
-            if let Some(row) = (0..matrix.rows()).find(is_bad) {
-                return Err(Error::InvalidInput(format!("{name} row {row} holds NaN or infinity")));
-            }
-        }
+        same_columns(queries.cols, corpus.cols)?;
+        check_finite("queries", queries.rows(), |row| queries.row(row).1)?;
+        check_finite("corpus", corpus.rows(), |row| corpus.row(row).1)?;
         let norms = norms(corpus);
         let search = |spread: &mut Vec<f32>, query| {
             let query = Spread::new(spread, queries.row(query));
@@ -126,16 +116,6 @@ fn norms(matrix: &SparseMatrix) -> Vec<f64> {
     matrix.iter().map(norm).collect()
 }
 
-fn same_columns(a: &SparseMatrix, b: &SparseMatrix) -> Result<()> {
-    if a.cols == b.cols {
-        return Ok(());
-    }
-    Err(Error::InvalidInput(format!(
-        "embeddings of {} and of {} dimensions cannot be compared: encode both with the same model",
-        a.cols, b.cols
-    )))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,7 +163,7 @@ mod tests {
         let mut bad = SparseMatrix::new(37);
         bad.push_row(&[4], &[f32::NAN]);
         let message = SimilarityFunction::Dot.sparse_search(&a, &bad, 1).unwrap_err().to_string();
-        assert!(message.contains("corpus row 0 holds NaN"), "{message}");
+        assert!(message.contains("row 0 of the corpus holds NaN"), "{message}");
         for function in SimilarityFunction::ALL {
             assert!(function.sparse_matrix(&a, &bad).unwrap().data.iter().all(|score| score.is_nan()), "{function}");
         }

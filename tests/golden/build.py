@@ -112,9 +112,11 @@ def edit_json(path, **changes):
 
 
 def compact(models):
-    """Rewrites every JSON file without indentation, which is half of the bytes."""
+    """Rewrites every JSON file without indentation, which is half of the bytes, and gives all files the same modes."""
     for path in sorted(models.rglob("*.json")):
         path.write_text(dumps(read_json(path)) + "\n", "utf-8")
+    for path in models.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def dumps(value):
@@ -125,6 +127,18 @@ def write_cases(path, sections):
     """One case a line: readable, and a changed case is a changed line."""
     parts = [f"{dumps(name)}:[\n" + ",\n".join(map(dumps, entries)) + "\n]" for name, entries in sections.items()]
     path.write_text("{\n" + ",\n".join(parts) + "\n}\n", "utf-8")
+
+
+def write_golden(root, recorder, **more):
+    """What was recorded: expected.safetensors and cases.json in the folder root, the latter beginning with `more`."""
+    from safetensors.numpy import save_file
+
+    save_file(recorder.tensors, root / "expected.safetensors")
+    (root / "expected.safetensors").chmod(0o644)
+    write_cases(root / "cases.json", {**more, **recorder.sections})
+    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and "__pycache__" not in str(path))
+    counts = ", ".join(f"{len(entries)} {name}" for name, entries in recorder.sections.items())
+    print(f"{counts}; {len(recorder.tensors)} tensors; {size:,} bytes")
 
 
 def rename_tensors(path, rename, extra=None):

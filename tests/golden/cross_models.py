@@ -299,6 +299,4 @@ def build_cross_encoders(root):
         family(builder)
     shutil.rmtree(builder.scratch)
     compact(root)
-    for path in root.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
     return builder.bases

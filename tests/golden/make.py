@@ -47,9 +47,8 @@ sys.dont_write_bytecode = True  # leave nothing beside the data
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from safetensors.numpy import save_file  # noqa: E402
 
-from build import write_cases  # noqa: E402
+from build import write_golden  # noqa: E402
 from cases import record_all  # noqa: E402
 from models import build_all  # noqa: E402
 from texts import all_texts  # noqa: E402
@@ -64,13 +63,7 @@ def main():
     (root / "texts.json").write_text(json.dumps(all_texts(), indent=1, ensure_ascii=False) + "\n", "utf-8")
     bases = build_all(root / "models")
     recorder = record_all(root, bases)
-    save_file(recorder.tensors, root / "expected.safetensors")
-    (root / "expected.safetensors").chmod(0o644)
-    write_cases(root / "cases.json", recorder.sections)
-
-    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and "__pycache__" not in str(path))
-    counts = ", ".join(f"{len(entries)} {name}" for name, entries in recorder.sections.items())
-    print(f"{counts}; {len(recorder.tensors)} tensors; tests/golden holds {size:,} bytes")
+    write_golden(root, recorder)
 
 
 if __name__ == "__main__":

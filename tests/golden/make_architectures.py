@@ -45,7 +45,6 @@ sys.dont_write_bytecode = True  # leave nothing beside the data
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from safetensors.numpy import save_file  # noqa: E402
 
 import arch_custom  # noqa: E402
 import arch_decoders  # noqa: E402
@@ -55,7 +54,7 @@ import arch_rerankers  # noqa: E402
 from arch_build import Builder  # noqa: E402
 from arch_cases import record_architectures  # noqa: E402
 from arch_texts import TEXTS  # noqa: E402
-from build import compact, write_cases  # noqa: E402
+from build import compact, write_golden  # noqa: E402
 from overlay import shrink  # noqa: E402
 
 
@@ -76,18 +75,13 @@ def main():
     overlays = {name: model["base"] for name, model in builder.models.items() if model["base"]}
     bases = shrink(root / "models", builder.models, bases=overlays)
     recorder, moves = record_architectures(root, builder.models, bases)
-    save_file(recorder.tensors, root / "expected.safetensors")
-    write_cases(root / "cases.json", {"texts": TEXTS, **recorder.sections})
+    write_golden(root, recorder, texts=TEXTS)
     for path in root.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
     shutil.rmtree(target, ignore_errors=True)
     root.rename(target)
-    root = target
 
-    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-    counts = ", ".join(f"{len(entries)} {name}" for name, entries in recorder.sections.items())
-    print(f"{counts}; {len(recorder.tensors)} tensors; tests/golden/architectures holds {size:,} bytes")
     moved, _, name, change = min(moves, key=lambda move: move[0])
     print(f"{len(moves)} mistakes tried; the least of them, {change} of {name}, moves the result by {moved:.4f}")
 

@@ -42,9 +42,8 @@ sys.dont_write_bytecode = True  # leave nothing beside the data
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from safetensors.numpy import save_file  # noqa: E402
 
-from build import write_cases  # noqa: E402
+from build import write_golden  # noqa: E402
 from cross_cases import TEXTS, record_cross_encoders  # noqa: E402
 from cross_models import build_cross_encoders  # noqa: E402
 
@@ -57,13 +56,7 @@ def main():
 
     bases = build_cross_encoders(root / "models")
     recorder = record_cross_encoders(root, bases)
-    save_file(recorder.tensors, root / "expected.safetensors")
-    (root / "expected.safetensors").chmod(0o644)
-    write_cases(root / "cases.json", {"texts": TEXTS, **recorder.sections})
-
-    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-    counts = ", ".join(f"{len(entries)} {name}" for name, entries in recorder.sections.items())
-    print(f"{counts}; {len(recorder.tensors)} tensors; tests/golden/cross_encoder holds {size:,} bytes")
+    write_golden(root, recorder, texts=TEXTS)
 
 
 if __name__ == "__main__":

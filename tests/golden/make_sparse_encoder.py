@@ -41,9 +41,8 @@ sys.dont_write_bytecode = True  # leave nothing beside the data
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
-from safetensors.numpy import save_file  # noqa: E402
 
-from build import write_cases  # noqa: E402
+from build import write_golden  # noqa: E402
 from sparse_cases import GAP, TEXTS, record_sparse_encoders  # noqa: E402
 from sparse_models import build_sparse_encoders  # noqa: E402
 
@@ -56,13 +55,7 @@ def main():
 
     bases = build_sparse_encoders(root / "models")
     recorder = record_sparse_encoders(root, bases)
-    save_file(recorder.tensors, root / "expected.safetensors")
-    (root / "expected.safetensors").chmod(0o644)
-    write_cases(root / "cases.json", {"texts": TEXTS, **recorder.sections})
-
-    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-    counts = ", ".join(f"{len(entries)} {name}" for name, entries in recorder.sections.items())
-    print(f"{counts}; {len(recorder.tensors)} tensors; tests/golden/sparse_encoder holds {size:,} bytes")
+    write_golden(root, recorder, texts=TEXTS)
     for name, notes in recorder.near.items():
         shares = [share for _, share, _ in notes if share is not None] or [0]
         print(f"  {name}: margin {min(note[0] for note in notes):.5f}, active {min(shares):.0%} to {max(shares):.0%}, largest {max(note[2] for note in notes):.2f}")  # fmt: skip

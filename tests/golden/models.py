@@ -178,6 +178,4 @@ def build_all(root):
         family(builder)
     shutil.rmtree(builder.scratch)
     compact(root)
-    for path in root.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
     return shrink(root, sorted(path.name for path in root.iterdir()), WHOLE)

@@ -211,6 +211,4 @@ def build_sparse_encoders(root):
         family(b)
     shutil.rmtree(b.scratch)
     compact(root)
-    for path in root.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
     return {name: b.bases.get(name) for name in b.names}

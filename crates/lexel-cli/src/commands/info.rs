@@ -56,7 +56,7 @@ impl Route {
             let (modules, weights) = (checkpoint.modules(), checkpoint.weights()?);
             let program = match model_type {
                 ModelType::SentenceTransformer => Some(models::sentence_transformer(modules, &weights)?),
-                ModelType::SparseEncoder => models::sparse_encoder(modules, &weights)?.map(|(program, _)| program),
+                ModelType::SparseEncoder => models::sparse_encoder(modules, &weights)?.map(|sparse| sparse.program),
                 ModelType::CrossEncoder => Some(models::cross_encoder(modules, &weights)?),
             };
             Ok(Route { name: names.join(", "), checkpoint, program })
