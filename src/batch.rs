@@ -13,6 +13,9 @@ pub struct Batch {
     pub starts: Vec<u32>,
     /// `[sequences]` How many leading tokens pooling leaves out: those of a prompt that the model excludes.
     pub skip: Vec<u32>,
+    /// `[sequences]` How many trailing tokens attention does not look at: they see the sequence's others, and nobody sees them.
+    /// ColBERT expands its queries by such tokens. Each must be near enough to one that is seen, where a window limits attention.
+    pub unseen: Vec<u32>,
     /// Tokens of this id take no position: see [`Program::padding`](crate::program::Program::padding).
     pub padding: Option<u32>,
 }
@@ -28,13 +31,19 @@ impl Batch {
 
     /// A batch without sequences, in which tokens of the id `padding` take no position.
     pub fn with_padding(padding: Option<u32>) -> Batch {
-        let (ids, types, positions, skip) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Batch { ids, types, positions, starts: vec![0], skip, padding }
+        let (ids, types, positions, skip, unseen) = Default::default();
+        Batch { ids, types, positions, starts: vec![0], skip, unseen, padding }
     }
 
     /// Appends a sequence. `types` must be as long as `ids`; `skip` leading tokens stay out of pooling.
     pub fn push(&mut self, ids: &[u32], types: &[u32], skip: u32) {
+        self.push_expanded(ids, types, skip, 0);
+    }
+
+    /// The same, with `unseen` trailing tokens that attention does not look at: fewer than there are.
+    pub fn push_expanded(&mut self, ids: &[u32], types: &[u32], skip: u32, unseen: u32) {
         assert_eq!(ids.len(), types.len());
+        assert!(unseen == 0 || (unseen as usize) < ids.len());
         self.ids.extend_from_slice(ids);
         self.types.extend_from_slice(types);
         let mut next = 0..;
@@ -42,6 +51,14 @@ impl Batch {
         self.positions.extend(ids.iter().map(position).map(|position| position.unwrap_or(Batch::NO_POSITION)));
         self.starts.push(self.ids.len() as u32);
         self.skip.push(skip);
+        self.unseen.push(unseen);
+    }
+
+    /// Appends a sequence of another batch.
+    pub fn push_from(&mut self, other: &Batch, sequence: usize) {
+        let range = other.range(sequence);
+        let (ids, types) = (&other.ids[range.clone()], &other.types[range]);
+        self.push_expanded(ids, types, other.skip[sequence], other.unseen[sequence]);
     }
 
     /// Tokens of all sequences.
@@ -59,6 +76,12 @@ impl Batch {
         self.starts[sequence] as usize..self.starts[sequence + 1] as usize
     }
 
+    /// Those of them that attention looks at.
+    pub fn seen(&self, sequence: usize) -> std::ops::Range<usize> {
+        let all = self.range(sequence);
+        all.start..all.end - self.unseen[sequence] as usize
+    }
+
     /// The two halves of a batch of at least two sequences, cut where their tokens are about equal.
     pub fn halves(&self) -> Option<(Batch, Batch)> {
         if self.sequences() < 2 {
@@ -68,9 +91,7 @@ impl Batch {
         let cut = self.starts.partition_point(|&start| start < half).clamp(1, self.sequences() - 1);
         let part = |sequences: std::ops::Range<usize>| {
             let mut batch = Batch::with_padding(self.padding);
-            for s in sequences {
-                batch.push(&self.ids[self.range(s)], &self.types[self.range(s)], self.skip[s]);
-            }
+            sequences.for_each(|s| batch.push_from(self, s));
             batch
         };
         Some((part(0..cut), part(cut..self.sequences())))
@@ -102,13 +123,15 @@ mod tests {
         for lengths in [vec![3, 1], vec![0, 0], vec![100, 1, 1, 1], vec![1, 1, 1, 100], vec![5; 9]] {
             let mut whole = Batch::new();
             for (s, &length) in lengths.iter().enumerate() {
-                whole.push(&vec![s as u32; length], &vec![0; length], s as u32);
+                let unseen = usize::saturating_sub(length, 1).min(s) as u32;
+                whole.push_expanded(&vec![s as u32; length], &vec![0; length], s as u32, unseen);
             }
             let (a, b) = whole.halves().unwrap();
             assert!(a.sequences() > 0 && b.sequences() > 0);
             assert_eq!([a.ids, b.ids].concat(), whole.ids);
             assert_eq!([a.positions, b.positions].concat(), whole.positions);
             assert_eq!([a.skip, b.skip].concat(), whole.skip);
+            assert_eq!([a.unseen, b.unseen].concat(), whole.unseen);
         }
         let mut one = Batch::new();
         one.push(&[1, 2], &[0, 0], 0);

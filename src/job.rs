@@ -124,7 +124,7 @@ impl Job<'_> {
                     encoding.types.truncate(end);
                 }
                 truncated[key].store(encoding.truncated, Ordering::Relaxed);
-                Sequence { key, ids: encoding.ids, types: encoding.types, skip }
+                Sequence { key, ids: encoding.ids, types: encoding.types, skip, unseen: encoding.unseen }
             };
             Ok(encodings.map(sequence).collect())
         };

@@ -151,7 +151,7 @@ fn a_small_memory_budget_means_smaller_batches_and_the_same_vectors() {
     let executor = GpuExecutor::load(program, &checkpoint.weights().unwrap(), &device, &options).unwrap();
     let sequence = |(key, text): (usize, &String)| {
         let encoding = model.tokenizer().encode(text).unwrap();
-        Sequence { key, ids: encoding.ids, types: encoding.types, skip: 0 }
+        Sequence { key, ids: encoding.ids, types: encoding.types, skip: 0, unseen: 0 }
     };
     let sequences: Vec<Sequence> = texts.iter().enumerate().map(sequence).collect();
     let expected = model.encode(&texts).unwrap();

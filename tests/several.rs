@@ -21,7 +21,7 @@ use support::programs::{SMALL_BERT, bert};
 fn sequences(count: usize) -> Vec<Sequence> {
     let length = |key: usize| 40 - 39 * key / count;
     let ids = |key: usize| (0..length(key)).map(|t| ((key * 7 + t * 13) % VOCABULARY) as u32).collect();
-    (0..count).map(|key| Sequence { key, ids: ids(key), types: vec![0; length(key)], skip: 0 }).collect()
+    (0..count).map(|key| Sequence { key, ids: ids(key), types: vec![0; length(key)], skip: 0, unseen: 0 }).collect()
 }
 
 /// Every sequence's vector, each of which must come once. `after` is told how many there are after each batch.

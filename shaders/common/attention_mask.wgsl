@@ -1,4 +1,5 @@
-// Which keys a query of attention sees: those of its sequence that are at most WINDOW away and, if CAUSAL, not behind it.
+// Which keys a query of attention sees: those of its sequence, from tile.z to tile.w, that are at most WINDOW away and, if CAUSAL,
+// not behind it.
 const SMALLEST: f32 = -3.4028234e38; // the score of a key that is not seen
 
 // The head of k and v that a head of q meets.
@@ -10,8 +11,8 @@ fn kv_head(head: u32) -> u32 {
 fn seen_by(tile: vec4<u32>) -> vec2<u32> {
     let begin = max(tile.z, tile.x - min(tile.x, WINDOW));
     let last = tile.x + tile.y - 1u;
-    let end = select(min(tile.w, last + min(WINDOW, tile.w) + 1u), last + 1u, CAUSAL);
-    return vec2<u32>(begin, end);
+    let end = last + 1u + select(min(WINDOW, tile.w), 0u, CAUSAL);
+    return vec2<u32>(begin, min(end, tile.w));
 }
 
 // Which of four keys a query does not see; it sees none from `end` on.

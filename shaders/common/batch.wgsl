@@ -11,7 +11,8 @@ struct Batch {
 @group(0) @binding(1) var<storage, read> tokens: array<vec4<u32>>;
 // [sequences] (first token, token behind the last, leading tokens that pooling leaves out, 0)
 @group(0) @binding(2) var<storage, read> sequences: array<vec4<u32>>;
-// [query_tiles] (first query, queries, first token of the sequence, token behind its last); longest sequence first
+// [query_tiles] (first query, queries, first token of the sequence, token behind the last that attention looks at); longest
+// sequence first
 @group(0) @binding(3) var<storage, read> query_tiles: array<vec4<u32>>;
 
 // The workgroup's place in its grid, whose x and y axes are folded. May lie behind the last item: always compare with its count.

@@ -26,6 +26,9 @@ pub struct Encoding {
     pub ids: Vec<u32>,
     /// Segment ids: 0, or 1 for the second text of a pair where the model makes that difference.
     pub types: Vec<u32>,
+    /// How many of the last tokens expand the text, and are not looked at by attention: see
+    /// [`Batch::unseen`](crate::batch::Batch::unseen).
+    pub unseen: u32,
     /// Whether something was cut off.
     pub truncated: bool,
 }
@@ -299,7 +302,7 @@ impl Tokenizer {
             )));
         }
         let types = if self.segments { encoding.get_type_ids().to_vec() } else { vec![0; encoding.len()] };
-        Ok(Encoding { ids: encoding.get_ids().to_vec(), types, truncated })
+        Ok(Encoding { ids: encoding.get_ids().to_vec(), types, unseen: 0, truncated })
     }
 
     fn failed(&self, error: tokenizers::Error) -> Error {

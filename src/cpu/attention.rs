@@ -103,11 +103,11 @@ impl SimdOp for Attend<'_> {
         grow(&mut blocks.queries, head_dim * panel);
         for s in 0..batch.sequences() {
             let range = batch.range(s);
-            let tokens = range.len();
+            let (tokens, keys) = (range.len(), batch.seen(s).len());
             if tokens == 0 {
                 continue;
             }
-            grow(&mut blocks.scores, tokens * panel);
+            grow(&mut blocks.scores, keys * panel);
             let qkv = &qkv[range.start * in_cols..range.end * in_cols];
             let out = &mut out[range.start * out_cols..range.end * out_cols];
             for head in 0..op.heads {
@@ -115,10 +115,10 @@ impl SimdOp for Attend<'_> {
                 let kv = head / (op.heads / op.kv_heads) * head_dim;
                 let k = &qkv[k_first + kv..];
                 let mut v = Panels { data: &qkv[v_first + kv..], panel_stride: panel, row_stride: in_cols };
-                if tokens > GATHER_VALUES_BEYOND {
+                if keys > GATHER_VALUES_BEYOND {
                     if head.is_multiple_of(op.heads / op.kv_heads) {
-                        grow(values, tokens * head_dim);
-                        let rows = v.data.chunks(in_cols).take(tokens);
+                        grow(values, keys * head_dim);
+                        let rows = v.data.chunks(in_cols).take(keys);
                         for (value, row) in values.chunks_exact_mut(head_dim).zip(rows) {
                             value.copy_from_slice(&row[..head_dim]);
                         }
@@ -134,7 +134,7 @@ impl SimdOp for Attend<'_> {
                     }
                     _ => None,
                 };
-                let head = Head { op, q: &qkv[first..], k, v, tokens, distances };
+                let head = Head { op, q: &qkv[first..], k, v, tokens, keys, distances };
                 for block in (0..tokens).step_by(panel) {
                     let out = &mut out[block * out_cols + first..];
                     let disentangled = disentangled.as_deref_mut();
@@ -169,6 +169,8 @@ struct Head<'a> {
     k: &'a [f32],
     v: Panels<'a>,
     tokens: usize,
+    /// Of the tokens, those that attention looks at.
+    keys: usize,
     /// What [`Bias::fill`] gave.
     distances: Option<&'a [f32]>,
 }
@@ -189,11 +191,11 @@ impl<const V: usize> SimdOp for Block<'_, '_, V> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let Block { head, first: block, queries, blocks, disentangled, out } = self;
-        let Head { op, q, k, v, tokens, distances } = *head;
+        let Head { op, q, k, v, tokens, keys, distances } = *head;
         let (ops, panel) = (isa.f32(), V * isa.f32().len());
         let (in_cols, out_cols, head_dim) = (op.qkv_cols(), op.heads * op.head_dim, op.head_dim);
         let is_masked = op.causal || op.window.is_some();
-        let seen = op.seen(block, block + queries, tokens);
+        let seen = op.seen(block, block + queries, keys);
         let q = &q[block * in_cols..];
         let packed = &mut blocks.queries[..head_dim * panel];
         transpose(isa, q, in_cols, queries, head_dim, op.scale * LOG2_E, panel, packed);

@@ -71,7 +71,7 @@ fn a_text_does_not_feel_its_neighbours() {
     let together = cpu.submit(whole.clone(), Output::Sentences).unwrap().wait().unwrap();
     for s in 0..lengths.len() {
         let mut alone = Batch::new();
-        alone.push(&whole.ids[whole.range(s)], &whole.types[whole.range(s)], 0);
+        alone.push_from(&whole, s);
         let alone = cpu.submit(alone, Output::Sentences).unwrap().wait().unwrap();
         assert_eq!(alone.row(0), together.row(s), "sequence {s}");
     }

@@ -20,7 +20,7 @@ pub(super) struct BatchData {
     pub tokens: Vec<[u32; 4]>,
     /// `[sequences]` first token, token behind the last, leading tokens that pooling leaves out, 0
     pub sequences: Vec<[u32; 4]>,
-    /// `[query_tiles]` first query, queries, first token of the sequence, token behind its last
+    /// `[query_tiles]` first query, queries, first token of the sequence, token behind the last that attention looks at
     pub query_tiles: Vec<[u32; 4]>,
 }
 
@@ -41,7 +41,8 @@ impl BatchData {
         for s in by_length {
             let (start, end) = (starts[s], starts[s + 1]);
             let firsts = (start..end).step_by(query_tile as usize);
-            query_tiles.extend(firsts.map(|first| [first, query_tile.min(end - first), start, end]));
+            let seen = end - batch.unseen[s];
+            query_tiles.extend(firsts.map(|first| [first, query_tile.min(end - first), start, seen]));
         }
         BatchData {
             sizes: Sizes {

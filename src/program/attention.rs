@@ -93,14 +93,19 @@ impl Attention {
         }
     }
 
-    /// The keys that some of the queries `first..end` of a sequence of `len` tokens see; each query sees a part of them.
-    pub fn seen(&self, first: usize, end: usize, len: usize) -> std::ops::Range<usize> {
-        let window = self.window.unwrap_or(len);
-        let behind = if self.causal { end } else { (end + window).min(len) };
-        first.saturating_sub(window)..behind
+    /// The keys that some of the queries `first..end` of a sequence see, of which attention looks at the first `keys` tokens; each
+    /// query sees a part of them.
+    pub fn seen(&self, first: usize, end: usize, keys: usize) -> std::ops::Range<usize> {
+        let begin = self.window.map_or(0, |window| first.saturating_sub(window));
+        let behind = match (self.causal, self.window) {
+            (true, _) => end,
+            (false, Some(window)) => end.saturating_add(window),
+            (false, None) => keys,
+        };
+        begin..behind.min(keys)
     }
 
-    /// The queries of a sequence of `len` tokens that see a key.
+    /// The queries of a sequence of `len` tokens that see a key, if attention looks at that.
     pub fn seen_by(&self, key: usize, len: usize) -> std::ops::Range<usize> {
         let window = self.window.unwrap_or(len);
         let first = if self.causal { key } else { key.saturating_sub(window) };

@@ -61,11 +61,11 @@ impl Program {
 /// Pairs of a query and a key that it sees.
 fn seen_pairs(op: &Attention, batch: &Batch) -> f64 {
     let of_sequence = |s: usize| {
-        let len = batch.range(s).len();
+        let (len, keys) = (batch.range(s).len(), batch.seen(s).len());
         match (op.window, op.causal) {
-            (None, false) => (len * len) as f64,
-            (None, true) => (len * (len + 1) / 2) as f64,
-            (Some(_), _) => (0..len).map(|query| op.seen(query, query + 1, len).len() as f64).sum(),
+            (None, false) => (len * keys) as f64,
+            (None, true) => (keys * (keys + 1) / 2 + (len - keys) * keys) as f64,
+            (Some(_), _) => (0..len).map(|query| op.seen(query, query + 1, keys).len() as f64).sum(),
         }
     };
     (0..batch.sequences()).map(of_sequence).sum()
@@ -96,6 +96,12 @@ mod tests {
         let pairs = |op| seen_pairs(&op, &batch);
         assert_eq!(pairs(Attention { causal: true, ..attention.clone() }), 7.0);
         assert_eq!(pairs(Attention { window: Some(1), ..attention.clone() }), 8.0);
-        assert_eq!(pairs(Attention { window: Some(1), causal: true, ..attention }), 6.0);
+        assert_eq!(pairs(Attention { window: Some(1), causal: true, ..attention.clone() }), 6.0);
+        let mut batch = Batch::new();
+        batch.push_expanded(&[1, 2, 3, 4, 5], &[0; 5], 0, 2);
+        let pairs = |op| seen_pairs(&op, &batch);
+        assert_eq!(pairs(attention.clone()), 15.0);
+        assert_eq!(pairs(Attention { causal: true, ..attention.clone() }), 12.0);
+        assert_eq!(pairs(Attention { window: Some(2), ..attention }), 12.0);
     }
 }

@@ -31,6 +31,8 @@ pub struct Sequence {
     pub types: Vec<u32>,
     /// Leading tokens that pooling leaves out.
     pub skip: u32,
+    /// Trailing tokens that attention does not look at: see [`Batch::unseen`].
+    pub unseen: u32,
 }
 
 /// A computed batch, as [`Scheduler::run`] hands it to its caller.

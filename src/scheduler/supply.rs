@@ -32,7 +32,7 @@ impl Work {
         self.keys.into_iter().enumerate().map(move |(s, key)| {
             let range = batch.range(s);
             let (ids, types) = (batch.ids[range.clone()].to_vec(), batch.types[range].to_vec());
-            Sequence { key, ids, types, skip: batch.skip[s] }
+            Sequence { key, ids, types, skip: batch.skip[s], unseen: batch.unseen[s] }
         })
     }
 }
@@ -105,7 +105,7 @@ impl State {
             }
             self.tokens -= sequence.ids.len();
             work.keys.push(sequence.key);
-            work.batch.push(&sequence.ids, &sequence.types, sequence.skip);
+            work.batch.push_expanded(&sequence.ids, &sequence.types, sequence.skip, sequence.unseen);
             self.sequences.pop_front();
         }
         Some(work)

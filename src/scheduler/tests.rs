@@ -120,7 +120,8 @@ impl Executor for Fake {
 }
 
 fn sequences(count: usize, length: usize) -> Vec<Sequence> {
-    let sequence = |key: usize| Sequence { key, ids: vec![key as u32; length], types: vec![0; length], skip: 0 };
+    let sequence =
+        |key: usize| Sequence { key, ids: vec![key as u32; length], types: vec![0; length], skip: 0, unseen: 0 };
     (0..count).map(sequence).collect()
 }
 

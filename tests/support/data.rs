@@ -76,12 +76,20 @@ pub fn batch_skipping(lengths: &[usize], skip: &[u32]) -> Batch {
     batch
 }
 
+/// The same as [`batch`], with up to so many tokens at the end of each sequence that attention does not look at.
+pub fn batch_expanded(lengths: &[usize], unseen: usize) -> Batch {
+    let (plain, mut batch) = (batch(lengths), Batch::new());
+    for (s, &length) in lengths.iter().enumerate() {
+        let unseen = unseen.min(length.saturating_sub(1)) as u32;
+        batch.push_expanded(&plain.ids[plain.range(s)], &plain.types[plain.range(s)], 0, unseen);
+    }
+    batch
+}
+
 /// Some sequences of a batch, in this order.
 pub fn select(batch: &Batch, sequences: impl IntoIterator<Item = usize>) -> Batch {
     let mut selected = Batch::new();
-    for s in sequences {
-        selected.push(&batch.ids[batch.range(s)], &batch.types[batch.range(s)], batch.skip[s]);
-    }
+    sequences.into_iter().for_each(|s| selected.push_from(batch, s));
     selected
 }
 

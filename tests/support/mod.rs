@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each test binary uses its own part of it
 
+pub mod attentions;
 pub mod case;
 pub mod compare;
 pub mod data;

@@ -244,7 +244,7 @@ fn attention(op: &Attention, batch: &Batch, qkv: &Wide, table: Option<Wide>) -> 
             let (q, k, v) = (head * d, all + shared, all + op.kv_heads * d + shared);
             for t in tokens.clone() {
                 let query = &qkv.row(t)[q..q + d];
-                let seen: Vec<usize> = tokens.clone().filter(|&u| sees(t, u)).collect();
+                let seen: Vec<usize> = batch.seen(s).filter(|&u| sees(t, u)).collect();
                 let score = |u: usize| {
                     let key = &qkv.row(u)[k..k + d];
                     f64::from(op.scale) * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>()

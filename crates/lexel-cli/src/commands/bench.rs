@@ -156,6 +156,7 @@ fn longest_first(model: &SentenceTransformer, texts: &[&str]) -> lexel::Result<V
         ids: encoding.ids,
         types: encoding.types,
         skip: 0,
+        unseen: 0,
     };
     Ok(encodings.map(sequence).collect())
 }

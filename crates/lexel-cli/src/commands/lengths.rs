@@ -59,7 +59,7 @@ impl Lengths {
             .map(|key| {
                 let length = self.sample(&mut random).min(longest);
                 let ids = (0..length).map(|_| (random.next() % vocab.max(1) as u64) as u32).collect();
-                Sequence { key, ids, types: vec![0; length], skip: 0 }
+                Sequence { key, ids, types: vec![0; length], skip: 0, unseen: 0 }
             })
             .collect();
         sequences.sort_by_key(|sequence| std::cmp::Reverse(sequence.ids.len()));

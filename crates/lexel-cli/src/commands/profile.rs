@@ -37,7 +37,7 @@ pub fn batch(executor: &dyn Executor, program: &Program, sequences: &[Sequence])
         if batch.tokens() > 0 && batch.tokens() + sequence.ids.len() > executor.batch_tokens() {
             break;
         }
-        batch.push(&sequence.ids, &sequence.types, sequence.skip);
+        batch.push_expanded(&sequence.ids, &sequence.types, sequence.skip, sequence.unseen);
     }
     batch
 }
