@@ -59,7 +59,7 @@ fn attention(
     for (var i = 0u; i < PART4; i++) {
         q[i] = part_of(query, head, part + i) * SCALE_LOG2;
     }
-    var largest = SMALLEST;
+    var largest = LEAST;
     var total = 0.0;
     let seen = seen_by(tile);
     let end = seen.y;
@@ -94,8 +94,6 @@ fn attention(
             } else {
                 scores = score(&q, at);
             }
-            // A query that sees none of the first keys gives them weight, which the first key that it sees takes away:
-            // exp2 of the difference to its score is 0.
             scores = see(scores, head, query, first + key + vec4<u32>(0u, 1u, 2u, 3u), end);
             let highest = max(max(largest, max(scores.x, scores.y)), max(scores.z, scores.w));
             let keep = exp2(largest - highest);
@@ -112,7 +110,7 @@ fn attention(
     if row >= tile.y {
         return;
     }
-    let scale = 1.0 / total;
+    let scale = 1.0 / divisor(total);
     for (var i = 0u; i < PART4; i++) {
         if part + i < HEAD4 {
             store(query, head, part + i, sums[i] * scale);

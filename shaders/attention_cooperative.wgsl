@@ -78,7 +78,7 @@ fn weigh(run: Run, first: u32, width: u32) {
         for (var other = 1u; other < parts; other *= 2u) {
             highest = max(highest, subgroupShuffleXor(highest, other));
         }
-        var before = SMALLEST;
+        var before = LEAST;
         var total = 0.0;
         if part == 0u && first > run.seen.x {
             before = largest[row];
@@ -131,7 +131,7 @@ fn finish(run: Run, first: u32, columns: u32) {
         if row < run.tile.y {
             let at = row * SCORES + column;
             let sum = vec4<f32>(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
-            store(run.tile.x + row, run.head, (first + column) / 4u, sum / totals[row]);
+            store(run.tile.x + row, run.head, (first + column) / 4u, sum / divisor(totals[row]));
         }
     }
 }

@@ -32,8 +32,6 @@ fn attention_subgroup(
         let column = (HEADS + kv_head(head)) * HEAD4;
         let queries = min(QUERIES * SUBGROUP_SIZE, tile.y - first);
         let seen = seen_by(vec4<u32>(tile.x + first, queries, tile.z, tile.w));
-        // A query that sees none of the first keys gives them weight, which the first key that it sees takes away: exp2 of the
-        // difference to its score is 0.
         for (var key = seen.x; key < seen.y; key += BLOCK) {
             attend(&state, key, seen.y, column, lane);
         }

@@ -37,8 +37,6 @@ fn attention_tiled(
                 var keep = 0.0;
                 var total = 0.0;
                 if first > seen.x {
-                    // A query that sees none of the first keys gives them weight, which the first key that it sees takes away:
-                    // exp2 of the difference to its score is 0.
                     highest = max(highest, largest[i]);
                     keep = exp2(largest[i] - highest);
                     total = totals[i] * keep;

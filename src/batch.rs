@@ -14,7 +14,7 @@ pub struct Batch {
     /// `[sequences]` How many leading tokens pooling leaves out: those of a prompt that the model excludes.
     pub skip: Vec<u32>,
     /// `[sequences]` How many trailing tokens attention does not look at: they see the sequence's others, and nobody sees them.
-    /// ColBERT expands its queries by such tokens. Each must be near enough to one that is seen, where a window limits attention.
+    /// ColBERT expands its queries by such tokens.
     pub unseen: Vec<u32>,
     /// Tokens of this id take no position: see [`Program::padding`](crate::program::Program::padding).
     pub padding: Option<u32>,

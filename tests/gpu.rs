@@ -96,7 +96,7 @@ fn alone(executor: &GpuExecutor, batch: &Batch) -> Matrix {
     let mut rows = Vec::new();
     for s in 0..batch.sequences() {
         let mut one = Batch::new();
-        one.push_from(&batch, s);
+        one.push_from(batch, s);
         rows.extend(executor.submit(one, Output::Sentences).unwrap().wait().unwrap().data);
     }
     Matrix::new(batch.sequences(), rows.len() / batch.sequences(), rows)

@@ -1,6 +1,14 @@
 // Which keys a query of attention sees: those of its sequence, from tile.z to tile.w, that are at most WINDOW away and, if CAUSAL,
 // not behind it.
 const SMALLEST: f32 = -3.4028234e38; // the score of a key that is not seen
+// What scores are at least relative to: far above SMALLEST and below every other, so that a key that is not seen has no weight,
+// whatever else a query sees.
+const LEAST: f32 = -1.7014117e38;
+
+// What a query's weights add up to, to divide by: one that sees no key gets 0.
+fn divisor(total: f32) -> f32 {
+    return select(total, 1.0, total == 0.0);
+}
 
 // The head of k and v that a head of q meets.
 fn kv_head(head: u32) -> u32 {

@@ -110,7 +110,7 @@ fn highest_score(at: Place, row: u32, keys: Keys) -> f32 {
     for (var i = 1u; i < keys.quarter; i++) {
         most = max(most, scores[first + i]);
     }
-    return max(max(most.x, most.y), max(most.z, most.w));
+    return max(max(max(most.x, most.y), max(most.z, most.w)), LEAST);
 }
 
 // A query's scores to weights; what they add up to.
@@ -165,6 +165,6 @@ fn store_sums(at: Place, row: u32, column: u32, sums: Four) {
 
 fn store_row(at: Place, query: u32, column: u32, sum: vec4<f32>) {
     if query < at.tile.y {
-        store(at.tile.x + query, at.head, column, sum / totals[at.part * QUERY_TILE + query]);
+        store(at.tile.x + query, at.head, column, sum / divisor(totals[at.part * QUERY_TILE + query]));
     }
 }

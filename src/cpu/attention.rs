@@ -6,7 +6,7 @@ use super::disentangled::Disentangled;
 use super::gemm::{Floats, Operands, strip};
 use super::instruction_set::dispatch;
 use super::matmul::{Matmul, Panels, Strided, StridedMut, panel_width};
-use super::softmax::{UNSEEN, largest, weigh};
+use super::softmax::{LEAST, UNSEEN, largest, weigh};
 use super::transpose::transpose;
 use super::weights::Weights;
 use crate::batch::Batch;
@@ -196,11 +196,15 @@ impl<const V: usize> SimdOp for Block<'_, '_, V> {
         let (in_cols, out_cols, head_dim) = (op.qkv_cols(), op.heads * op.head_dim, op.head_dim);
         let is_masked = op.causal || op.window.is_some();
         let seen = op.seen(block, block + queries, keys);
+        if seen.is_empty() {
+            out.chunks_mut(out_cols).take(queries).for_each(|row| row[..head_dim].fill(0.0));
+            return;
+        }
         let q = &q[block * in_cols..];
         let packed = &mut blocks.queries[..head_dim * panel];
         transpose(isa, q, in_cols, queries, head_dim, op.scale * LOG2_E, panel, packed);
         let scores = &mut blocks.scores[..seen.len() * panel];
-        let mut most = [ops.splat(UNSEEN); V];
+        let mut most = [ops.splat(LEAST); V];
         assert!(k.len() >= (seen.end - 1) * in_cols + head_dim);
         // SAFETY: the keys `seen` are rows of `k`, as asserted; `packed` is `[head_dim, panel]`.
         unsafe {

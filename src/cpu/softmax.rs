@@ -9,11 +9,14 @@ use std::f32::consts::LN_2;
 /// The score of a key that a query does not see.
 pub const UNSEEN: f32 = f32::MIN;
 
-/// The largest score of each column of `[rows, V vectors]`.
+/// What scores are at least relative to: far above [`UNSEEN`], and below every other.
+pub const LEAST: f32 = f32::MIN / 2.0;
+
+/// The largest score of each column of `[rows, V vectors]`, [`LEAST`] if its query sees no key.
 #[inline(always)]
 pub fn largest<I: Isa, const V: usize>(isa: I, scores: &[f32]) -> [I::F32; V] {
     let ops = isa.f32();
-    let mut largest = [ops.splat(UNSEEN); V];
+    let mut largest = [ops.splat(LEAST); V];
     for row in scores.chunks_exact(V * ops.len()) {
         for (largest, score) in largest.iter_mut().zip(ops.load_many::<V>(row)) {
             *largest = ops.max(*largest, score);
@@ -22,7 +25,8 @@ pub fn largest<I: Isa, const V: usize>(isa: I, scores: &[f32]) -> [I::F32; V] {
     largest
 }
 
-/// Turns scores, which are powers of two, into weights: those of a column add up to the inverse of what comes back for it.
+/// Turns scores, which are powers of two, into weights: those of a column add up to the inverse of what comes back for it, which is
+/// 0 for a query that sees no key.
 #[inline(always)]
 pub fn weigh<I: Isa, const V: usize>(isa: I, scores: &mut [f32], largest: [I::F32; V]) -> [I::F32; V] {
     let ops = isa.f32();
@@ -34,7 +38,8 @@ pub fn weigh<I: Isa, const V: usize>(isa: I, scores: &mut [f32], largest: [I::F3
             ops.store(weight, row);
         }
     }
-    totals.map(|total| ops.div(ops.one(), total))
+    // The largest score has the weight 1. Not the other way round: NaN stays NaN.
+    totals.map(|total| ops.select(ops.zero(), ops.div(ops.one(), total), ops.lt(total, ops.splat(0.5))))
 }
 
 /// 2^x for x up to 0, with a relative error of 1.2e-7; below -126, 2^-126. NaN stays NaN.

@@ -3,7 +3,8 @@
 use super::{Value, WeightId};
 
 /// `softmax(scale * q k^T + bias) v` for each sequence and head (Vaswani et al. 2017): `[tokens, heads * head_dim]`. A token
-/// sees tokens of its own sequence only: all of them, unless `window` and `causal` say otherwise.
+/// sees tokens of its own sequence only: all of them, unless `window` and `causal` say otherwise, or the batch, that some are not
+/// looked at. A token that sees none gets 0.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attention {
     /// `[tokens, (heads + 2 * kv_heads) * head_dim]`: the columns are all of q, then all of k, then all of v, each head by

@@ -15,7 +15,7 @@ fn lengths() -> Vec<Batch> {
 
 /// The same with tokens that attention does not look at.
 fn expanded() -> Vec<Batch> {
-    [&[1, 17, 33, 70][..], &[0, 3, 0, 135, 0, 49], &[2, 0, 16]].map(|lengths| batch_expanded(lengths, 5)).to_vec()
+    [&[1, 17, 33, 70][..], &[0, 3, 0, 135, 0, 49], &[2, 0, 16]].map(|lengths| batch_expanded(lengths, 9)).to_vec()
 }
 
 /// Every mask and bias, alone and together.
@@ -48,7 +48,7 @@ pub(super) fn variants() -> Vec<Case> {
     cases
 }
 
-/// Sequences that were expanded, under every mask that lets each token see another.
+/// Sequences that were expanded, under every mask: some tokens see none.
 pub(super) fn of_expanded() -> Vec<Case> {
     let build = |(heads, kv_heads, head_dim): (usize, usize, usize)| {
         let mut b = Builder::new();
@@ -58,8 +58,9 @@ pub(super) fn of_expanded() -> Vec<Case> {
         for (label, op) in [
             ("all", plain.clone()),
             ("window", Attention { window: Some(5), ..plain.clone() }),
+            ("window of 0", Attention { window: Some(0), ..plain.clone() }),
             ("causal", Attention { causal: true, ..plain.clone() }),
-            ("causal window", Attention { causal: true, window: Some(40), ..plain.clone() }),
+            ("causal window", Attention { causal: true, window: Some(3), ..plain.clone() }),
             ("alibi", Attention { bias: Some(PositionBias::Alibi), ..plain }),
         ] {
             b.label(label);

@@ -48,7 +48,7 @@ fn unrolled(prelude: Prelude, lanes: usize, head4: usize) -> Prelude {
         // Lanes behind the tile's last query repeat it.
         let _ = writeln!(
             text,
-            "    (*state).largest{query} = SMALLEST;\n    \
+            "    (*state).largest{query} = LEAST;\n    \
              (*state).token{query} = tile.x + min(i + {}u, tile.y - 1u);",
             query * lanes
         );
@@ -117,11 +117,11 @@ fn unrolled(prelude: Prelude, lanes: usize, head4: usize) -> Prelude {
         let i = query * lanes;
         let _ = writeln!(
             text,
-            "    if i + {i}u < tile.y {{\n        let at = (tile.x + i + {i}u) * OUT_STRIDE4 + head * HEAD4;"
+            "    if i + {i}u < tile.y {{\n        let at = (tile.x + i + {i}u) * OUT_STRIDE4 + head * HEAD4;\n        \
+             let total = divisor(state.total{query});"
         );
         for column in 0..head4 {
-            let _ =
-                writeln!(text, "        out[at + {column}u] = Elem4(state.o{query}_{column} / state.total{query});");
+            let _ = writeln!(text, "        out[at + {column}u] = Elem4(state.o{query}_{column} / total);");
         }
         text.push_str("    }\n");
     }
