@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A repository, with a `P` for each way of a text through its modules.
-pub(crate) struct BiEncoder<P> {
+/// A repository, with a `P` for each way of a text through its modules, whose embeddings an `S` compares.
+pub(crate) struct BiEncoder<P, S = SimilarityFunction> {
     pub folder: PathBuf,
     pub modules: Vec<Module>,
     pub settings: Settings,
     pub prompts: BTreeMap<String, String>,
-    pub similarity: SimilarityFunction,
+    pub similarity: S,
     /// By the names of their routes: one, unless the model has a Router. The first is that of a text for no task.
     paths: Vec<(Vec<String>, P)>,
 }
@@ -45,25 +45,34 @@ impl Task {
 }
 
 impl<P> BiEncoder<P> {
-    /// What a checkpoint's files say, its similarity function `default` if they do not; `path` makes what a way needs.
+    /// The similarity function that a checkpoint's files name, or `default`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for one that nobody knows.
+    pub fn similarity_of(checkpoint: &Checkpoint, default: SimilarityFunction) -> Result<SimilarityFunction> {
+        match &checkpoint.settings().similarity_fn_name {
+            Some(name) => name.parse().map_err(|_| {
+                let file = "config_sentence_transformers.json";
+                Error::unsupported(file, "similarity_fn_name", name, "cosine, dot, euclidean, manhattan")
+            }),
+            None => Ok(default),
+        }
+    }
+}
+
+impl<P, S> BiEncoder<P, S> {
+    /// What a checkpoint's files say; `path` makes what a way needs.
     ///
     /// # Errors
     /// Those of `path`; [`Error::Unsupported`] for settings that nobody knows.
     pub fn new(
         checkpoint: &Checkpoint,
-        default: SimilarityFunction,
+        similarity: S,
         mut path: impl FnMut(&Checkpoint) -> Result<P>,
-    ) -> Result<BiEncoder<P>> {
+    ) -> Result<BiEncoder<P, S>> {
         let settings = checkpoint.settings().clone();
         let prompts = settings.bi_encoder_prompts();
         prompts::check_default(&prompts, settings.default_prompt_name.as_deref())?;
-        let similarity = match &settings.similarity_fn_name {
-            Some(name) => name.parse().map_err(|_| {
-                let file = "config_sentence_transformers.json";
-                Error::unsupported(file, "similarity_fn_name", name, "cosine, dot, euclidean, manhattan")
-            })?,
-            None => default,
-        };
         let mut paths = Vec::new();
         for (routes, checkpoint) in checkpoint.routes() {
             paths.push((routes, path(&checkpoint)?));
@@ -164,7 +173,7 @@ impl ProgramPath {
             batch_tokens: request.batch_tokens,
             progress: request.progress,
             cancel: request.cancel,
-            longest: self.tokenizer.max_seq_length(),
+            longest: self.tokenizer.length_for(request.task),
         };
         let frame = Frame { prompt: request.prompt, task: request.task };
         let tokenize = |texts: &[&str]| self.tokenizer.encode_batch_in(frame, texts);

@@ -1,5 +1,5 @@
-//! sentence-transformers on any GPU: texts to embeddings, dense and sparse, and pairs of texts to scores, through WGSL compute shaders
-//! (Vulkan, Metal, DX12), or on the CPU.
+//! sentence-transformers on any GPU: texts to embeddings, dense, sparse, or one for each token, and pairs of texts to scores, through
+//! WGSL compute shaders (Vulkan, Metal, DX12), or on the CPU.
 //!
 //! ```no_run
 //! # fn main() -> lexel::Result<()> {
@@ -14,14 +14,14 @@
 //!
 //! | layer | what it is |
 //! |---|---|
-//! | [`SentenceTransformer`], [`SparseEncoder`], [`CrossEncoder`] | texts to embeddings, dense or sparse, pairs of texts to scores; [`search`], [`similarity`], [`quantization`] beside them |
+//! | [`SentenceTransformer`], [`SparseEncoder`], [`MultiVectorEncoder`], [`CrossEncoder`] | texts to embeddings, dense, sparse or of each token, pairs of texts to scores; [`search`], [`similarity`], [`late_interaction`], [`quantization`] beside them |
 //! | [`jobs`] | millions of rows in parts, by processes that may be killed |
 //! | [`Loader`], [`Call`], `bi_encoder`, `job`, `prompts` | what they share: loading, calls that are awaited, a call's inputs through the scheduler, prompts |
 //! | [`scheduler`], [`device`], [`several`] | sequences to batches to executors; which executors |
 //! | [`checkpoint`], [`models`] | what a repository's files say; the configuration to a program |
 //! | [`cpu`], [`gpu`] | the two executors; they never import each other |
 //! | [`program`], [`executor`] | a model as data; the trait that runs it |
-//! | [`batch`], [`matrix`], [`sparse_matrix`], [`error`], `kept` | packed token ids; rows of f32; those that are mostly zero; what can go wrong; files for the next start |
+//! | [`batch`], [`matrix`], [`sparse_matrix`], `token_pooling`, [`error`], `kept` | packed token ids; rows of f32; those that are mostly zero; fewer of them; what can go wrong; files for the next start |
 //!
 //! # Features
 //!
@@ -42,9 +42,11 @@ pub mod gpu;
 mod job;
 pub mod jobs;
 mod kept;
+pub mod late_interaction;
 mod loader;
 pub mod matrix;
 pub mod models;
+pub mod multi_vector_encoder;
 pub mod program;
 mod prompts;
 pub mod quantization;
@@ -56,6 +58,7 @@ pub mod several;
 pub mod similarity;
 pub mod sparse_encoder;
 pub mod sparse_matrix;
+mod token_pooling;
 
 pub use call::Call;
 pub use cross_encoder::{CrossEncoder, Hit, PredictOptions, RankOptions};
@@ -64,8 +67,10 @@ pub use error::{Error, Result, RunError};
 pub use executor::Dtype;
 pub use job::{Cancel, OnProgress, Progress};
 pub use kept::set_cache_folder;
+pub use late_interaction::LateInteraction;
 pub use loader::Loader;
 pub use matrix::Matrix;
+pub use multi_vector_encoder::{MultiVectorEncodeOptions, MultiVectorEncoder};
 pub use program::Activation;
 pub use quantization::{Precision, Quantized, QuantizedData, Ranges, quantize_embeddings};
 pub use search::{
@@ -76,6 +81,7 @@ pub use sentence_transformer::{EncodeOptions, SentenceTransformer};
 pub use similarity::SimilarityFunction;
 pub use sparse_encoder::{SparseEncodeOptions, SparseEncoder};
 pub use sparse_matrix::{SparseMatrix, Sparsity};
+pub use token_pooling::HierarchicalTokenPooling;
 /// The wgpu that lexel is built with, for an application that shares its device.
 #[cfg(feature = "gpu")]
 pub use wgpu;

@@ -10,8 +10,8 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Loads a model of kind `M`: a [`SentenceTransformer`](crate::SentenceTransformer), a
-/// [`SparseEncoder`](crate::SparseEncoder) or a [`CrossEncoder`](crate::CrossEncoder), whose `builder` makes it.
+/// Loads a model of kind `M`: a [`SentenceTransformer`](crate::SentenceTransformer), a [`SparseEncoder`](crate::SparseEncoder), a
+/// [`MultiVectorEncoder`](crate::MultiVectorEncoder) or a [`CrossEncoder`](crate::CrossEncoder), whose `builder` makes it.
 #[derive(Debug, Clone)]
 pub struct Loader<M> {
     id_or_folder: String,
@@ -128,6 +128,7 @@ impl<M> Loader<M> {
             (length, table) => length.or(table),
         };
         tokenizer.set_max_seq_length(length)?;
+        tokenizer.limit_tasks(program.max_positions())?;
         if let Some(rows) = program.vocabulary() {
             tokenizer.set_rows(rows);
         }

@@ -54,10 +54,21 @@ impl Matrix {
         self.rows += 1;
     }
 
+    /// Divides each row by its L2 norm, floored at 1e-12 as in the reference.
+    pub(crate) fn normalize_rows(&mut self) {
+        (0..self.rows).for_each(|row| normalize(self.row_mut(row)));
+    }
+
     /// One row, to write.
     pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
         &mut self.data[row * self.cols..(row + 1) * self.cols]
     }
+}
+
+/// Divides by the L2 norm, floored at 1e-12 as in the reference.
+pub(crate) fn normalize(row: &mut [f32]) {
+    let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
+    row.iter_mut().for_each(|x| *x /= norm);
 }
 
 /// Some rows of a matrix: what a cancelled call has computed.
@@ -147,6 +158,13 @@ mod tests {
         let mut without_columns = Matrix::zeros(1, 0);
         without_columns.push_row(&[]);
         assert_eq!(without_columns.iter().count(), 2);
+    }
+
+    #[test]
+    fn a_zero_row_stays_zero_and_others_get_length_1() {
+        let mut rows = Matrix::new(2, 2, vec![0.0, 0.0, 3.0, 4.0]);
+        rows.normalize_rows();
+        assert_eq!(rows.data, [0.0, 0.0, 0.6, 0.8]);
     }
 
     #[test]

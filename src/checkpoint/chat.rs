@@ -43,9 +43,14 @@ impl Tokenizer {
             "" => Cow::Borrowed(text),
             prompt => Cow::Owned(format!("{prompt}{text}")),
         };
+        let length = self.length_for(frame.task);
         match (&self.chat, content) {
-            (Some(chat), _) => self.encode_chat(chat, frame, content),
-            (None, Content::Text(text)) => self.encode_plain(&with_prompt(text)),
+            (Some(chat), _) => self.encode_chat(chat, frame, content, length),
+            (None, Content::Text(text)) => {
+                let mut encoding = self.encode_plain(&with_prompt(text), length)?;
+                self.expand(frame.task, &mut encoding);
+                Ok(encoding)
+            }
             (None, Content::Pair(a, b)) => self.encode_plain_pair(&with_prompt(a), b),
         }
     }
@@ -56,9 +61,15 @@ impl Tokenizer {
     }
 
     /// A chat is cut as one text, and its template's end is then written over its last tokens.
-    fn encode_chat(&self, chat: &ChatTemplate, frame: Frame, content: Content) -> Result<Encoding> {
-        let mut encoding = self.encode_plain(&chat.render(frame, content)?)?;
-        if chat.restores_suffix() && self.max_seq_length().is_some_and(|length| encoding.ids.len() >= length) {
+    fn encode_chat(
+        &self,
+        chat: &ChatTemplate,
+        frame: Frame,
+        content: Content,
+        length: Option<usize>,
+    ) -> Result<Encoding> {
+        let mut encoding = self.encode_plain(&chat.render(frame, content)?, length)?;
+        if chat.restores_suffix() && length.is_some_and(|length| encoding.ids.len() >= length) {
             // Without an end that is known, the chat stays as it was cut: so does the reference's.
             let suffix = self.suffix(chat, frame, content).unwrap_or_default();
             let keep = suffix.len().min(encoding.ids.len());

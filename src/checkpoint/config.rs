@@ -214,7 +214,7 @@ pub struct Settings {
     pub prompts: BTreeMap<String, String>,
     /// The prompt that is used when the caller names none.
     pub default_prompt_name: Option<String>,
-    /// `cosine`, `dot`, `euclidean` or `manhattan`, as stored.
+    /// `cosine`, `dot`, `euclidean` or `manhattan`, or for late interaction `maxsim` or `meanmaxsim`, as stored.
     pub similarity_fn_name: Option<String>,
     /// How many leading components of an embedding are kept.
     pub truncate_dim: Option<usize>,
@@ -259,6 +259,8 @@ impl Settings {
         match self.model_type.as_deref() {
             Some("CrossEncoder") => ModelType::CrossEncoder,
             Some("SparseEncoder") => ModelType::SparseEncoder,
+            // PyLate's name for them.
+            Some("MultiVectorEncoder" | "ColBERT") => ModelType::MultiVectorEncoder,
             _ => ModelType::SentenceTransformer,
         }
     }

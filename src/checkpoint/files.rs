@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::chat_template::TEMPLATE_FILE;
 use super::config::{JsonFile, SETTINGS_FILE};
+use super::late_interaction::STANFORD_FILE;
 use super::modules::{MODULES_FILE, read_entries};
 use super::router;
 use super::transformer::OLD_CONFIG_NAMES;
@@ -25,7 +26,7 @@ const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Small files that are read where they exist, in the folder of any module.
 #[cfg_attr(not(feature = "hub"), allow(dead_code))]
-const OPTIONAL_FILES: [&str; 9] = [
+const OPTIONAL_FILES: [&str; 10] = [
     "config.json",
     SETTINGS_FILE,
     "tokenizer_config.json",
@@ -35,6 +36,7 @@ const OPTIONAL_FILES: [&str; 9] = [
     TEMPLATE_FILE,
     TOKENIZER_FILE,
     TOKEN_WEIGHTS_FILE,
+    STANFORD_FILE,
 ];
 
 /// Refuses a file that holds a git-lfs pointer; `bytes` is what it begins with.
@@ -164,6 +166,7 @@ pub(crate) fn first_missing(folder: &Path) -> Result<Option<String>> {
         let mut found = match class.as_str() {
             "Transformer" | "Pooling" | "WeightedLayerPooling" | "Dense" | "LayerNorm" => missing("config.json"),
             "MLMTransformer" | "SpladePooling" | "SparseAutoEncoder" => missing("config.json"),
+            "MultiVectorMask" | "HierarchicalTokenPooling" => missing("config.json"),
             "StaticEmbedding" => missing(TOKENIZER_FILE),
             _ => None,
         };
@@ -199,7 +202,7 @@ pub(crate) fn pickled_weights_error(place: impl std::fmt::Display) -> Error {
         "weights",
         PICKLED_WEIGHTS,
         "model.safetensors; convert with Python: from sentence_transformers import SentenceTransformer; \
-         SentenceTransformer(MODEL).save_pretrained(FOLDER) (or CrossEncoder, SparseEncoder, whichever it is), then load FOLDER, \
+         SentenceTransformer(MODEL).save_pretrained(FOLDER) (or CrossEncoder, SparseEncoder, MultiVectorEncoder, whichever it is), then load FOLDER, \
          or look for a revision of the repository that has it",
     )
 }

@@ -6,10 +6,12 @@
 //!   config        JSON with errors that name file, key and value; prompts and settings
 //!   modules       modules.json and each module's configuration   (transformer: the backbone's)
 //!                 (router: chains of them, by what a text is encoded for)
-//!                 (sparse_modules: those of sparse encoders; default_modules: where none are listed)
+//!                 (sparse_modules: those of sparse encoders; late_interaction: those of models that keep a vector for each
+//!                 token; default_modules: where none are listed)
 //!   weights       tensors by the names that programs use         (safetensors: one mapped file)
 //!   tokenizer     texts -> ids                             (tokenizer_files: what its files mean)
 //!                                                          (leading: the first of a long text's)
+//!                                                          (task_lengths: how many for a query, and for a document)
 //!   chat          texts as messages -> ids                 (chat_template: the messages as text)
 //! ```
 //!
@@ -27,12 +29,14 @@ mod hub;
 mod hub_cache;
 #[cfg(feature = "hub")]
 mod hub_failure;
+mod late_interaction;
 mod leading;
 mod modules;
 mod router;
 mod safetensors;
 mod source;
 mod sparse_modules;
+mod task_lengths;
 mod tokenizer;
 mod tokenizer_files;
 mod transformer;
@@ -42,11 +46,13 @@ use std::path::{Path, PathBuf};
 
 pub use chat_template::{ChatTemplate, Frame};
 pub use config::{JsonFile, Settings};
+pub use late_interaction::MultiVectorMaskConfig;
 pub use modules::{DenseConfig, Feature, LogitScoreConfig, Module, ModuleKind, PoolingConfig, WeightedLayersConfig};
 pub use router::Router;
 pub(crate) use router::route;
 pub use source::{DownloadProgress, ProgressCallback, SourceOptions, download};
 pub use sparse_modules::{SparseAutoEncoderConfig, SparseStaticConfig, SpladeConfig, SpladeStrategy};
+pub use task_lengths::{QueryExpansion, TaskLengths};
 pub use tokenizer::{Encoding, Tokenizer};
 pub use transformer::TransformerModule;
 pub(crate) use transformer::{FEATURE_EXTRACTION, FILL_MASK, SEQUENCE_CLASSIFICATION, TEXT_GENERATION};
@@ -61,6 +67,8 @@ pub enum ModelType {
     SentenceTransformer,
     /// Texts to sparse embeddings.
     SparseEncoder,
+    /// Texts to a vector for each of their tokens.
+    MultiVectorEncoder,
     /// Pairs of texts to scores.
     CrossEncoder,
 }
@@ -71,6 +79,7 @@ impl ModelType {
         match self {
             ModelType::SentenceTransformer => "SentenceTransformer",
             ModelType::SparseEncoder => "SparseEncoder",
+            ModelType::MultiVectorEncoder => "MultiVectorEncoder",
             ModelType::CrossEncoder => "CrossEncoder",
         }
     }
@@ -102,7 +111,7 @@ impl Checkpoint {
     }
 
     /// What the files of `id_or_folder` say that the model is: they name it, or a head for sequence classification stands for a
-    /// cross-encoder.
+    /// cross-encoder, and ColBERT's for late interaction.
     pub fn type_of(id_or_folder: &str, options: &SourceOptions) -> Result<ModelType> {
         let folder = source::resolve(id_or_folder, options)?.folder;
         if folder.join(modules::MODULES_FILE).is_file() {
@@ -111,6 +120,9 @@ impl Checkpoint {
         // A folder that holds no model is told of by whoever opens it.
         let config = JsonFile::read_if_present(&folder.join("config.json"))?;
         let is_classifier = config.is_some_and(|config| default_modules::is_classifier(&config).unwrap_or(false));
+        if late_interaction::is_stanford(&folder).unwrap_or(false) {
+            return Ok(ModelType::MultiVectorEncoder);
+        }
         Ok(if is_classifier { ModelType::CrossEncoder } else { ModelType::SentenceTransformer })
     }
 
@@ -144,7 +156,10 @@ impl Checkpoint {
         fn set(modules: &mut [Module], tokens: usize) {
             for module in modules {
                 match &mut module.kind {
-                    ModuleKind::Transformer(transformer) => transformer.max_seq_length = Some(tokens),
+                    ModuleKind::Transformer(transformer) => {
+                        transformer.max_seq_length = Some(tokens);
+                        transformer.lengths.set_max(tokens);
+                    }
                     ModuleKind::SparseStaticEmbedding(config) => config.max_seq_length = Some(tokens),
                     ModuleKind::Router(router) => router.routes.iter_mut().for_each(|(_, chain)| set(chain, tokens)),
                     _ => {}
@@ -183,8 +198,9 @@ impl Checkpoint {
             _ => {
                 let (i, transformer) = self.transformer()?;
                 let (length, do_lower_case) = (transformer.max_seq_length, transformer.do_lower_case);
-                let tokenizer = Tokenizer::load(&self.modules[i].path, length, do_lower_case)?;
-                Ok(tokenizer.with_chat(transformer.chat.clone()))
+                let mut tokenizer = Tokenizer::load(&self.modules[i].path, length, do_lower_case)?;
+                tokenizer.keep_whole(&transformer.whole_prompts)?;
+                tokenizer.with_chat(transformer.chat.clone()).with_lengths(&transformer.lengths)
             }
         }
     }

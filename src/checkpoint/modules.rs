@@ -9,12 +9,14 @@ use serde_json::Value;
 
 use super::config::{JsonFile, Settings, brief, read_json};
 use super::files::join_inside;
+use super::late_interaction::{self, MultiVectorMaskConfig};
 use super::router::Router;
 use super::sparse_modules::{SparseAutoEncoderConfig, SparseStaticConfig, SpladeConfig};
 use super::transformer::{FILL_MASK, TransformerModule};
 use super::{ModelType, default_modules};
 use crate::error::{Error, Result};
 use crate::program::PoolMode;
+use crate::token_pooling::HierarchicalTokenPooling;
 
 /// One module of a model.
 #[derive(Debug, Clone)]
@@ -55,6 +57,10 @@ pub enum ModuleKind {
     SparseStaticEmbedding(SparseStaticConfig),
     /// A sentence embedding to the largest of many more features.
     SparseAutoEncoder(SparseAutoEncoderConfig),
+    /// Token embeddings to those that count.
+    MultiVectorMask(MultiVectorMaskConfig),
+    /// The token embeddings of a text to fewer.
+    TokenPooling(HierarchicalTokenPooling),
     /// Several chains of modules, of which a text takes one.
     Router(Box<Router>),
     /// Does nothing outside training.
@@ -115,6 +121,16 @@ pub enum Feature {
     Tokens,
 }
 
+impl Feature {
+    /// The name in configuration files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Feature::Sentences => "sentence_embedding",
+            Feature::Tokens => "token_embeddings",
+        }
+    }
+}
+
 /// A linear layer: `activation(W x + b)`, plus `x` (or its projection, where the widths differ) with `residual`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DenseConfig {
@@ -136,7 +152,8 @@ pub struct DenseConfig {
 pub(crate) const MODULES_FILE: &str = "modules.json";
 
 const SUPPORTED_CLASSES: &str = "Transformer, StaticEmbedding, WeightedLayerPooling, Pooling, Normalize, Dense, LayerNorm, \
-    Dropout, LogitScore, SpladePooling, SparseStaticEmbedding, SparseAutoEncoder, MLMTransformer, Router";
+    Dropout, LogitScore, SpladePooling, SparseStaticEmbedding, SparseAutoEncoder, MLMTransformer, MultiVectorMask, \
+    HierarchicalTokenPooling, Router";
 
 /// An entry of `modules.json`, not yet interpreted.
 #[derive(Debug, Clone)]
@@ -146,7 +163,14 @@ pub(crate) struct ModuleEntry {
     pub path: String,
     /// The last component of the class path.
     pub class: String,
-    class_path: String,
+    pub class_path: String,
+}
+
+impl ModuleEntry {
+    /// Its folder.
+    pub fn folder(&self, repository: &Path) -> Result<PathBuf> {
+        join_inside(repository, &self.path).map_err(|detail| Error::invalid_file(repository, detail))
+    }
 }
 
 /// The entries of `modules.json` in `folder`; `None` without that file.
@@ -185,7 +209,11 @@ pub(crate) fn read_entries(folder: &Path) -> Result<Option<Vec<ModuleEntry>>> {
 /// Refuses what lexel cannot run, whatever the model is used as: before its weights are downloaded.
 #[cfg(feature = "hub")]
 pub(crate) fn check_modules(folder: &Path) -> Result<()> {
-    read(folder, Settings::read(folder)?.stored_type()).map(drop)
+    let model_type = match folder.join(MODULES_FILE).is_file() || !late_interaction::is_stanford(folder)? {
+        true => Settings::read(folder)?.stored_type(),
+        false => ModelType::MultiVectorEncoder,
+    };
+    read(folder, model_type).map(drop)
 }
 
 /// The settings of the model in `folder`, and its modules in the order they run. A repository without `modules.json`, or that
@@ -200,7 +228,7 @@ pub(crate) fn read(folder: &Path, model_type: ModelType) -> Result<(Settings, Ve
     }
     let settings = Settings::read(folder)?;
     let entries = match read_entries(folder)? {
-        Some(entries) if settings.stored_type() == model_type => {
+        Some(entries) if settings.stored_type() == model_type && model_type != ModelType::MultiVectorEncoder => {
             return Ok((settings, read_stored(folder, entries)?));
         }
         other => other,
@@ -213,6 +241,7 @@ pub(crate) fn read(folder: &Path, model_type: ModelType) -> Result<(Settings, Ve
         ModelType::SentenceTransformer => default_modules::sentence_transformer(folder, &why)?,
         ModelType::CrossEncoder => default_modules::cross_encoder(folder)?,
         ModelType::SparseEncoder => default_modules::sparse_encoder(folder, &why)?,
+        ModelType::MultiVectorEncoder => return late_interaction::read(folder),
     };
     Ok((Settings::default(), modules))
 }
@@ -221,7 +250,7 @@ fn read_stored(folder: &Path, entries: Vec<ModuleEntry>) -> Result<Vec<Module>> 
     entries
         .into_iter()
         .map(|entry| {
-            let path = join_inside(folder, &entry.path).map_err(|detail| Error::invalid_file(folder, detail))?;
+            let path = entry.folder(folder)?;
             let kind = read_module(&folder.join(MODULES_FILE), &entry.class_path, &path)?;
             Ok(Module { name: entry.name, path, kind })
         })
@@ -237,7 +266,7 @@ pub(super) fn read_module(listed_in: &Path, class_path: &str, path: &Path) -> Re
         "WeightedLayerPooling" => ModuleKind::WeightedLayers(read_weighted_layers(path)?),
         "Pooling" => ModuleKind::Pooling(read_pooling(path)?),
         "Normalize" => read_normalize(path)?,
-        "Dense" => ModuleKind::Dense(read_dense(path)?),
+        "Dense" => ModuleKind::Dense(read_dense(path, Feature::Sentences)?),
         "LayerNorm" => ModuleKind::LayerNorm { dim: read_config(path)?.usize("dimension")? },
         "Dropout" => ModuleKind::Dropout,
         "LogitScore" => ModuleKind::LogitScore(read_logit_score(path)?),
@@ -247,6 +276,8 @@ pub(super) fn read_module(listed_in: &Path, class_path: &str, path: &Path) -> Re
             ModuleKind::SparseStaticEmbedding(SparseStaticConfig::read(path, above)?)
         }
         "SparseAutoEncoder" => ModuleKind::SparseAutoEncoder(SparseAutoEncoderConfig::read(path)?),
+        "MultiVectorMask" => ModuleKind::MultiVectorMask(MultiVectorMaskConfig::read(path)?),
+        "HierarchicalTokenPooling" => ModuleKind::TokenPooling(HierarchicalTokenPooling::read(path)?),
         "Router" | "Asym" => ModuleKind::Router(Box::new(Router::read(path)?)),
         _ => {
             let file = listed_in.display().to_string();
@@ -320,17 +351,20 @@ fn read_logit_score(module: &Path) -> Result<LogitScoreConfig> {
 fn read_normalize(module: &Path) -> Result<ModuleKind> {
     // Versions before 5 store nothing for this module, not even its folder.
     let config = JsonFile::read_if_present(&module.join("config.json"))?;
-    Ok(ModuleKind::Normalize(config.map_or(Ok(Feature::Sentences), |config| read_feature(&config))?))
+    Ok(ModuleKind::Normalize(
+        config.map_or(Ok(Feature::Sentences), |config| read_feature(&config, Feature::Sentences))?,
+    ))
 }
 
-fn read_dense(module: &Path) -> Result<DenseConfig> {
+/// `default` is what it reads where its file does not say so.
+pub(super) fn read_dense(module: &Path, default: Feature) -> Result<DenseConfig> {
     let config = read_config(module)?;
     let activation = config.str_or("activation_function", "torch.nn.modules.activation.Tanh")?;
     if !activation.starts_with("torch.") {
         return Err(config.unsupported("activation_function", "the activation classes of torch.nn"));
     }
     Ok(DenseConfig {
-        feature: read_feature(&config)?,
+        feature: read_feature(&config, default)?,
         in_features: config.usize("in_features")?,
         out_features: config.usize("out_features")?,
         bias: config.bool_or("bias", true)?,
@@ -340,17 +374,15 @@ fn read_dense(module: &Path) -> Result<DenseConfig> {
 }
 
 /// The feature that Dense or Normalize reads and writes: the same one.
-fn read_feature(config: &JsonFile) -> Result<Feature> {
+fn read_feature(config: &JsonFile, default: Feature) -> Result<Feature> {
     let (input, output) = ("module_input_name", "module_output_name");
-    let name = config.str_or(input, "sentence_embedding")?;
+    let name = config.str_or(input, default.name())?;
     if config.str_or(output, name)? != name {
         return Err(config.unsupported(output, format!("the same as {input}")));
     }
-    match name {
-        "sentence_embedding" => Ok(Feature::Sentences),
-        "token_embeddings" => Ok(Feature::Tokens),
-        _ => Err(config.unsupported(input, "sentence_embedding, token_embeddings")),
-    }
+    let known = [Feature::Sentences, Feature::Tokens];
+    let found = known.into_iter().find(|feature| feature.name() == name);
+    found.ok_or_else(|| config.unsupported(input, known.map(Feature::name).join(", ")))
 }
 
 #[cfg(test)]

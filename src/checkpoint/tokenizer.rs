@@ -7,12 +7,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokenizers::{PostProcessor, TruncationDirection};
+use tokenizers::{AddedToken, PostProcessor, TruncationDirection};
 
 use super::chat_template::{ChatTemplate, Content, Frame};
 use super::config::JsonFile;
 use super::files::TOKENIZER_FILE;
 use super::leading;
+use super::task_lengths::Lengths;
 use super::tokenizer_files::{bert_pipeline, from_file, from_vocabulary, is_bert, makes_segments, prepend_lowercase};
 use crate::error::{Error, Result};
 
@@ -38,6 +39,8 @@ pub struct Encoding {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     max_seq_length: Option<usize>,
+    /// Other lengths for queries and documents.
+    pub(super) lengths: Lengths,
     truncation: TruncationDirection,
     /// Whether encodings get special tokens.
     pub(super) special: bool,
@@ -95,6 +98,7 @@ impl Tokenizer {
         let mut tokenizer = Tokenizer {
             inner,
             max_seq_length,
+            lengths: Lengths::default(),
             truncation,
             special: true,
             chat: None,
@@ -128,10 +132,11 @@ impl Tokenizer {
         let truncation = truncation.unwrap_or(TruncationDirection::Right);
         let has_words = leading::has_words(&inner);
         let (special, chat, segments, rows) = (false, None, false, None);
-        Ok(Tokenizer { inner, max_seq_length, truncation, special, chat, segments, has_words, rows, path })
+        let lengths = Lengths::default();
+        Ok(Tokenizer { inner, max_seq_length, lengths, truncation, special, chat, segments, has_words, rows, path })
     }
 
-    /// The most tokens that an encoding has, special tokens included.
+    /// The most tokens that an encoding has, special tokens included, unless it is made for a task with a length of its own.
     pub fn max_seq_length(&self) -> Option<usize> {
         self.max_seq_length
     }
@@ -160,6 +165,23 @@ impl Tokenizer {
         }
     }
 
+    /// Makes single tokens of prompts, or of their first words, that the vocabulary has and this tokenizer would take apart: models
+    /// were trained with these in front of every text (sentence-transformers' `_register_prefix_tokens`).
+    pub(crate) fn keep_whole(&mut self, prompts: &[String]) -> Result<()> {
+        let mut whole = Vec::new();
+        for prompt in prompts {
+            let first = prompt.split_whitespace().next();
+            let candidates = first.map(|first| [prompt.as_str(), first]).into_iter().flatten();
+            let Some(known) = candidates.into_iter().find(|prefix| self.token_to_id(prefix).is_some()) else {
+                continue;
+            };
+            if self.content(known)?.get_tokens() != [known] {
+                whole.push(AddedToken::from(known, true).normalized(false));
+            }
+        }
+        self.inner.add_special_tokens(whole).map_err(|error| self.failed(error)).map(drop)
+    }
+
     /// How many different ids there can be: the largest id plus one.
     pub fn vocab_size(&self) -> usize {
         // Ids of added tokens need not follow the vocabulary without gaps.
@@ -182,8 +204,8 @@ impl Tokenizer {
         self.encode_in(Frame::default(), Content::Text(text))
     }
 
-    pub(super) fn encode_plain(&self, text: &str) -> Result<Encoding> {
-        let Some(length) = self.max_seq_length else {
+    pub(super) fn encode_plain(&self, text: &str, length: Option<usize>) -> Result<Encoding> {
+        let Some(length) = length else {
             return self.finish(self.content(text)?, None, false);
         };
         let budget = length.saturating_sub(self.added_tokens(false));
@@ -303,6 +325,11 @@ impl Tokenizer {
         }
         let types = if self.segments { encoding.get_type_ids().to_vec() } else { vec![0; encoding.len()] };
         Ok(Encoding { ids: encoding.get_ids().to_vec(), types, unseen: 0, truncated })
+    }
+
+    /// The folder with its files.
+    pub(super) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
     }
 
     fn failed(&self, error: tokenizers::Error) -> Error {

@@ -52,6 +52,46 @@ pub(super) fn makes_segments(folder: &Path, config: &JsonFile) -> Result<bool> {
     }
 }
 
+/// What a tokenizer's configuration says of tokens that no text has.
+pub(super) struct SpecialTokens {
+    mask: Option<String>,
+    /// The one that ends a sequence.
+    pub end: Option<String>,
+    /// Whether padding would go before a text.
+    pub pads_left: bool,
+}
+
+impl SpecialTokens {
+    /// Those of the tokenizer in a folder.
+    pub fn read(folder: &Path) -> Result<SpecialTokens> {
+        let read = |name: &str| JsonFile::read_if_present(&folder.join(name));
+        let (config, map) = (read("tokenizer_config.json")?, read("special_tokens_map.json")?);
+        let token = |key: &str| -> Result<Option<String>> {
+            for file in [&config, &map].into_iter().flatten() {
+                match file.get(key) {
+                    Some(serde_json::Value::Object(_)) => {
+                        return file.object_opt(key)?.map(|token| Ok(token.str("content")?.to_string())).transpose();
+                    }
+                    Some(_) => return Ok(file.str_opt(key)?.map(String::from)),
+                    None => {}
+                }
+            }
+            Ok(None)
+        };
+        let side = config.as_ref().map_or(Ok("right"), |config| config.str_or("padding_side", "right"))?;
+        Ok(SpecialTokens { mask: token("mask_token")?, end: token("eos_token")?, pads_left: side == "left" })
+    }
+
+    /// The mask token's id, of `known` ones. Where no file names it, it is the one that the tokenizers of masked language models
+    /// have by default.
+    pub fn mask(&self, known: impl Fn(&str) -> Option<u32>) -> Option<u32> {
+        match &self.mask {
+            Some(mask) => known(mask),
+            None => ["[MASK]", "<mask>"].into_iter().find_map(known),
+        }
+    }
+}
+
 /// Whether the reference rebuilds this tokenizer as BERT's: its class says so, or nothing but the model does.
 pub(super) fn is_bert(folder: &Path, config: &JsonFile, tokenizer: &tokenizers::Tokenizer) -> Result<bool> {
     let is_bert = match config.str_opt("tokenizer_class")? {

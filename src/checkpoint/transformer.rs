@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::chat_template::{ChatTemplate, TEMPLATE_FILE};
 use super::config::JsonFile;
 use super::files::is_empty;
+use super::task_lengths::TaskLengths;
 use crate::error::{Error, Result};
 
 /// What a transformer module's files say.
@@ -20,6 +21,10 @@ pub struct TransformerModule {
     pub task: String,
     /// Longer texts are truncated to this many tokens, special tokens included. `None`: no limit is stored anywhere.
     pub max_seq_length: Option<usize>,
+    /// Other lengths for queries and documents.
+    pub lengths: TaskLengths,
+    /// Prompts that are a token each, or begin with one, whatever else the tokenizer would make of them.
+    pub whole_prompts: Vec<String>,
     /// Whether texts are lowercased before the tokenizer's own normalisation.
     pub do_lower_case: bool,
     /// Texts become messages of a chat in this template. `None`: they stay texts.
@@ -81,13 +86,19 @@ impl TransformerModule {
 
     /// The same, where the module's class says what the backbone is loaded as if its file does not.
     pub(crate) fn read_as(folder: &Path, task: &str) -> Result<TransformerModule> {
-        for name in OLD_CONFIG_NAMES {
-            if let Some(module) = JsonFile::read_if_present(&folder.join(name))? {
-                let chat = chat(folder, &module)?;
-                return TransformerModule::new(folder, module, task, chat);
-            }
+        let module = own_file(folder)?;
+        let chat = chat(folder, &module)?;
+        TransformerModule::new(folder, module, task, chat)
+    }
+
+    /// [`read`](Self::read), where something else says what the module's own file does not.
+    pub(crate) fn read_with(folder: &Path, more: &Map<String, Value>) -> Result<TransformerModule> {
+        let mut module = own_file(folder)?;
+        for (key, value) in more.iter().filter(|(key, _)| !module.contains(key)).collect::<Vec<_>>() {
+            module.set(key, value.clone());
         }
-        TransformerModule::new(folder, no_module(folder), task, None)
+        let chat = chat(folder, &module)?;
+        TransformerModule::new(folder, module, FEATURE_EXTRACTION, chat)
     }
 
     /// Reads the backbone in `folder` of a repository without `modules.json`: the module's own file is not looked at, and a
@@ -110,8 +121,20 @@ impl TransformerModule {
         check_module(&module, &task)?;
         let max_seq_length = max_seq_length(&module, &tokenizer_config(folder)?, &config)?;
         let do_lower_case = module.bool_or("do_lower_case", false)?;
-        Ok(TransformerModule { config, task, max_seq_length, do_lower_case, chat: chat.map(Arc::new) })
+        let (lengths, chat) = (TaskLengths::read(&module)?, chat.map(Arc::new));
+        let whole_prompts = Vec::new();
+        Ok(TransformerModule { config, task, max_seq_length, lengths, whole_prompts, do_lower_case, chat })
     }
+}
+
+/// The module's own file, or what stands for it.
+fn own_file(folder: &Path) -> Result<JsonFile> {
+    for name in OLD_CONFIG_NAMES {
+        if let Some(module) = JsonFile::read_if_present(&folder.join(name))? {
+            return Ok(module);
+        }
+    }
+    Ok(no_module(folder))
 }
 
 /// What stands for the module's own file.
@@ -148,7 +171,7 @@ fn tokenizer_config(folder: &Path) -> Result<JsonFile> {
     Ok(JsonFile::read_if_present(&path)?.unwrap_or_else(|| JsonFile::from_object(path, Default::default())))
 }
 
-/// Refuses what would change the numbers: another output of the backbone, lengths by task, arguments to the model.
+/// Refuses what would change the numbers: another output of the backbone, arguments to the model.
 fn check_module(module: &JsonFile, task: &str) -> Result<()> {
     let (method_output, module_output) = match task {
         FEATURE_EXTRACTION => ("last_hidden_state", "token_embeddings"),
@@ -171,11 +194,6 @@ fn check_module(module: &JsonFile, task: &str) -> Result<()> {
                     return Err(modality.unsupported(key, supported));
                 }
             }
-        }
-    }
-    for key in ["query_length", "document_length", "query_expansion"] {
-        if module.get(key).is_some_and(|value| *value != Value::Bool(false)) {
-            return Err(module.unsupported(key, "absent or null (one maximum length for every text)"));
         }
     }
     if let Some(arguments) = module.object_opt("processing_kwargs")? {
@@ -304,7 +322,6 @@ mod tests {
             (r#"{"module_output_name": "sentence_embedding"}"#, "module_output_name"),
             (r#"{"modality_config": {"text": {"method": "get_text_features"}}}"#, "modality_config.text.method"),
             (r#"{"modality_config": {"image": {"method": "forward"}}}"#, "modality_config.text"),
-            (r#"{"query_length": 32}"#, "query_length"),
             (r#"{"processor_kwargs": {"chat_template": "x"}}"#, "processor_kwargs.chat_template"),
             (r#"{"model_args": {"num_labels": 3}}"#, "model_args.num_labels"),
             (r#"{"processing_kwargs": {"text": {"padding": "max_length"}}}"#, "processing_kwargs.text"),

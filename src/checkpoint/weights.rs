@@ -76,6 +76,8 @@ impl CheckpointWeights {
             | ModuleKind::Normalize(_)
             | ModuleKind::LogitScore(_)
             | ModuleKind::SpladePooling(_)
+            | ModuleKind::MultiVectorMask(_)
+            | ModuleKind::TokenPooling(_)
             | ModuleKind::Router(_)
             | ModuleKind::Dropout => Ok(None),
         });

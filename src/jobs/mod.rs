@@ -140,6 +140,14 @@ impl Results for Matrix {
     }
 }
 
+impl Results for Vec<Matrix> {
+    const ARE_SAVED: bool = false;
+
+    fn complete(_: SomeRows, _: Vec<usize>, computed: Vec<Matrix>) -> Vec<Matrix> {
+        computed
+    }
+}
+
 impl Results for SparseMatrix {
     const ARE_SAVED: bool = false;
 

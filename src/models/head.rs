@@ -58,6 +58,11 @@ pub(super) fn build(
                 ("a module of a sparse encoder", "one in a model that is loaded as a SparseEncoder");
             Err(Error::unsupported("modules.json", "type", class, supported))
         }
+        ModuleKind::MultiVectorMask(_) | ModuleKind::TokenPooling(_) => {
+            let (class, supported) =
+                ("a module of late interaction", "one in a model that is loaded as a MultiVectorEncoder");
+            Err(Error::unsupported("modules.json", "type", class, supported))
+        }
         ModuleKind::Router(_) => Err(Error::unsupported(
             "modules.json",
             "type",
@@ -147,11 +152,7 @@ fn expect_feature(b: &Builder, module: &Module, feature: Feature, x: Value) -> R
     if feature == expected {
         return Ok(());
     }
-    let found = match feature {
-        Feature::Tokens => "token_embeddings",
-        Feature::Sentences => "sentence_embedding",
-    };
-    Err(Error::unsupported(file(module), "module_input_name", found, value))
+    Err(Error::unsupported(file(module), "module_input_name", feature.name(), value))
 }
 
 pub(super) fn expect_cols(b: &Builder, module: &Module, key: &str, expected: usize, x: Value) -> Result<()> {

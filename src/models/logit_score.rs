@@ -52,6 +52,8 @@ mod tests {
             config: JsonFile::from_object("config.json", object),
             task: "text-generation".into(),
             max_seq_length: Some(8),
+            lengths: Default::default(),
+            whole_prompts: vec![],
             do_lower_case: false,
             chat: None,
         };

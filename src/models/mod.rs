@@ -13,6 +13,7 @@ mod gemma3;
 mod gte;
 mod head;
 mod jina_bert;
+mod late_interaction;
 mod layers;
 mod llama;
 mod logit_score;
@@ -28,6 +29,7 @@ mod sparse;
 mod static_embedding;
 mod t5;
 
+pub use late_interaction::multi_vector_encoder;
 pub use preset::Preset;
 pub(crate) use sparse::token_weights;
 pub use sparse::{SparseProgram, sparse_encoder};
@@ -177,6 +179,7 @@ pub fn cross_encoder(modules: &[Module], weights: &dyn WeightSource) -> Result<P
     let [Module { kind: ModuleKind::Transformer(transformer), .. }, head @ ..] = modules else {
         return Err(Error::unsupported("modules.json", "type", "another first module", "Transformer"));
     };
+    refuse_expansion(transformer)?;
     let mut b = Builder::new();
     b.set_limit(transformer.max_seq_length);
     let config = &transformer.config;
@@ -250,7 +253,24 @@ pub fn torch_activations() -> String {
     activation::TORCH_CLASS.iter().map(|(class, _)| *class).collect::<Vec<_>>().join(", ")
 }
 
+/// The hidden states of a backbone whose tokens are all of its text.
 fn backbone(b: &mut Builder, transformer: &TransformerModule) -> Result<Value> {
+    refuse_expansion(transformer)?;
+    hidden_states(b, transformer)
+}
+
+/// Refuses queries with more tokens than their texts have, which only late interaction knows what to do with.
+fn refuse_expansion(transformer: &TransformerModule) -> Result<()> {
+    match transformer.lengths.expansion {
+        None => Ok(()),
+        Some(_) => {
+            let supported = "null but in a model that is loaded as a MultiVectorEncoder";
+            Err(Error::unsupported("sentence_bert_config.json", "query_expansion", "an object", supported))
+        }
+    }
+}
+
+fn hidden_states(b: &mut Builder, transformer: &TransformerModule) -> Result<Value> {
     check_task(transformer, FEATURE_EXTRACTION)?;
     b.set_limit(transformer.max_seq_length);
     (architecture(&transformer.config)?.backbone)(b, &transformer.config)

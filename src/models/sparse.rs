@@ -1,7 +1,7 @@
 //! The programs of sparse encoders.
 
 use super::masked_lm;
-use super::{ARCHITECTURES, Architecture, architecture, check_task, head, names_of};
+use super::{ARCHITECTURES, Architecture, architecture, check_task, head, names_of, refuse_expansion};
 use crate::checkpoint::{
     FILL_MASK, JsonFile, Module, ModuleKind, SparseAutoEncoderConfig, SparseStaticConfig, SpladeConfig, Tokenizer,
     TransformerModule,
@@ -87,6 +87,7 @@ fn splade(
     weights: &dyn WeightSource,
 ) -> Result<(Value, Value)> {
     check_task(transformer, FILL_MASK)?;
+    refuse_expansion(transformer)?;
     b.set_limit(transformer.max_seq_length);
     let architecture = architecture(&transformer.config)?;
     let Some(head) = architecture.masked_lm else {

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 /// Something with a score. The greater is the better: of equal scores, what comes first.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Scored<T> {
+pub(crate) struct Scored<T> {
     pub score: f32,
     pub id: T,
 }
@@ -28,7 +28,7 @@ impl<T: Ord> PartialOrd for Scored<T> {
 
 /// The best, so many at most.
 #[derive(Debug, Clone)]
-pub(super) struct Best<T> {
+pub(crate) struct Best<T> {
     most: usize,
     /// The worst of them on top.
     heap: BinaryHeap<Reverse<Scored<T>>>,

@@ -18,7 +18,7 @@ pub use mining::{MiningOptions, ParaphrasePair, paraphrase_mining_embeddings};
 use crate::error::Result;
 use crate::matrix::Matrix;
 use crate::similarity::SimilarityFunction;
-use best::Best;
+pub(crate) use best::Best;
 use scan::Scan;
 pub(crate) use scan::check_finite;
 
@@ -65,7 +65,7 @@ pub(crate) fn best_of(scores: impl Iterator<Item = f32>, top_k: usize) -> Vec<Se
     hits(best)
 }
 
-fn hits(best: Best<usize>) -> Vec<SearchHit> {
+pub(crate) fn hits(best: Best<usize>) -> Vec<SearchHit> {
     best.into_sorted().map(|row| SearchHit { corpus_id: row.id, score: row.score }).collect()
 }
 

@@ -3,7 +3,7 @@
 use super::{EncodeOptions, SentenceTransformer};
 use crate::bi_encoder::{ProgramPath, Request, Task};
 use crate::error::{Error, Result};
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, normalize};
 use crate::program::Output;
 use crate::quantization::{Precision, Quantized, Ranges, quantize_embeddings};
 use crate::scheduler::Finished;
@@ -125,23 +125,5 @@ impl SentenceTransformer {
 
     fn path(&self, task: Task, options: &EncodeOptions) -> Result<&ProgramPath> {
         self.model.path(options.task.as_deref().or(task.name()))
-    }
-}
-
-/// Divides by the L2 norm, floored at 1e-12 as in the reference.
-fn normalize(row: &mut [f32]) {
-    let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(1e-12);
-    row.iter_mut().for_each(|x| *x /= norm);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_zero_row_stays_zero() {
-        let mut rows = [[0.0, 0.0], [3.0, 4.0]];
-        rows.iter_mut().for_each(|row| normalize(row));
-        assert_eq!(rows, [[0.0, 0.0], [0.6, 0.8]]);
     }
 }

@@ -15,7 +15,8 @@ impl Loader<SentenceTransformer> {
     /// Whatever keeps the model from running exactly as its files say: see [`Error`](crate::Error).
     pub fn load(self) -> Result<SentenceTransformer> {
         let checkpoint = self.checkpoint(ModelType::SentenceTransformer)?;
-        let model = BiEncoder::new(&checkpoint, Default::default(), |checkpoint| {
+        let similarity = BiEncoder::<ProgramPath>::similarity_of(&checkpoint, Default::default())?;
+        let model = BiEncoder::new(&checkpoint, similarity, |checkpoint| {
             let program = models::sentence_transformer(checkpoint.modules(), &checkpoint.weights()?)?;
             ProgramPath::load(&self, checkpoint, program)
         })?;

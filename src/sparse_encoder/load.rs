@@ -16,7 +16,8 @@ impl Loader<SparseEncoder> {
     /// Whatever keeps the model from running exactly as its files say: see [`Error`](crate::Error).
     pub fn load(self) -> Result<SparseEncoder> {
         let checkpoint = self.checkpoint(ModelType::SparseEncoder)?;
-        let model = BiEncoder::new(&checkpoint, SimilarityFunction::Dot, |checkpoint| self.path(checkpoint))?;
+        let similarity = BiEncoder::<Path>::similarity_of(&checkpoint, SimilarityFunction::Dot)?;
+        let model = BiEncoder::new(&checkpoint, similarity, |checkpoint| self.path(checkpoint))?;
         Ok(SparseEncoder { model: Arc::new(model) })
     }
 

@@ -4,7 +4,9 @@ use crate::args::InfoCommand;
 use crate::config;
 use crate::failure::Failure;
 use crate::messages::{self, DownloadBar};
-use lexel::checkpoint::{Checkpoint, ModelType, Module, ModuleKind, SourceOptions, SpladeStrategy, TransformerModule};
+use lexel::checkpoint::{
+    Checkpoint, ModelType, Module, ModuleKind, QueryExpansion, SourceOptions, SpladeStrategy, TransformerModule,
+};
 use lexel::cross_encoder::default_activation;
 use lexel::models;
 use lexel::program::Program;
@@ -57,6 +59,7 @@ impl Route {
             let program = match model_type {
                 ModelType::SentenceTransformer => Some(models::sentence_transformer(modules, &weights)?),
                 ModelType::SparseEncoder => models::sparse_encoder(modules, &weights)?.map(|sparse| sparse.program),
+                ModelType::MultiVectorEncoder => Some(models::multi_vector_encoder(modules, &weights)?),
                 ModelType::CrossEncoder => Some(models::cross_encoder(modules, &weights)?),
             };
             Ok(Route { name: names.join(", "), checkpoint, program })
@@ -134,6 +137,14 @@ fn facts(model_type: ModelType, checkpoint: &Checkpoint, routes: &[Route]) -> Re
             tell("max_active_dims", json!(settings.max_active_dims));
             tell("prompts", json!(settings.bi_encoder_prompts()));
         }
+        ModelType::MultiVectorEncoder => {
+            tell("similarity", json!(settings.similarity_fn_name.as_deref().unwrap_or("maxsim")));
+            let lengths = &checkpoint.transformer()?.1.lengths;
+            tell("query_length", json!(lengths.query));
+            tell("query_expansion", json!(lengths.expansion.as_ref().map(expansion)));
+            tell("document_length", json!(lengths.document));
+            tell("prompts", json!(settings.bi_encoder_prompts()));
+        }
         ModelType::CrossEncoder => {
             let labels = models::labels(checkpoint.modules())?;
             tell("activation", json!(default_activation(checkpoint, labels.len())?.name()));
@@ -147,6 +158,14 @@ fn facts(model_type: ModelType, checkpoint: &Checkpoint, routes: &[Route]) -> Re
     let modules: Vec<Module> = routes.iter().flat_map(|route| route.checkpoint.modules()).cloned().collect();
     tell("files", json!(files(checkpoint.folder(), &modules)));
     Ok(Value::Object(facts))
+}
+
+/// How queries get more tokens.
+fn expansion(expansion: &QueryExpansion) -> String {
+    let least = if expansion.is_fixed { "to" } else { "to at least" };
+    let token = expansion.token.as_deref().unwrap_or("the mask token");
+    let attend = if expansion.attend { "" } else { ", which attention does not look at" };
+    format!("{least} {} tokens by {token}{attend}", expansion.length)
 }
 
 /// As the model truncates when it is loaded without options.
@@ -184,6 +203,11 @@ fn module(module: &Module) -> String {
         ModuleKind::SparseAutoEncoder(coder) => {
             format!("SparseAutoEncoder ({} to {} of {})", coder.input, coder.k, coder.features)
         }
+        ModuleKind::MultiVectorMask(mask) => match mask.skiplist_words.len() {
+            0 => "MultiVectorMask".to_string(),
+            words => format!("MultiVectorMask (without {words} tokens for {})", mask.skiplist_tasks.join(" and ")),
+        },
+        ModuleKind::TokenPooling(pooling) => format!("HierarchicalTokenPooling (1 of {})", pooling.pool_factor),
         ModuleKind::Dropout => "Dropout".to_string(),
     }
 }
