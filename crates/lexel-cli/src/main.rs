@@ -56,6 +56,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let json = cli.json;
     match cli.command {
         Command::Encode(args) => commands::encode::run(*args, json),
+        Command::EncodeMultiVector(args) => commands::encode_multi_vector::run(*args, json),
         Command::EncodeSparse(args) => commands::encode_sparse::run(*args, json),
         Command::Predict(args) => commands::predict::run(*args, json),
         Command::Merge(args) => commands::merge::run(&args, json),

@@ -1,6 +1,6 @@
 //! What subcommands run: the library's kinds of models, as far as they are alike.
 
-use lexel::{CrossEncoder, Loader, SentenceTransformer, SparseEncoder};
+use lexel::{CrossEncoder, Loader, MultiVectorEncoder, SentenceTransformer, SparseEncoder};
 use std::path::Path;
 
 /// A model on a device.
@@ -45,4 +45,5 @@ macro_rules! model {
 
 model!(SentenceTransformer);
 model!(SparseEncoder);
+model!(MultiVectorEncoder);
 model!(CrossEncoder);

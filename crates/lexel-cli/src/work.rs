@@ -19,13 +19,21 @@ pub struct Work<const N: usize> {
     tokens: usize,
     truncated: usize,
     bytes: u64,
+    /// To what records are truncated, if that is not what the model says of itself.
+    length: Option<usize>,
 }
 
 impl<const N: usize> Work<N> {
     /// Begins, and shows the bar; `bytes` is the size of the input, where it is known.
     pub fn begin(bytes: Option<u64>) -> Work<N> {
         let (begun, bar) = (Instant::now(), WorkBar::new(bytes));
-        Work { begun, bar, records: 0, tokens: 0, truncated: 0, bytes: 0 }
+        Work { begun, bar, records: 0, tokens: 0, truncated: 0, bytes: 0, length: None }
+    }
+
+    /// The same for records that are truncated to so many tokens.
+    pub fn truncating_to(mut self, length: Option<usize>) -> Work<N> {
+        self.length = length;
+        self
     }
 
     /// Computes a window, moves the bar and counts. `compute` gets what the model must call after each batch.
@@ -70,7 +78,7 @@ impl<const N: usize> Work<N> {
         drop(self.bar);
         let (records, tokens, noun) = (self.records, self.tokens, noun::<N>());
         let rate = records as f64 / seconds.max(1e-9);
-        let truncated = match (self.truncated, model.max_seq_length()) {
+        let truncated = match (self.truncated, self.length.or(model.max_seq_length())) {
             (0, _) | (_, None) => String::new(),
             (count, Some(length)) => format!(", {count} of them truncated to {length} tokens"),
         };

@@ -91,6 +91,50 @@ pub struct EncodeSparseCommand {
     pub window: usize,
 }
 
+/// `lexel encode-multi-vector`
+#[derive(Debug, Args)]
+pub struct EncodeMultiVectorCommand {
+    /// Hub id (org/name) or folder of the model
+    #[arg(long, short, value_name = "MODEL")]
+    pub model: String,
+    /// Which texts.
+    #[command(flatten)]
+    pub input: InputsArgs,
+    /// Where the embeddings go: .jsonl or .parquet, - for standard output, or FOLDER/ for a job
+    ///
+    /// A folder (a name that ends in /) makes a job of it, as for `lexel encode`, in parts of 1024 rows; a part that is interrupted
+    /// starts over.
+    ///
+    /// An existing file is replaced once the new one is complete.
+    #[arg(long, short, value_name = "FILE|FOLDER/|-")]
+    pub output: PathBuf,
+    /// The format of the output, where its name does not say: parquet (as parts are) or jsonl
+    #[arg(long, value_name = "FORMAT")]
+    pub output_format: Option<OutputFormat>,
+    /// What goes before each text.
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+    /// Divide each vector by its length: models do it themselves, as a rule
+    #[arg(long, help_heading = "Embeddings")]
+    pub normalize: bool,
+    /// Keep about one of F vectors of each text: those that are alike become their mean (but for the first, and 1.5 or the like will do)
+    #[arg(long, value_name = "F", value_parser = factor, help_heading = "Embeddings")]
+    pub pool_factor: Option<f64>,
+    /// The numbers of the output: float32 or float16
+    #[arg(long, value_name = "PRECISION", default_value = "float32", help_heading = "Embeddings",
+          value_parser = ["float32", "float16"])]
+    pub precision: String,
+    /// The model on its device.
+    #[command(flatten)]
+    pub on: ModelArgs,
+    /// Job folders.
+    #[command(flatten)]
+    pub job: JobArgs,
+    /// Texts a window: read, encoded and written at once
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = positive, hide = true)]
+    pub window: usize,
+}
+
 /// `lexel predict`
 #[derive(Debug, Args)]
 pub struct PredictCommand {
@@ -142,7 +186,7 @@ pub struct MergeCommand {
 /// `lexel rank`
 #[derive(Debug, Args)]
 pub struct RankCommand {
-    /// Hub id (org/name) or folder of the cross-encoder
+    /// Hub id (org/name) or folder of the cross-encoder, or of a model of late interaction
     #[arg(long, short, value_name = "MODEL")]
     pub model: String,
     /// What the texts should answer

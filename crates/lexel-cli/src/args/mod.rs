@@ -61,6 +61,12 @@ pub enum Command {
     /// The model's files name it as a sparse encoder, or it is a masked language model.
     #[command(after_long_help = EXIT_STATUSES)]
     EncodeSparse(Box<EncodeSparseCommand>),
+    /// Encode a file of texts into a file with a vector for each of their tokens (ColBERT and its like)
+    ///
+    /// Reads, encodes and writes as `lexel encode` does. Queries (--query) and documents (--document) differ: each have a length of
+    /// their own, queries are filled up with mask tokens, documents lose punctuation, as the model's files say.
+    #[command(after_long_help = EXIT_STATUSES)]
+    EncodeMultiVector(Box<EncodeMultiVectorCommand>),
     /// Score a file of pairs of texts with a cross-encoder
     ///
     /// Reads pairs window by window, scores them and writes the scores in the order of the pairs, with memory that does not
@@ -74,7 +80,7 @@ pub enum Command {
     /// rejects go to FILE.rejects.jsonl. Several folders hold the shards of one job.
     #[command(after_long_help = EXIT_STATUSES)]
     Merge(MergeCommand),
-    /// Order texts by how well they answer a query, with a cross-encoder
+    /// Order texts by how well they answer a query, with a cross-encoder or a model of late interaction
     ///
     /// Prints a line a text, the best first: its score, a tab, the text (a line end or tab in it as a space). With --json an
     /// array of {"corpus_id", "score", "text"}: corpus_id is the text's place in the input, counted from 0, and the text is

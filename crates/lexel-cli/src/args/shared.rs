@@ -128,9 +128,11 @@ pub enum OutputFormat {
     /// NumPy's array file: float32 [texts, dimensions], or int8 / uint8; for scores float32 [pairs] or [pairs, labels]
     Npy,
     /// {"index": 0, "embedding": [...]} a line; for scores {"index": 0, "score": ...} or {"index": 0, "scores": {LABEL: ...}}; for
-    /// sparse embeddings {"index": 0, "embedding": {"indices": [...], "values": [...]}}
+    /// sparse embeddings {"index": 0, "embedding": {"indices": [...], "values": [...]}}; for several vectors a text
+    /// {"index": 0, "embedding": [[...], ...]}
     Jsonl,
-    /// Apache Parquet: the row's number, the kept columns, and a list of fixed size; for sparse embeddings a struct of two lists
+    /// Apache Parquet: the row's number, the kept columns, and a list of fixed size; for sparse embeddings a struct of two lists;
+    /// for several vectors a text a list of them
     Parquet,
     /// A tensor `embeddings` (or `scores`), and the rows' numbers as `index`
     Safetensors,
@@ -217,7 +219,7 @@ pub struct PairsArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Job")]
 pub struct JobArgs {
-    /// Rows a part of the job folder [default: 16384]
+    /// Rows a part of the job folder [default: 16384, or 1024 of several vectors each]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub part_rows: Option<usize>,
     /// Only part of the job: shard I of N, for machines that share no storage (see `lexel merge`)
@@ -258,6 +260,14 @@ pub enum OnInvalid {
     Skip,
     /// Invalid UTF-8 is replaced; what else is wrong makes a reject.
     Replace,
+}
+
+/// How many vectors become one.
+pub(super) fn factor(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if factor >= 1.0 && factor.is_finite() => Ok(factor),
+        _ => Err("not a number of at least 1".to_string()),
+    }
 }
 
 /// A number of at least one.

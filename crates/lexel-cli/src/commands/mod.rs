@@ -4,6 +4,7 @@ pub mod bench;
 pub mod devices;
 pub mod download;
 pub mod encode;
+pub mod encode_multi_vector;
 pub mod encode_sparse;
 pub mod info;
 mod lengths;

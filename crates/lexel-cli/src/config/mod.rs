@@ -8,7 +8,7 @@ use crate::args::{DeviceArgs, EmbeddingArgs, ModelArgs, PromptArgs, ScoreArgs, S
 use crate::failure::Failure;
 use crate::messages;
 use crate::model::Model;
-use lexel::checkpoint::SourceOptions;
+use lexel::checkpoint::{Checkpoint, ModelType, SourceOptions};
 use lexel::executor::ExecutorOptions;
 use lexel::{Activation, Device, Dtype, EncodeOptions, Matrix, OnProgress, PredictOptions, SentenceTransformer};
 use std::path::{Path, PathBuf};
@@ -63,6 +63,18 @@ impl ModelConfig {
     /// The dtype that is computed in.
     pub fn dtype(&self) -> Dtype {
         self.options.dtype
+    }
+
+    /// What the files say that the model is. Short ids are those of cross-encoders here.
+    pub fn model_type(&self) -> Result<ModelType, Failure> {
+        if !self.id.contains('/') && !Path::new(&self.id).is_dir() {
+            return Ok(ModelType::CrossEncoder);
+        }
+        let bar = messages::DownloadBar::default();
+        let source = SourceOptions { progress: Some(bar.shared_callback()), ..self.source.clone() };
+        let found = Checkpoint::type_of(&self.id, &source);
+        bar.finish();
+        Ok(found?)
     }
 
     /// Loads the model, with a bar while files are downloaded, and says what it runs on.

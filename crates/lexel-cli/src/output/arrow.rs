@@ -34,6 +34,13 @@ fn results(rows: &Rows) -> Result<ArrayRef, Failure> {
     use lexel::quantization::{Quantized, QuantizedData};
     let values: ArrayRef = match rows {
         Rows::Sparse(matrix) => return sparse(matrix),
+        Rows::Vectors(counts, matrix) => {
+            return vectors(counts, matrix.cols, Arc::new(Float32Array::from(matrix.data.clone())));
+        }
+        Rows::HalfVectors(counts, cols, data) => {
+            let data = PrimitiveArray::<Float16Type>::from_iter_values(data.iter().copied());
+            return vectors(counts, *cols, Arc::new(data));
+        }
         Rows::Tokens(_) => unreachable!("`encode-sparse` refuses the format"),
         Rows::Float32(matrix) | Rows::Scores(matrix, _) => Arc::new(Float32Array::from(matrix.data.clone())),
         Rows::Float16(_, data) => Arc::new(PrimitiveArray::<Float16Type>::from_iter_values(data.iter().copied())),
@@ -49,6 +56,17 @@ fn results(rows: &Rows) -> Result<ArrayRef, Failure> {
     let item = Arc::new(Field::new("item", values.data_type().clone(), false));
     let list = FixedSizeListArray::try_new_with_length(item, cols as i32, values, None, rows.count());
     Ok(Arc::new(list.map_err(|error| Failure::new(DATA, error.to_string()))?))
+}
+
+/// A list of vectors, each a list of fixed size.
+fn vectors(counts: &[usize], cols: usize, numbers: ArrayRef) -> Result<ArrayRef, Failure> {
+    let failed = |error: arrow_schema::ArrowError| Failure::new(DATA, error.to_string());
+    let number = Arc::new(Field::new("item", numbers.data_type().clone(), false));
+    let total = counts.iter().sum();
+    let vectors = FixedSizeListArray::try_new_with_length(number, cols as i32, numbers, None, total).map_err(failed)?;
+    let vector = Arc::new(Field::new("item", vectors.data_type().clone(), false));
+    let offsets = OffsetBuffer::<i32>::from_lengths(counts.iter().copied());
+    Ok(Arc::new(ListArray::try_new(vector, offsets, Arc::new(vectors), None).map_err(failed)?))
 }
 
 /// A struct of two lists: `indices` and `values`.

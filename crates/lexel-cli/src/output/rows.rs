@@ -19,6 +19,10 @@ pub enum Rows<'a> {
     Sparse(SparseMatrix),
     /// Sparse embeddings by token. Only .jsonl has them.
     Tokens(Vec<Vec<(String, f32)>>),
+    /// Several vectors for each text: how many each has, and all of them. Only .jsonl and .parquet have them.
+    Vectors(Vec<usize>, Matrix),
+    /// The same as f16, and how many numbers a vector has.
+    HalfVectors(Vec<usize>, usize, Vec<f16>),
     /// Scores of pairs, and the names of their labels.
     Scores(Matrix, &'a [String]),
 }
@@ -37,6 +41,7 @@ impl Rows<'_> {
             Rows::Quantized(quantized) => quantized.rows,
             Rows::Sparse(matrix) => matrix.rows(),
             Rows::Tokens(rows) => rows.len(),
+            Rows::Vectors(counts, _) | Rows::HalfVectors(counts, ..) => counts.len(),
         }
     }
 
@@ -44,6 +49,7 @@ impl Rows<'_> {
     pub fn cols(&self) -> Option<usize> {
         match self {
             Rows::Scores(_, [_]) | Rows::Sparse(_) | Rows::Tokens(_) => None,
+            Rows::Vectors(..) | Rows::HalfVectors(..) => None,
             Rows::Float32(matrix) | Rows::Scores(matrix, _) => Some(matrix.cols),
             Rows::Float16(cols, _) => Some(*cols),
             Rows::Quantized(quantized) => Some(quantized.cols),
@@ -53,8 +59,8 @@ impl Rows<'_> {
     /// Their type in .npy.
     pub fn descr(&self) -> &'static str {
         match self {
-            Rows::Float32(_) | Rows::Scores(..) | Rows::Sparse(_) | Rows::Tokens(_) => "<f4",
-            Rows::Float16(..) => "<f2",
+            Rows::Float32(_) | Rows::Scores(..) | Rows::Sparse(_) | Rows::Tokens(_) | Rows::Vectors(..) => "<f4",
+            Rows::Float16(..) | Rows::HalfVectors(..) => "<f2",
             Rows::Quantized(Quantized { data: QuantizedData::I8(_), .. }) => "|i1",
             Rows::Quantized(Quantized { data: QuantizedData::U8(_), .. }) => "|u1",
         }
@@ -75,7 +81,9 @@ impl Rows<'_> {
                 matrix.data.iter().flat_map(|x| x.to_le_bytes()).collect()
             }
             Rows::Float16(_, data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Rows::Sparse(_) | Rows::Tokens(_) => unreachable!("`encode-sparse` refuses the formats of arrays"),
+            Rows::Sparse(_) | Rows::Tokens(_) | Rows::Vectors(..) | Rows::HalfVectors(..) => {
+                unreachable!("their commands refuse the formats of arrays")
+            }
             Rows::Quantized(Quantized { data: QuantizedData::I8(codes), .. }) => {
                 codes.iter().map(|&code| code as u8).collect()
             }
@@ -108,6 +116,15 @@ impl Rows<'_> {
                 finite(&values, "embedding of text", index)?;
                 tokens(&mut line, &rows[row])
             }
+            Rows::Vectors(counts, matrix) => vectors(
+                &mut line,
+                finite(own(row, counts, matrix.cols, &matrix.data), "embedding of text", index)?,
+                matrix.cols,
+            ),
+            Rows::HalfVectors(counts, cols, data) => {
+                let own: Vec<f32> = own(row, counts, *cols, data).iter().map(|x| x.to_f32()).collect();
+                vectors(&mut line, finite(&own, "embedding of text", index)?, *cols)
+            }
             Rows::Scores(matrix, labels) => scores(&mut line, finite(matrix.row(row), "score of pair", index)?, labels),
         };
         written.map_err(|error| Failure::new(DATA, format!("row {index}: {error}")))?;
@@ -119,6 +136,17 @@ impl Rows<'_> {
 fn embedding<T: Serialize>(line: &mut Vec<u8>, embedding: &[T]) -> io::Result<()> {
     line.write_all(b"\"embedding\": ")?;
     Ok(serde_json::to_writer(line, embedding)?)
+}
+
+/// The numbers of a text, of texts with so many vectors each.
+fn own<'a, T>(row: usize, counts: &[usize], cols: usize, data: &'a [T]) -> &'a [T] {
+    let before: usize = counts[..row].iter().sum();
+    &data[before * cols..(before + counts[row]) * cols]
+}
+
+fn vectors(line: &mut Vec<u8>, numbers: &[f32], cols: usize) -> io::Result<()> {
+    let vectors: Vec<&[f32]> = numbers.chunks(cols.max(1)).collect();
+    embedding(line, &vectors)
 }
 
 fn sparse(line: &mut Vec<u8>, indices: &[u32], values: &[f32]) -> io::Result<()> {
@@ -193,6 +221,10 @@ mod tests {
         assert_eq!(line(&sparse, 1), "{\"index\": 11, \"embedding\": {\"indices\": [], \"values\": []}}\n");
         let tokens = Rows::Tokens(vec![vec![("a\"b".into(), 1.5), ("##c".into(), 0.25)]]);
         assert_eq!(line(&tokens, 0), "{\"index\": 10, \"embedding\": {\"a\\\"b\": 1.5, \"##c\": 0.25}}\n");
+        let vectors = Rows::Vectors(vec![1, 0, 2], Matrix::new(3, 2, vec![0.5, 1.0, 2.0, -1.0, 0.0, 3.0]));
+        assert_eq!((vectors.cols(), vectors.count()), (None, 3));
+        assert_eq!(line(&vectors, 1), "{\"index\": 11, \"embedding\": []}\n");
+        assert_eq!(line(&vectors, 2), "{\"index\": 12, \"embedding\": [[2.0,-1.0],[0.0,3.0]]}\n");
         let nan = Rows::Scores(Matrix::new(1, 1, vec![f32::NAN]), &labels[..1]);
         assert!(nan.line(0, 7).unwrap_err().message.contains("the score of pair 7 holds numbers that are not finite"));
     }

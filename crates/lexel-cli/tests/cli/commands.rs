@@ -5,14 +5,25 @@ use crate::support::*;
 #[test]
 fn help_names_every_subcommand_and_every_status() {
     let help = succeed(&["--help"]);
-    let names = ["encode", "encode-sparse", "predict", "rank", "similarity", "devices", "info", "download", "bench"];
+    let names = [
+        "encode",
+        "encode-sparse",
+        "encode-multi-vector",
+        "predict",
+        "rank",
+        "similarity",
+        "devices",
+        "info",
+        "download",
+        "bench",
+    ];
     for name in names.iter().chain(&["66 ", "130 ", "LEXEL_DEVICE"]) {
         assert!(help.text().contains(name), "{name}");
     }
     for name in names {
         assert!(succeed(&[name, "--help"]).text().contains("Usage: lexel"));
     }
-    for name in ["encode", "encode-sparse", "predict", "rank", "similarity", "bench"] {
+    for name in ["encode", "encode-sparse", "encode-multi-vector", "predict", "rank", "similarity", "bench"] {
         assert!(succeed(&[name, "--help"]).text().contains("--interactive"), "{name}");
     }
     assert!(succeed(&["encode", "--help"]).text().contains("an existing file of that name is replaced"));

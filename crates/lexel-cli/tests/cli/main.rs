@@ -11,6 +11,7 @@ mod job_failures;
 mod jobs;
 #[cfg(unix)]
 mod merge;
+mod multi_vector;
 mod outputs;
 mod predict;
 mod rank;

@@ -21,7 +21,8 @@ pub fn sparse_encoder(name: &str) -> String {
     golden(&format!("sparse_encoder/models/{name}"))
 }
 
-fn golden(path: &str) -> String {
+/// Something among the golden data.
+pub fn golden(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(path);
     assert!(path.exists(), "{} is missing", path.display());
     path.to_str().unwrap().to_string()
@@ -106,7 +107,7 @@ impl Folder {
 
 /// Copies a folder, with those in it.
 pub fn copy_folder(from: &str, to: &str) {
-    std::fs::create_dir(to).unwrap();
+    std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
