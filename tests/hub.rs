@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use lexel::Error;
-use lexel::checkpoint::{Checkpoint, SourceOptions, download};
+use lexel::checkpoint::{Checkpoint, ModelType, SourceOptions, download};
 use support::{Fault, Server, git_sha1, sha256};
 
 const REPO: &str = "sentence-transformers/tiny";
@@ -313,6 +313,31 @@ fn models_that_cannot_be_loaded_are_refused_before_their_weights() {
     let message = download("tiny", &scene.options).unwrap_err().to_string();
     assert!(message.contains("pytorch_model.bin") && message.contains("convert"), "{message}");
     assert!(!scene.server.take_requests().iter().any(|request| request.path.starts_with("/cdn/")));
+}
+
+#[test]
+fn a_colbert_comes_with_its_settings() {
+    let scene = Scene::new();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/multi_vector_encoder/models");
+    let read = |name: &str| std::fs::read(golden.join(name)).unwrap();
+    let [config, tokenizer] = ["stanford-bare/config.json", "stanford-bare/tokenizer.json"].map(read);
+    let [weights, metadata] = ["stanford-bare/model.safetensors", "stanford/artifact.metadata"].map(read);
+    let files: [(&str, &[u8]); 6] = [
+        ("config.json", &config),
+        ("tokenizer.json", &tokenizer),
+        ("model.safetensors", &weights),
+        ("pytorch_model.bin", b"pickle"),
+        ("artifact.metadata", &metadata),
+        ("vocab.txt", b""),
+    ];
+    scene.server.add_revision("main", &files);
+    assert_eq!(Checkpoint::type_of("tiny", &scene.options).unwrap(), ModelType::MultiVectorEncoder);
+    let checkpoint = Checkpoint::open_as(ModelType::MultiVectorEncoder, "tiny", &scene.options).unwrap();
+    let names = ["artifact.metadata", "config.json", "model.safetensors", "tokenizer.json"];
+    assert_eq!(files_below(checkpoint.folder()), names);
+    let lengths = &checkpoint.transformer().unwrap().1.lengths;
+    assert_eq!((lengths.document, lengths.expansion.as_ref().map(|expansion| expansion.length)), (Some(12), Some(9)));
+    assert_eq!(checkpoint.settings().prompts["query"], "[unused0] ");
 }
 
 #[test]
