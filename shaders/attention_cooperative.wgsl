@@ -151,7 +151,15 @@ fn attention_cooperative(
         return; // the whole workgroup
     }
     let tile = query_tiles[index];
+    let seen = seen_by(tile);
+    if seen.x >= seen.y {
+        // No query sees a key, and nothing will be added up.
+        for (var i = thread; i < QUERY_TILE; i += THREADS) {
+            totals[i] = 0.0;
+        }
+        workgroupBarrier();
+    }
     for (var i = 0u; i < BANDS; i += subgroups) {
-        attend(Run(tile, workgroup.z, seen_by(tile), (i + subgroup) * BAND, lane, lanes, thread));
+        attend(Run(tile, workgroup.z, seen, (i + subgroup) * BAND, lane, lanes, thread));
     }
 }

@@ -55,6 +55,13 @@ fn attention_tiled(
             multiply_values(at, keys, row, column, &sums);
         }
     }
+    if seen.x >= seen.y {
+        // No query sees a key, and nothing was added up.
+        for (var i = lane; i < QUERY_TILE; i += LANES) {
+            totals[i] = 0.0;
+        }
+        workgroupBarrier();
+    }
     if row < at.quarter {
         store_sums(at, row, column, sums);
     }

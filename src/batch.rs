@@ -40,10 +40,10 @@ impl Batch {
         self.push_expanded(ids, types, skip, 0);
     }
 
-    /// The same, with `unseen` trailing tokens that attention does not look at: fewer than there are.
+    /// The same, with `unseen` trailing tokens that attention does not look at.
     pub fn push_expanded(&mut self, ids: &[u32], types: &[u32], skip: u32, unseen: u32) {
         assert_eq!(ids.len(), types.len());
-        assert!(unseen == 0 || (unseen as usize) < ids.len());
+        assert!(unseen as usize <= ids.len());
         self.ids.extend_from_slice(ids);
         self.types.extend_from_slice(types);
         let mut next = 0..;
@@ -123,7 +123,7 @@ mod tests {
         for lengths in [vec![3, 1], vec![0, 0], vec![100, 1, 1, 1], vec![1, 1, 1, 100], vec![5; 9]] {
             let mut whole = Batch::new();
             for (s, &length) in lengths.iter().enumerate() {
-                let unseen = usize::saturating_sub(length, 1).min(s) as u32;
+                let unseen = usize::min(length, s) as u32;
                 whole.push_expanded(&vec![s as u32; length], &vec![0; length], s as u32, unseen);
             }
             let (a, b) = whole.halves().unwrap();

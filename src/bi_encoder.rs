@@ -1,5 +1,5 @@
-//! What encoders of single texts have in common, dense or sparse: a repository's prompts and routes, and a call's texts on their
-//! way through a program.
+//! What encoders of single texts have in common, dense, sparse or of several vectors: a repository's prompts and routes, and a call's
+//! texts on their way through a program.
 
 use crate::checkpoint::{self, Checkpoint, Frame, Module, ModuleKind, Settings, Tokenizer};
 use crate::error::{Error, Result};
@@ -44,19 +44,17 @@ impl Task {
     }
 }
 
-impl<P> BiEncoder<P> {
-    /// The similarity function that a checkpoint's files name, or `default`.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] for one that nobody knows.
-    pub fn similarity_of(checkpoint: &Checkpoint, default: SimilarityFunction) -> Result<SimilarityFunction> {
-        match &checkpoint.settings().similarity_fn_name {
-            Some(name) => name.parse().map_err(|_| {
-                let file = "config_sentence_transformers.json";
-                Error::unsupported(file, "similarity_fn_name", name, "cosine, dot, euclidean, manhattan")
-            }),
-            None => Ok(default),
-        }
+/// The similarity function of single vectors that a checkpoint's files name, or `default`.
+///
+/// # Errors
+/// [`Error::Unsupported`] for one that nobody knows.
+pub(crate) fn similarity_of(checkpoint: &Checkpoint, default: SimilarityFunction) -> Result<SimilarityFunction> {
+    match &checkpoint.settings().similarity_fn_name {
+        Some(name) => name.parse().map_err(|_| {
+            let file = "config_sentence_transformers.json";
+            Error::unsupported(file, "similarity_fn_name", name, "cosine, dot, euclidean, manhattan")
+        }),
+        None => Ok(default),
     }
 }
 

@@ -42,8 +42,8 @@ impl HierarchicalTokenPooling {
         self.tasks.iter().any(|known| known == task.unwrap_or("document"))
     }
 
-    /// Fewer vectors for each text, a `[vectors, dim]` matrix a text; whatever they were encoded for. Takes 4 bytes for each pair of
-    /// a text's vectors.
+    /// Fewer vectors for each text, a `[vectors, dim]` matrix a text; whatever they were encoded for. Takes 8 bytes for each two of
+    /// a text's vectors: 268 MB for a text of 8,192, on each core.
     ///
     /// # Errors
     /// [`Error::InvalidInput`] for a factor below 1, and for vectors that hold NaN or infinity.

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use super::config::JsonFile;
+use super::dense_modules::{LogitScoreConfig, PoolingConfig};
 use super::files::TOKENIZER_FILE;
-use super::modules::{LogitScoreConfig, MODULES_FILE, Module, ModuleKind, PoolingConfig};
+use super::modules::{MODULES_FILE, Module, ModuleKind};
 use super::sparse_modules::{SpladeConfig, SpladeStrategy};
 use super::tokenizer::Tokenizer;
 use super::transformer::{FILL_MASK, SEQUENCE_CLASSIFICATION, TEXT_GENERATION, TransformerModule};

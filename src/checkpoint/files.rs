@@ -202,8 +202,8 @@ pub(crate) fn pickled_weights_error(place: impl std::fmt::Display) -> Error {
         "weights",
         PICKLED_WEIGHTS,
         "model.safetensors; convert with Python: from sentence_transformers import SentenceTransformer; \
-         SentenceTransformer(MODEL).save_pretrained(FOLDER) (or CrossEncoder, SparseEncoder, MultiVectorEncoder, whichever it is), then load FOLDER, \
-         or look for a revision of the repository that has it",
+         SentenceTransformer(MODEL).save_pretrained(FOLDER) (or CrossEncoder, SparseEncoder, MultiVectorEncoder, whichever it \
+         is), then load FOLDER, or look for a revision of the repository that has it",
     )
 }
 

@@ -1,20 +1,19 @@
-//! Models of late interaction: the modules that say which tokens' vectors count, and what the repositories of PyLate and of
-//! Stanford's ColBERT mean, which store the same things elsewhere.
+//! Models of late interaction: what the repositories of PyLate and of Stanford's ColBERT mean, which store elsewhere what
+//! sentence-transformers stores in modules.
 
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::config::{JsonFile, SETTINGS_FILE, Settings};
-use super::modules::{
-    DenseConfig, Feature, MODULES_FILE, Module, ModuleEntry, ModuleKind, read_config, read_dense, read_entries,
-    read_module,
-};
+use super::dense_modules::{DenseConfig, Feature, read_dense};
+use super::modules::{MODULES_FILE, Module, ModuleEntry, ModuleKind, read_entries, read_module};
+use super::multi_vector_modules::{MultiVectorMaskConfig, words};
+use super::task_lengths::QueryExpansion;
 use super::transformer::TransformerModule;
 use super::weights::CheckpointWeights;
 use crate::error::{Error, Result};
 use crate::program::WeightSource;
-use crate::token_pooling::HierarchicalTokenPooling;
 
 /// What ColBERT's documents leave out: Python's `string.punctuation`.
 const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
@@ -26,66 +25,28 @@ const DIM: usize = 128;
 /// Stanford's settings.
 pub(crate) const STANFORD_FILE: &str = "artifact.metadata";
 
-/// Which tokens of a text count.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MultiVectorMaskConfig {
-    /// Tokens that do not.
-    pub skiplist_words: Vec<String>,
-    /// The tasks for which that is so: `document` stands for a text for no task, too.
-    pub skiplist_tasks: Vec<String>,
-    /// Of a text for another task than `query`, only tokens of these ids count. `None`: all.
-    pub keep_only: Option<Vec<u32>>,
+/// What PyLate stores among a model's settings, and nobody else.
+const PYLATE_KEYS: [&str; 9] = [
+    "query_length",
+    "document_length",
+    "query_expansion",
+    "do_query_expansion",
+    "attend_to_expansion_tokens",
+    "attend_to_mask_tokens",
+    "query_prefix",
+    "document_prefix",
+    "skiplist_words",
+];
+
+/// Whether a repository's files show that it is a model of late interaction, though none says so: PyLate's did not always.
+pub(super) fn is_known_by_its_files(folder: &Path) -> Result<bool> {
+    let settings = JsonFile::read_if_present(&folder.join(SETTINGS_FILE))?;
+    let has_keys = settings.is_some_and(|settings| PYLATE_KEYS.iter().any(|key| settings.contains(key)));
+    let entries = read_entries(folder)?.unwrap_or_default();
+    Ok(has_keys || entries.iter().any(|entry| entry.class_path.starts_with("pylate.")) || is_stanford(folder)?)
 }
 
-impl MultiVectorMaskConfig {
-    pub(super) fn read(module: &Path) -> Result<MultiVectorMaskConfig> {
-        let config = read_config(module)?;
-        let keep_only = match config.get("keep_only_token_ids") {
-            Some(Value::Array(ids)) if !ids.is_empty() => {
-                let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
-                let ids: Option<Vec<u32>> = ids.iter().map(id).collect();
-                Some(ids.ok_or_else(|| config.invalid("keep_only_token_ids", "a list of token ids"))?)
-            }
-            Some(Value::Array(_)) | None => None,
-            Some(_) => return Err(config.invalid("keep_only_token_ids", "a list of token ids")),
-        };
-        let skiplist_words = strings(&config, "skiplist_words")?.unwrap_or_default();
-        let skiplist_tasks = strings(&config, "skiplist_tasks")?;
-        Ok(MultiVectorMaskConfig { skiplist_tasks: skiplist_tasks.unwrap_or_else(document), skiplist_words, keep_only })
-    }
-
-    /// For documents, without these words.
-    fn skipping(skiplist_words: Vec<String>) -> MultiVectorMaskConfig {
-        MultiVectorMaskConfig { skiplist_words, skiplist_tasks: document(), keep_only: None }
-    }
-}
-
-impl HierarchicalTokenPooling {
-    pub(super) fn read(module: &Path) -> Result<HierarchicalTokenPooling> {
-        let config = read_config(module)?;
-        let pool_factor = config.get("pool_factor").map_or(Some(1.0), Value::as_f64).filter(|&factor| factor >= 1.0);
-        Ok(HierarchicalTokenPooling {
-            pool_factor: pool_factor.ok_or_else(|| config.invalid("pool_factor", "a number, 1 or more"))?,
-            num_protected_tokens: config.usize_or("num_protected_tokens", 1)?,
-            normalize_embeddings: config.bool_or("normalize_embeddings", false)?,
-            tasks: strings(&config, "tasks")?.unwrap_or_else(document),
-        })
-    }
-}
-
-fn document() -> Vec<String> {
-    vec!["document".into()]
-}
-
-/// A list of strings, or one.
-fn strings(config: &JsonFile, key: &str) -> Result<Option<Vec<String>>> {
-    match config.get(key) {
-        Some(Value::String(one)) => Ok(Some(vec![one.clone()])),
-        _ => Ok(config.strings_opt(key)?.map(|list| list.into_iter().map(String::from).collect())),
-    }
-}
-
-/// Whether a repository without `modules.json` is Stanford's.
+/// Whether a repository's architecture is that of Stanford's.
 pub(super) fn is_stanford(folder: &Path) -> Result<bool> {
     let config = JsonFile::read_if_present(&folder.join("config.json"))?;
     let architectures = config.as_ref().map_or(Ok(None), |config| config.strings_opt("architectures"))?;
@@ -107,34 +68,27 @@ impl Legacy {
     /// What PyLate stores among a model's settings.
     fn of_pylate(folder: &Path) -> Result<Legacy> {
         let Some(file) = JsonFile::read_if_present(&folder.join(SETTINGS_FILE))? else { return Ok(Legacy::default()) };
-        let mut legacy = Legacy { skiplist_words: strings(&file, "skiplist_words")?, ..Legacy::default() };
+        let mut legacy = Legacy { skiplist_words: words(&file)?, ..Legacy::default() };
         for (key, prompt) in [("query_prefix", "query"), ("document_prefix", "document")] {
             if file.contains(key) {
                 legacy.prefixes.push((prompt, file.str_or(key, "")?.to_string()));
             }
         }
         for key in ["query_length", "document_length"] {
-            if let Some(length) = file.usize_opt(key)? {
-                legacy.transformer.insert(key.into(), length.into());
+            match file.usize_opt(key)? {
+                Some(0) if key == "document_length" => return Err(file.invalid(key, "at least 1")),
+                Some(length) => drop(legacy.transformer.insert(key.into(), length.into())),
+                None => {}
             }
         }
-        const MARKERS: [&str; 9] = [
-            "query_length",
-            "document_length",
-            "query_expansion",
-            "do_query_expansion",
-            "attend_to_expansion_tokens",
-            "attend_to_mask_tokens",
-            "query_prefix",
-            "document_prefix",
-            "skiplist_words",
-        ];
         const KEY: &str = "query_expansion";
         if file.contains(KEY) {
+            // What is wrong with it is wrong with this file.
+            QueryExpansion::read(&file)?;
             legacy.transformer.insert(KEY.into(), file.get(KEY).cloned().unwrap_or(Value::Null));
         } else if file.bool_opt("do_query_expansion")? == Some(false) {
             legacy.transformer.insert(KEY.into(), Value::Null);
-        } else if MARKERS.iter().any(|key| file.contains(key)) {
+        } else if PYLATE_KEYS.iter().any(|key| file.contains(key)) {
             let attend = match file.contains("attend_to_expansion_tokens") {
                 true => file.bool_or("attend_to_expansion_tokens", false)?,
                 false => file.bool_or("attend_to_mask_tokens", false)?,
@@ -162,14 +116,18 @@ impl Legacy {
             let marker = file.str_opt(key)?.filter(|marker| !marker.is_empty()).unwrap_or(marker);
             legacy.prefixes.push((prompt, format!("{marker} ")));
         }
-        if let Some(length) = file.usize_opt("doc_maxlen")? {
-            legacy.transformer.insert("document_length".into(), length.into());
+        match file.usize_opt("doc_maxlen")? {
+            Some(0) => return Err(file.invalid("doc_maxlen", "at least 1")),
+            Some(length) => drop(legacy.transformer.insert("document_length".into(), length.into())),
+            None => {}
         }
         let attend = file.bool_or("attend_to_mask_tokens", false)?;
         let length = file.usize_opt("query_maxlen")?.filter(|&length| length > 0).unwrap_or(32);
         let expansion = json!({ "strategy": "fixed", "attend": attend, "length": length });
         legacy.transformer.insert("query_expansion".into(), expansion);
-        legacy.skiplist_words = Some(if file.bool_or("mask_punctuation", true)? { punctuation() } else { Vec::new() });
+        // Where it is null, it is not true.
+        let is_skipped = file.bool_or("mask_punctuation", !file.contains("mask_punctuation"))?;
+        legacy.skiplist_words = Some(if is_skipped { punctuation() } else { Vec::new() });
         Ok(legacy)
     }
 
@@ -181,10 +139,9 @@ impl Legacy {
         }
     }
 
-    /// A transformer with what its own file does not say, and the prompts whose beginnings are tokens.
-    fn transformer(&self, mut transformer: TransformerModule) -> TransformerModule {
-        transformer.whole_prompts = self.prefixes.iter().map(|(_, prefix)| prefix.clone()).collect();
-        transformer
+    /// The prompts whose beginnings are tokens.
+    fn whole_prompts(&self) -> Vec<String> {
+        self.prefixes.iter().map(|(_, prefix)| prefix.clone()).collect()
     }
 }
 
@@ -217,7 +174,7 @@ pub(super) fn read(folder: &Path) -> Result<(Settings, Vec<Module>)> {
         Some("ColBERT") => {
             append_mask(folder, legacy.skiplist_words.unwrap_or_else(punctuation), &mut modules);
         }
-        _ if is_stanford(folder)? => {}
+        None if is_stanford(folder)? => {}
         _ => {
             let is_pylate = !legacy.prefixes.is_empty();
             let words = legacy.skiplist_words.unwrap_or_else(|| if is_pylate { punctuation() } else { Vec::new() });
@@ -233,8 +190,9 @@ fn module(folder: &Path, legacy: &Legacy, entry: ModuleEntry) -> Result<Module> 
     let path = entry.folder(folder)?;
     let kind = match entry.class.as_str() {
         "Transformer" => {
-            let transformer = TransformerModule::read_with(&path, &legacy.transformer)?;
-            ModuleKind::Transformer(Box::new(legacy.transformer(transformer)))
+            let mut transformer = TransformerModule::read_with(&path, &legacy.transformer)?;
+            transformer.whole_prompts = legacy.whole_prompts();
+            ModuleKind::Transformer(Box::new(transformer))
         }
         "Dense" => ModuleKind::Dense(read_dense(&path, Feature::Tokens)?),
         _ => read_module(&folder.join(MODULES_FILE), &entry.class_path, &path)?,
@@ -274,14 +232,17 @@ fn stanford(folder: &Path) -> Result<(Settings, Vec<Module>)> {
     let legacy = Legacy::of_stanford(folder)?;
     let mut settings = Settings::default();
     legacy.add_to(&mut settings);
-    let transformer = legacy.transformer(TransformerModule::read_with(folder, &legacy.transformer)?);
-    let in_features = transformer.config.usize("hidden_size")?;
+    let mut transformer = TransformerModule::of_backbone(folder, &legacy.transformer)?;
+    transformer.whole_prompts = legacy.whole_prompts();
     let module = |name: &str, kind| Module { name: name.into(), path: folder.to_path_buf(), kind };
     let transformer = module("0", ModuleKind::Transformer(Box::new(transformer)));
-    // The weights say it. Where they are not there yet, nobody asks.
+    // Before the weights are there, nobody asks for the projection's shape.
     let stored = CheckpointWeights::open(std::slice::from_ref(&transformer)).ok();
-    let shape = stored.and_then(|weights| weights.shape(0, PROJECTION));
-    let out_features = shape.map_or(DIM, |shape| shape[0]);
+    let (out_features, in_features) = match stored.map(|weights| weights.shape(0, PROJECTION)) {
+        None => (DIM, DIM),
+        Some(Some(shape)) if shape.len() == 2 && !shape.contains(&0) => (shape[0], shape[1]),
+        Some(_) => return Err(no_projection(folder, &format!("the weights have no matrix '{PROJECTION}'"))),
+    };
     let (feature, activation) = (Feature::Tokens, "Identity".to_string());
     let dense = DenseConfig { feature, in_features, out_features, bias: false, activation, residual: false };
     let mut modules = vec![transformer, module("1", ModuleKind::Dense(dense))];

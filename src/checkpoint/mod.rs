@@ -6,8 +6,8 @@
 //!   config        JSON with errors that name file, key and value; prompts and settings
 //!   modules       modules.json and each module's configuration   (transformer: the backbone's)
 //!                 (router: chains of them, by what a text is encoded for)
-//!                 (sparse_modules: those of sparse encoders; late_interaction: those of models that keep a vector for each
-//!                 token; default_modules: where none are listed)
+//!                 (dense_modules, sparse_modules, multi_vector_modules: those of each kind of encoder)
+//!                 (default_modules: where none are listed; late_interaction: where others list them)
 //!   weights       tensors by the names that programs use         (safetensors: one mapped file)
 //!   tokenizer     texts -> ids                             (tokenizer_files: what its files mean)
 //!                                                          (leading: the first of a long text's)
@@ -23,6 +23,7 @@ mod chat;
 mod chat_template;
 pub mod config;
 mod default_modules;
+mod dense_modules;
 mod files;
 #[cfg(feature = "hub")]
 mod hub;
@@ -32,6 +33,7 @@ mod hub_failure;
 mod late_interaction;
 mod leading;
 mod modules;
+mod multi_vector_modules;
 mod router;
 mod safetensors;
 mod source;
@@ -46,8 +48,9 @@ use std::path::{Path, PathBuf};
 
 pub use chat_template::{ChatTemplate, Frame};
 pub use config::{JsonFile, Settings};
-pub use late_interaction::MultiVectorMaskConfig;
-pub use modules::{DenseConfig, Feature, LogitScoreConfig, Module, ModuleKind, PoolingConfig, WeightedLayersConfig};
+pub use dense_modules::{DenseConfig, Feature, LogitScoreConfig, PoolingConfig, WeightedLayersConfig};
+pub use modules::{Module, ModuleKind};
+pub use multi_vector_modules::MultiVectorMaskConfig;
 pub use router::Router;
 pub(crate) use router::route;
 pub use source::{DownloadProgress, ProgressCallback, SourceOptions, download};
@@ -115,7 +118,7 @@ impl Checkpoint {
     pub fn type_of(id_or_folder: &str, options: &SourceOptions) -> Result<ModelType> {
         let folder = source::resolve(id_or_folder, options)?.folder;
         if folder.join(modules::MODULES_FILE).is_file() {
-            return Ok(Settings::read(&folder)?.stored_type());
+            return modules::stored_type(&folder);
         }
         // A folder that holds no model is told of by whoever opens it.
         let config = JsonFile::read_if_present(&folder.join("config.json"))?;

@@ -8,14 +8,18 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::config::{JsonFile, Settings, brief, read_json};
+use super::dense_modules::{
+    DenseConfig, Feature, LogitScoreConfig, PoolingConfig, WeightedLayersConfig, read_dense, read_logit_score,
+    read_normalize, read_pooling, read_weighted_layers,
+};
 use super::files::join_inside;
-use super::late_interaction::{self, MultiVectorMaskConfig};
+use super::late_interaction;
+use super::multi_vector_modules::MultiVectorMaskConfig;
 use super::router::Router;
 use super::sparse_modules::{SparseAutoEncoderConfig, SparseStaticConfig, SpladeConfig};
 use super::transformer::{FILL_MASK, TransformerModule};
 use super::{ModelType, default_modules};
 use crate::error::{Error, Result};
-use crate::program::PoolMode;
 use crate::token_pooling::HierarchicalTokenPooling;
 
 /// One module of a model.
@@ -67,85 +71,27 @@ pub enum ModuleKind {
     Dropout,
 }
 
-/// Which layers' hidden states are averaged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WeightedLayersConfig {
-    /// Width of the hidden states.
-    pub dim: usize,
-    /// The first: 0 are the embeddings, 1 is the first layer.
-    pub first: usize,
-    /// The last: how many layers the backbone has.
-    pub layers: usize,
-}
-
-/// Which tokens of a language model's vocabulary score a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogitScoreConfig {
-    /// The token that speaks for it.
-    pub true_token: usize,
-    /// The token that speaks against it.
-    pub false_token: Option<usize>,
-}
-
-/// How token embeddings become one sentence embedding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolingConfig {
-    /// Width of the token embeddings.
-    pub dim: usize,
-    /// The results of these modes are concatenated, in this order. At least one.
-    pub modes: Vec<PoolMode>,
-    /// Whether the prompt's tokens take part.
-    pub include_prompt: bool,
-}
-
-/// Every mode with its old boolean key, in the order in which old configurations concatenate.
-const POOL_MODES: [(PoolMode, &str); 6] = [
-    (PoolMode::Cls, "pooling_mode_cls_token"),
-    (PoolMode::Max, "pooling_mode_max_tokens"),
-    (PoolMode::Mean, "pooling_mode_mean_tokens"),
-    (PoolMode::MeanSqrtLenTokens, "pooling_mode_mean_sqrt_len_tokens"),
-    (PoolMode::WeightedMean, "pooling_mode_weightedmean_tokens"),
-    (PoolMode::LastToken, "pooling_mode_lasttoken"),
-];
-
-fn pool_mode(name: &str) -> Option<PoolMode> {
-    POOL_MODES.iter().map(|(mode, _)| *mode).find(|mode| mode.name() == name)
-}
-
-/// What a module reads and writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Feature {
-    /// The sentence embedding: one row a text.
-    Sentences,
-    /// The token embeddings: one row a token.
-    Tokens,
-}
-
-impl Feature {
-    /// The name in configuration files.
-    pub fn name(self) -> &'static str {
+impl ModuleKind {
+    /// The class, as the reference calls it.
+    pub fn name(&self) -> &'static str {
         match self {
-            Feature::Sentences => "sentence_embedding",
-            Feature::Tokens => "token_embeddings",
+            ModuleKind::Transformer(_) => "Transformer",
+            ModuleKind::StaticEmbedding => "StaticEmbedding",
+            ModuleKind::WeightedLayers(_) => "WeightedLayerPooling",
+            ModuleKind::Pooling(_) => "Pooling",
+            ModuleKind::Normalize(_) => "Normalize",
+            ModuleKind::Dense(_) => "Dense",
+            ModuleKind::LayerNorm { .. } => "LayerNorm",
+            ModuleKind::LogitScore(_) => "LogitScore",
+            ModuleKind::SpladePooling(_) => "SpladePooling",
+            ModuleKind::SparseStaticEmbedding(_) => "SparseStaticEmbedding",
+            ModuleKind::SparseAutoEncoder(_) => "SparseAutoEncoder",
+            ModuleKind::MultiVectorMask(_) => "MultiVectorMask",
+            ModuleKind::TokenPooling(_) => "HierarchicalTokenPooling",
+            ModuleKind::Router(_) => "Router",
+            ModuleKind::Dropout => "Dropout",
         }
     }
-}
-
-/// A linear layer: `activation(W x + b)`, plus `x` (or its projection, where the widths differ) with `residual`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DenseConfig {
-    /// What it is applied to.
-    pub feature: Feature,
-    /// Width of its input.
-    pub in_features: usize,
-    /// Width of its output.
-    pub out_features: usize,
-    /// Whether there is a bias.
-    pub bias: bool,
-    /// The last component of the stored class path, e.g. `Tanh`.
-    pub activation: String,
-    /// Whether the input is added to the result.
-    pub residual: bool,
 }
 
 /// The file that lists the modules.
@@ -206,14 +152,19 @@ pub(crate) fn read_entries(folder: &Path) -> Result<Option<Vec<ModuleEntry>>> {
     Ok(Some(entries))
 }
 
+/// What the model in `folder` was saved as. Older ones do not say so: bi-encoders, unless something else shows it.
+pub(super) fn stored_type(folder: &Path) -> Result<ModelType> {
+    let settings = Settings::read(folder)?;
+    match settings.model_type {
+        None if late_interaction::is_known_by_its_files(folder)? => Ok(ModelType::MultiVectorEncoder),
+        _ => Ok(settings.stored_type()),
+    }
+}
+
 /// Refuses what lexel cannot run, whatever the model is used as: before its weights are downloaded.
 #[cfg(feature = "hub")]
 pub(crate) fn check_modules(folder: &Path) -> Result<()> {
-    let model_type = match folder.join(MODULES_FILE).is_file() || !late_interaction::is_stanford(folder)? {
-        true => Settings::read(folder)?.stored_type(),
-        false => ModelType::MultiVectorEncoder,
-    };
-    read(folder, model_type).map(drop)
+    read(folder, stored_type(folder)?).map(drop)
 }
 
 /// The settings of the model in `folder`, and its modules in the order they run. A repository without `modules.json`, or that
@@ -226,15 +177,18 @@ pub(crate) fn read(folder: &Path, model_type: ModelType) -> Result<(Settings, Ve
             detail: format!("it has neither {MODULES_FILE} nor config.json"),
         });
     }
+    if model_type == ModelType::MultiVectorEncoder {
+        return late_interaction::read(folder);
+    }
     let settings = Settings::read(folder)?;
     let entries = match read_entries(folder)? {
-        Some(entries) if settings.stored_type() == model_type && model_type != ModelType::MultiVectorEncoder => {
+        Some(entries) if stored_type(folder)? == model_type => {
             return Ok((settings, read_stored(folder, entries)?));
         }
         other => other,
     };
     let why = match entries {
-        Some(_) => format!("saved as a {0}, and gives its own results only as a {0}", settings.stored_type().name()),
+        Some(_) => format!("saved as a {0}, and gives its own results only as a {0}", stored_type(folder)?.name()),
         None => format!("no {MODULES_FILE}"),
     };
     let modules = match model_type {
@@ -288,101 +242,6 @@ pub(super) fn read_module(listed_in: &Path, class_path: &str, path: &Path) -> Re
 
 pub(super) fn read_config(module: &Path) -> Result<JsonFile> {
     JsonFile::read(&module.join("config.json"))
-}
-
-fn read_pooling(module: &Path) -> Result<PoolingConfig> {
-    let config = read_config(module)?;
-    let supported = POOL_MODES.map(|(mode, _)| mode.name()).join(", ");
-    let mode_named = |name: &str| pool_mode(name).ok_or_else(|| config.unsupported("pooling_mode", supported.clone()));
-    let modes = match config.get("pooling_mode") {
-        Some(Value::String(name)) => vec![mode_named(name)?],
-        Some(_) => {
-            let names = config.strings_opt("pooling_mode")?.unwrap_or_default();
-            names.into_iter().map(mode_named).collect::<Result<Vec<_>>>()?
-        }
-        None => {
-            let mut modes = Vec::new();
-            for (mode, old_key) in POOL_MODES {
-                if config.bool_or(old_key, false)? {
-                    modes.push(mode);
-                }
-            }
-            if modes.is_empty() { vec![PoolMode::Mean] } else { modes }
-        }
-    };
-    if modes.is_empty() {
-        return Err(config.unsupported("pooling_mode", supported));
-    }
-    // A boolean key for a mode that is not in the table would otherwise be dropped in silence.
-    let is_known = |key: &str| POOL_MODES.iter().any(|(_, old_key)| *old_key == key);
-    if let Some(key) = config.keys().find(|key| key.starts_with("pooling_mode_") && !is_known(key))
-        && config.get(key) != Some(&Value::Bool(false))
-    {
-        return Err(config.unsupported(key, supported));
-    }
-    let dim = config.usize_opt("embedding_dimension")?;
-    let dim = dim.map_or_else(|| config.usize("word_embedding_dimension"), Ok)?;
-    Ok(PoolingConfig { dim, modes, include_prompt: config.bool_or("include_prompt", true)? })
-}
-
-fn read_weighted_layers(module: &Path) -> Result<WeightedLayersConfig> {
-    let config = read_config(module)?;
-    let dim = config.usize_opt("embedding_dimension")?;
-    let dim = dim.map_or_else(|| config.usize("word_embedding_dimension"), Ok)?;
-    let (first, layers) = (config.usize_or("layer_start", 4)?, config.usize_or("num_hidden_layers", 12)?);
-    if first > layers {
-        return Err(config.invalid("layer_start", &format!("at most num_hidden_layers = {layers}")));
-    }
-    Ok(WeightedLayersConfig { dim, first, layers })
-}
-
-fn read_logit_score(module: &Path) -> Result<LogitScoreConfig> {
-    let config = read_config(module)?;
-    let input = "causal_logits";
-    if config.str_or("module_input_name", input)? != input {
-        return Err(config.unsupported("module_input_name", input));
-    }
-    Ok(LogitScoreConfig {
-        true_token: config.usize("true_token_id")?,
-        false_token: config.usize_opt("false_token_id")?,
-    })
-}
-
-fn read_normalize(module: &Path) -> Result<ModuleKind> {
-    // Versions before 5 store nothing for this module, not even its folder.
-    let config = JsonFile::read_if_present(&module.join("config.json"))?;
-    Ok(ModuleKind::Normalize(
-        config.map_or(Ok(Feature::Sentences), |config| read_feature(&config, Feature::Sentences))?,
-    ))
-}
-
-/// `default` is what it reads where its file does not say so.
-pub(super) fn read_dense(module: &Path, default: Feature) -> Result<DenseConfig> {
-    let config = read_config(module)?;
-    let activation = config.str_or("activation_function", "torch.nn.modules.activation.Tanh")?;
-    if !activation.starts_with("torch.") {
-        return Err(config.unsupported("activation_function", "the activation classes of torch.nn"));
-    }
-    Ok(DenseConfig {
-        feature: read_feature(&config, default)?,
-        in_features: config.usize("in_features")?,
-        out_features: config.usize("out_features")?,
-        bias: config.bool_or("bias", true)?,
-        activation: activation.rsplit('.').next().unwrap_or_default().to_string(),
-        residual: config.bool_or("use_residual", false)?,
-    })
-}
-
-/// The feature that Dense or Normalize reads and writes: the same one.
-fn read_feature(config: &JsonFile, default: Feature) -> Result<Feature> {
-    let (input, output) = ("module_input_name", "module_output_name");
-    let name = config.str_or(input, default.name())?;
-    if config.str_or(output, name)? != name {
-        return Err(config.unsupported(output, format!("the same as {input}")));
-    }
-    let known = [Feature::Sentences, Feature::Tokens];
-    let found = known.into_iter().find(|feature| feature.name() == name);
-    found.ok_or_else(|| config.unsupported(input, known.map(Feature::name).join(", ")))
 }
 
 #[cfg(test)]

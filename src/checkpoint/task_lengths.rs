@@ -6,6 +6,9 @@ use super::tokenizer::{Encoding, Tokenizer};
 use super::tokenizer_files::SpecialTokens;
 use crate::error::{Error, Result};
 
+/// Tokens that no query comes near.
+const MOST: usize = 1 << 20;
+
 /// The lengths of queries and documents, as a transformer module stores them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TaskLengths {
@@ -75,7 +78,8 @@ impl TaskLengths {
 }
 
 impl QueryExpansion {
-    fn read(module: &JsonFile) -> Result<Option<QueryExpansion>> {
+    /// Of a transformer module's own file, or where else PyLate has it.
+    pub(super) fn read(module: &JsonFile) -> Result<Option<QueryExpansion>> {
         const KEY: &str = "query_expansion";
         // Version 6.0 stored false for none.
         if module.get(KEY).is_none_or(|value| *value == serde_json::Value::Bool(false)) {
@@ -92,8 +96,8 @@ impl QueryExpansion {
             _ => return Err(stored.unsupported("strategy", "fixed, min")),
         };
         let length = stored.usize("length")?;
-        if length == 0 {
-            return Err(stored.invalid("length", "at least 1"));
+        if !(1..=MOST).contains(&length) {
+            return Err(stored.invalid("length", &format!("a whole number from 1 to {MOST}")));
         }
         let (attend, token) = (stored.bool_or("attend", false)?, stored.str_opt("token")?.map(String::from));
         Ok(Some(QueryExpansion { length, is_fixed, attend, token }))
@@ -104,8 +108,10 @@ impl Tokenizer {
     /// The same tokenizer with lengths by task.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] or [`Error::InvalidFile`] if queries cannot be expanded as they say.
+    /// [`Error::Unsupported`] or [`Error::InvalidFile`] if queries cannot be expanded as they say, [`Error::InvalidInput`] for lengths
+    /// that leave no room for text.
     pub(crate) fn with_lengths(mut self, lengths: &TaskLengths) -> Result<Tokenizer> {
+        [lengths.query, lengths.document].into_iter().try_for_each(|length| self.check_length(length))?;
         self.lengths = Lengths {
             query: lengths.query,
             document: lengths.document,
@@ -139,7 +145,7 @@ impl Tokenizer {
         let special = SpecialTokens::read(self.folder())?;
         if special.pads_left {
             let supported = "\"right\", or another query_expansion: new tokens go behind the others";
-            return Err(self.unsupported("padding_side", "left", supported));
+            return Err(self.unsupported("padding_side of the tokenizer", "left", supported));
         }
         let known = |token: &str| self.token_to_id(token);
         let id = match token {
@@ -183,6 +189,7 @@ impl Tokenizer {
     }
 
     fn unsupported(&self, key: &str, value: &str, supported: &str) -> Error {
-        Error::unsupported(self.folder().display().to_string(), key, value, supported)
+        let file = self.folder().join("sentence_bert_config.json");
+        Error::unsupported(file.display().to_string(), key, value, supported)
     }
 }

@@ -143,15 +143,20 @@ impl Tokenizer {
 
     /// Sets the most tokens that an encoding has, special tokens included.
     pub fn set_max_seq_length(&mut self, length: Option<usize>) -> Result<()> {
-        let added = self.added_tokens(false);
-        if length.is_some_and(|length| length <= added) {
-            let length = length.unwrap_or_default();
-            return Err(Error::InvalidInput(format!(
-                "a maximum length of {length} leaves no room for text: the tokenizer adds {added} special tokens"
-            )));
-        }
+        self.check_length(length)?;
         self.max_seq_length = length;
         Ok(())
+    }
+
+    /// Refuses a maximum length that special tokens fill.
+    pub(super) fn check_length(&self, length: Option<usize>) -> Result<()> {
+        let added = self.added_tokens(false);
+        match length.filter(|&length| length <= added) {
+            None => Ok(()),
+            Some(length) => Err(Error::InvalidInput(format!(
+                "a maximum length of {length} leaves no room for text: the tokenizer adds {added} special tokens"
+            ))),
+        }
     }
 
     /// Says that the model's table of word embeddings has so many rows: ids beyond them are errors from now on, and a
@@ -175,7 +180,9 @@ impl Tokenizer {
             let Some(known) = candidates.into_iter().find(|prefix| self.token_to_id(prefix).is_some()) else {
                 continue;
             };
-            if self.content(known)?.get_tokens() != [known] {
+            // Of an added token that is normalised, this is the normalised text. (`encode_fast` has no texts of tokens.)
+            let encoding = self.inner.encode(known, false).map_err(|error| self.failed(error))?;
+            if encoding.get_tokens() != [known] {
                 whole.push(AddedToken::from(known, true).normalized(false));
             }
         }

@@ -55,6 +55,8 @@ pub(super) fn makes_segments(folder: &Path, config: &JsonFile) -> Result<bool> {
 /// What a tokenizer's configuration says of tokens that no text has.
 pub(super) struct SpecialTokens {
     mask: Option<String>,
+    /// Whether there is a mask token where no file names it.
+    has_default: bool,
     /// The one that ends a sequence.
     pub end: Option<String>,
     /// Whether padding would go before a text.
@@ -67,27 +69,26 @@ impl SpecialTokens {
         let read = |name: &str| JsonFile::read_if_present(&folder.join(name));
         let (config, map) = (read("tokenizer_config.json")?, read("special_tokens_map.json")?);
         let token = |key: &str| -> Result<Option<String>> {
-            for file in [&config, &map].into_iter().flatten() {
-                match file.get(key) {
-                    Some(serde_json::Value::Object(_)) => {
-                        return file.object_opt(key)?.map(|token| Ok(token.str("content")?.to_string())).transpose();
-                    }
-                    Some(_) => return Ok(file.str_opt(key)?.map(String::from)),
-                    None => {}
-                }
-            }
-            Ok(None)
+            let named = [&config, &map].into_iter().flatten().find(|file| file.get(key).is_some());
+            named.map(|file| special_token(file, key, "")).transpose()
         };
-        let side = config.as_ref().map_or(Ok("right"), |config| config.str_or("padding_side", "right"))?;
-        Ok(SpecialTokens { mask: token("mask_token")?, end: token("eos_token")?, pads_left: side == "left" })
+        let text = |key: &str, default| config.as_ref().map_or(Ok(default), |config| config.str_or(key, default));
+        let class = text("tokenizer_class", "")?;
+        Ok(SpecialTokens {
+            mask: token("mask_token")?,
+            has_default: !["PreTrainedTokenizerFast", "TokenizersBackend"].contains(&class),
+            end: token("eos_token")?,
+            pads_left: text("padding_side", "right")? == "left",
+        })
     }
 
-    /// The mask token's id, of `known` ones. Where no file names it, it is the one that the tokenizers of masked language models
-    /// have by default.
+    /// The mask token's id, of `known` ones. Where no file names it, it is the one that the class of tokenizers has by default, if
+    /// it is a class of masked language models.
     pub fn mask(&self, known: impl Fn(&str) -> Option<u32>) -> Option<u32> {
         match &self.mask {
             Some(mask) => known(mask),
-            None => ["[MASK]", "<mask>"].into_iter().find_map(known),
+            None if self.has_default => ["[MASK]", "<mask>"].into_iter().find_map(known),
+            None => None,
         }
     }
 }

@@ -91,6 +91,12 @@ impl TransformerModule {
         TransformerModule::new(folder, module, task, chat)
     }
 
+    /// Of the backbone in a folder, where something else says what a module's own file would; that is not looked at.
+    pub(crate) fn of_backbone(folder: &Path, settings: &Map<String, Value>) -> Result<TransformerModule> {
+        let module = JsonFile::from_object(folder.join(OLD_CONFIG_NAMES[0]), settings.clone());
+        TransformerModule::new(folder, module, FEATURE_EXTRACTION, None)
+    }
+
     /// [`read`](Self::read), where something else says what the module's own file does not.
     pub(crate) fn read_with(folder: &Path, more: &Map<String, Value>) -> Result<TransformerModule> {
         let mut module = own_file(folder)?;
@@ -106,6 +112,13 @@ impl TransformerModule {
     pub(crate) fn read_without_modules(folder: &Path) -> Result<TransformerModule> {
         let chat = ChatTemplate::read(folder, None)?;
         TransformerModule::new(folder, no_module(folder), FEATURE_EXTRACTION, chat)
+    }
+
+    /// The most tokens of a text, whatever it is encoded for. `None`: no limit is stored anywhere.
+    pub fn longest(&self) -> Option<usize> {
+        let TaskLengths { query, document, expansion } = &self.lengths;
+        let of_tasks = [*query, *document, expansion.as_ref().map(|expansion| expansion.length)];
+        self.max_seq_length.map(|length| of_tasks.into_iter().flatten().fold(length, usize::max))
     }
 
     fn new(folder: &Path, module: JsonFile, task: &str, chat: Option<ChatTemplate>) -> Result<TransformerModule> {

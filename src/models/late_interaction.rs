@@ -1,7 +1,7 @@
 //! The programs of models of late interaction: a vector for each token.
 
 use super::head;
-use crate::checkpoint::{Feature, Module, ModuleKind};
+use crate::checkpoint::{Feature, Module, ModuleKind, TransformerModule};
 use crate::error::{Error, Result};
 use crate::program::{Builder, Program, WeightSource};
 
@@ -15,10 +15,15 @@ const SUPPORTED: &str =
 /// # Errors
 /// As [`sentence_transformer`](super::sentence_transformer).
 pub fn multi_vector_encoder(modules: &[Module], weights: &dyn WeightSource) -> Result<Program> {
-    let unsupported = |found: &str| Error::unsupported("modules.json", "type", found, SUPPORTED);
-    let Some((Module { kind: ModuleKind::Transformer(transformer), .. }, rest)) = modules.split_first() else {
-        return Err(unsupported("another first module"));
+    let unsupported = |module: &Module, why: &str| {
+        let found = format!("{} ({}){why}", module.kind.name(), module.path.display());
+        Error::unsupported("modules.json", "type", found, SUPPORTED)
     };
+    let Some((first, rest)) = modules.split_first() else {
+        return Err(Error::unsupported("modules.json", "type", "no modules", SUPPORTED));
+    };
+    let ModuleKind::Transformer(transformer) = &first.kind else { return Err(unsupported(first, ", first")) };
+    check_expansion(transformer)?;
     let mut b = Builder::new();
     b.module(0);
     let mut x = super::hidden_states(&mut b, transformer)?;
@@ -28,13 +33,29 @@ pub fn multi_vector_encoder(modules: &[Module], weights: &dyn WeightSource) -> R
         b.label(&module.name);
         match &module.kind {
             ModuleKind::TokenPooling(_) => is_pooled = true,
-            ModuleKind::MultiVectorMask(_) | ModuleKind::Dropout => {}
-            _ if is_pooled => return Err(unsupported("a module behind HierarchicalTokenPooling")),
+            ModuleKind::Dropout => {}
+            _ if is_pooled => return Err(unsupported(module, ", behind HierarchicalTokenPooling")),
+            ModuleKind::MultiVectorMask(_) => {}
             ModuleKind::Dense(_) | ModuleKind::Normalize(Feature::Tokens) => {
                 x = head::build(&mut b, module, false, weights, x)?;
             }
-            _ => return Err(unsupported("other modules")),
+            _ => return Err(unsupported(module, "")),
         }
     }
     Ok(b.finish(x, x))
+}
+
+/// Refuses tokens that attention does not look at where the backbone makes something else of them, too: DeBERTa takes their
+/// embeddings away, and what they would see.
+fn check_expansion(transformer: &TransformerModule) -> Result<()> {
+    let is_unseen = transformer.lengths.expansion.as_ref().is_some_and(|expansion| !expansion.attend);
+    match is_unseen && transformer.config.str("model_type")? == "deberta-v2" {
+        false => Ok(()),
+        true => Err(Error::unsupported(
+            "sentence_bert_config.json",
+            "query_expansion.attend",
+            "false",
+            "true for deberta-v2",
+        )),
+    }
 }

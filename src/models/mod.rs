@@ -181,7 +181,7 @@ pub fn cross_encoder(modules: &[Module], weights: &dyn WeightSource) -> Result<P
     };
     refuse_expansion(transformer)?;
     let mut b = Builder::new();
-    b.set_limit(transformer.max_seq_length);
+    b.set_limit(transformer.longest());
     let config = &transformer.config;
     let (logits, x) = match head {
         [] => classifier(&mut b, transformer)?,
@@ -272,7 +272,7 @@ fn refuse_expansion(transformer: &TransformerModule) -> Result<()> {
 
 fn hidden_states(b: &mut Builder, transformer: &TransformerModule) -> Result<Value> {
     check_task(transformer, FEATURE_EXTRACTION)?;
-    b.set_limit(transformer.max_seq_length);
+    b.set_limit(transformer.longest());
     (architecture(&transformer.config)?.backbone)(b, &transformer.config)
 }
 

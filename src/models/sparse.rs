@@ -88,7 +88,7 @@ fn splade(
 ) -> Result<(Value, Value)> {
     check_task(transformer, FILL_MASK)?;
     refuse_expansion(transformer)?;
-    b.set_limit(transformer.max_seq_length);
+    b.set_limit(transformer.longest());
     let architecture = architecture(&transformer.config)?;
     let Some(head) = architecture.masked_lm else {
         let has_head = |other: &Architecture| other.masked_lm.is_some();

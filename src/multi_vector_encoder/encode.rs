@@ -2,11 +2,15 @@
 
 use super::{MultiVectorEncodeOptions, MultiVectorEncoder, Path};
 use crate::bi_encoder::{Request, Task};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::job::Cancel;
 use crate::matrix::Matrix;
 use crate::program::Output;
 use crate::scheduler::Finished;
 use crate::token_pooling::HierarchicalTokenPooling;
+
+/// Texts that are pooled between two looks at the cancel flag.
+const POOLED_TOGETHER: usize = 64;
 
 impl MultiVectorEncoder {
     /// A `[vectors, dim]` matrix for each text, in their order. Search queries and documents differ: see
@@ -72,22 +76,34 @@ impl MultiVectorEncoder {
         };
         let path = self.model.path(request.task)?;
         let mut embeddings = vec![Matrix::zeros(0, path.dim()); texts.len()];
-        path.path.run(texts, &request, Output::Tokens, |finished, s, targets| {
+        path.inner.run(texts, &request, Output::Tokens, |finished, s, targets| {
             let own = path.vectors(finished, s, request.task);
             targets.iter().for_each(|&target| embeddings[target].clone_from(&own));
         })?;
         let is_wanted = |pooling: &&HierarchicalTokenPooling| pooling.applies_to(request.task);
         for pooling in path.pooling.iter().filter(is_wanted) {
-            embeddings = pooling.pool(&embeddings)?;
+            pool(pooling, &mut embeddings, options.cancel.as_ref())?;
         }
         if options.normalize {
             embeddings.iter_mut().for_each(Matrix::normalize_rows);
         }
         if let Some(pooling) = options.token_pooling.as_ref().filter(is_wanted) {
-            embeddings = pooling.pool(&embeddings)?;
+            pool(pooling, &mut embeddings, options.cancel.as_ref())?;
         }
         Ok(embeddings)
     }
+}
+
+/// Pools all texts, some at a time: that of a long one takes longer than its encoding.
+fn pool(pooling: &HierarchicalTokenPooling, embeddings: &mut [Matrix], cancel: Option<&Cancel>) -> Result<()> {
+    let total = embeddings.len();
+    for chunk in embeddings.chunks_mut(POOLED_TOGETHER) {
+        if cancel.is_some_and(Cancel::is_cancelled) {
+            return Err(Error::Cancelled { done: 0, total, results: None });
+        }
+        chunk.clone_from_slice(&pooling.pool(chunk)?);
+    }
+    Ok(())
 }
 
 impl Path {

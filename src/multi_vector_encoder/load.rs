@@ -25,11 +25,11 @@ impl Loader<MultiVectorEncoder> {
 
     fn path(&self, checkpoint: &Checkpoint) -> Result<Path> {
         let program = models::multi_vector_encoder(checkpoint.modules(), &checkpoint.weights()?)?;
-        let path = ProgramPath::load(self, checkpoint, program)?;
+        let inner = ProgramPath::load(self, checkpoint, program)?;
         let (mut masks, mut pooling) = (Vec::new(), Vec::new());
         for module in checkpoint.modules() {
             match &module.kind {
-                ModuleKind::MultiVectorMask(config) => masks.push(Mask::new(config, &path.tokenizer)),
+                ModuleKind::MultiVectorMask(config) => masks.push(Mask::new(config, &inner.tokenizer)),
                 ModuleKind::TokenPooling(config) => pooling.push(config.clone()),
                 _ => {}
             }
@@ -40,6 +40,6 @@ impl Loader<MultiVectorEncoder> {
                 checkpoint.name()
             );
         }
-        Ok(Path { path, masks, pooling })
+        Ok(Path { inner, masks, pooling })
     }
 }

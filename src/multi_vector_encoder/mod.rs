@@ -43,7 +43,7 @@ pub struct MultiVectorEncoder {
 
 /// One way of a text through the modules.
 struct Path {
-    path: ProgramPath,
+    inner: ProgramPath,
     /// A token counts if it does for all of them.
     masks: Vec<Mask>,
     /// In their order.
@@ -52,7 +52,7 @@ struct Path {
 
 impl Path {
     fn dim(&self) -> usize {
-        self.path.program.shape(self.path.program.tokens).cols
+        self.inner.program.shape(self.inner.program.tokens).cols
     }
 }
 
@@ -69,7 +69,8 @@ impl MultiVectorEncoder {
 
     /// Options for loading a model: device, dtype, revision, cache folder, ...
     pub fn builder(id_or_folder: impl Into<String>) -> Loader<MultiVectorEncoder> {
-        Loader::new(id_or_folder.into(), "sentence-transformers")
+        // No organisation completes a short id, as in the reference.
+        Loader::new(id_or_folder.into(), "")
     }
 
     /// Every query against every document, by the model's own similarity function: `[queries, documents]`.
@@ -114,12 +115,17 @@ impl MultiVectorEncoder {
 
     /// Queries have at most this many tokens, special tokens and those that expand them included.
     pub fn query_length(&self) -> Option<usize> {
-        self.tokenizer().length_for(Some("query"))
+        self.length_for("query")
     }
 
     /// Documents are truncated to this many tokens, special tokens included.
     pub fn document_length(&self) -> Option<usize> {
-        self.tokenizer().length_for(Some("document"))
+        self.length_for("document")
+    }
+
+    fn length_for(&self, task: &str) -> Option<usize> {
+        let path = self.model.path(Some(task)).unwrap_or(self.model.default_path());
+        path.inner.tokenizer.length_for(Some(task))
     }
 
     /// The prompts by name. `query` and `document` are always there, empty where the files have none.
@@ -149,17 +155,17 @@ impl MultiVectorEncoder {
 
     /// The model as a program: prints as text.
     pub fn program(&self) -> &Program {
-        &self.model.default_path().path.program
+        &self.model.default_path().inner.program
     }
 
     /// What runs the program: for traces and for work on token ids.
     pub fn executor(&self) -> &dyn Executor {
-        &*self.model.default_path().path.executor
+        &*self.model.default_path().inner.executor
     }
 
     /// The tokenizer, with the model's truncation.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.model.default_path().path.tokenizer
+        &self.model.default_path().inner.tokenizer
     }
 }
 

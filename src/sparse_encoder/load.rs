@@ -1,7 +1,7 @@
 //! From an id or folder to a sparse encoder on a device.
 
 use super::{Path, SparseEncoder};
-use crate::bi_encoder::{BiEncoder, ProgramPath};
+use crate::bi_encoder::{self, BiEncoder, ProgramPath};
 use crate::checkpoint::{Checkpoint, ModelType};
 use crate::error::Result;
 use crate::loader::Loader;
@@ -16,7 +16,7 @@ impl Loader<SparseEncoder> {
     /// Whatever keeps the model from running exactly as its files say: see [`Error`](crate::Error).
     pub fn load(self) -> Result<SparseEncoder> {
         let checkpoint = self.checkpoint(ModelType::SparseEncoder)?;
-        let similarity = BiEncoder::<Path>::similarity_of(&checkpoint, SimilarityFunction::Dot)?;
+        let similarity = bi_encoder::similarity_of(&checkpoint, SimilarityFunction::Dot)?;
         let model = BiEncoder::new(&checkpoint, similarity, |checkpoint| self.path(checkpoint))?;
         Ok(SparseEncoder { model: Arc::new(model) })
     }

@@ -30,6 +30,7 @@ BASES = {
     "pylate-plain": "pylate",  # no expansion, and no words, so all punctuation
     "pylate-old": "pylate",  # before model_type was stored: taken for a dense encoder
     "modernbert": "../../architectures/models/modernbert-mean",  # PyLate's; no token is "[Q] ", nor "∗"
+    "modernbert-long": "modernbert",  # beyond max_seq_length, and beyond the window: some see nothing
     "xlm-roberta": "../../architectures/models/xlm-roberta",
 }
 

@@ -80,7 +80,7 @@ pub fn batch_skipping(lengths: &[usize], skip: &[u32]) -> Batch {
 pub fn batch_expanded(lengths: &[usize], unseen: usize) -> Batch {
     let (plain, mut batch) = (batch(lengths), Batch::new());
     for (s, &length) in lengths.iter().enumerate() {
-        let unseen = unseen.min(length.saturating_sub(1)) as u32;
+        let unseen = unseen.min(length) as u32;
         batch.push_expanded(&plain.ids[plain.range(s)], &plain.types[plain.range(s)], 0, unseen);
     }
     batch

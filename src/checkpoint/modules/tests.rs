@@ -1,5 +1,6 @@
 use super::*;
 use crate::checkpoint::TEXT_GENERATION;
+use crate::program::PoolMode;
 
 fn st_modules(folder: &Path) -> Result<Vec<Module>> {
     read(folder, ModelType::SentenceTransformer).map(|(_, modules)| modules)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::checkpoint::{QueryExpansion, TaskLengths};
 
 const VOCABULARY: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhello\nworld\n##s\n,\na\nb\nc\nd\ne\n";
 
@@ -99,4 +100,46 @@ fn a_token_that_the_model_has_no_embedding_of_names_the_file() {
     for part in ["tokenizer.json", "','", "id is 8", "8 rows", "another model's"] {
         assert!(message.contains(part), "{part}: {message}");
     }
+}
+
+#[test]
+fn prompts_that_the_tokenizer_takes_apart_become_tokens() {
+    let prompts = ["hello ", "[MASK]", "##s ", "no token", ""].map(String::from);
+    let mut plain = tokenizer(None);
+    let texts = ["##s hello", "ahello", "a [MASK] b", "no token"];
+    assert_eq!(plain.encode("##s hello").unwrap().ids, [2, 1, 1, 1, 5, 3]);
+    let before: Vec<Encoding> = texts.iter().map(|text| plain.encode(text).unwrap()).collect();
+    plain.keep_whole(&prompts).unwrap();
+    assert_eq!(plain.encode("##s hello").unwrap().ids, [2, 7, 5, 3]);
+    // What it has whole stays as it was: not found inside of words.
+    for (text, before) in texts.iter().zip(before).skip(1) {
+        assert_eq!(plain.encode(text).unwrap(), before, "{text}");
+    }
+}
+
+#[test]
+fn queries_and_documents_have_lengths_of_their_own() {
+    let expansion = |is_fixed, attend| Some(QueryExpansion { length: 5, is_fixed, attend, token: None });
+    let with = |lengths: TaskLengths| tokenizer(Some(7)).with_lengths(&lengths);
+    let encode = |tokenizer: &Tokenizer, task, text| {
+        let encoding = tokenizer.encode_batch_in(Frame { prompt: "", task }, &[text]).unwrap().remove(0);
+        (encoding.ids, encoding.unseen, encoding.truncated)
+    };
+    let (short, long) = ("a", "a b c d e a b c");
+    let lengths = TaskLengths { query: Some(6), document: Some(4), expansion: None };
+    let plain = with(lengths.clone()).unwrap();
+    assert_eq!(encode(&plain, None, long), (vec![2, 9, 10, 11, 12, 13, 3], 0, true));
+    assert_eq!(encode(&plain, Some("query"), long), (vec![2, 9, 10, 11, 12, 3], 0, true));
+    assert_eq!(encode(&plain, Some("document"), long), (vec![2, 9, 10, 3], 0, true));
+    assert_eq!(encode(&plain, Some("query"), short), (vec![2, 9, 3], 0, false));
+    for (is_fixed, attend) in [(true, false), (false, true)] {
+        let expanded = with(TaskLengths { expansion: expansion(is_fixed, attend), ..lengths.clone() }).unwrap();
+        let unseen = if attend { 0 } else { 2 };
+        assert_eq!(encode(&expanded, Some("query"), short), (vec![2, 9, 3, 4, 4], unseen, false));
+        assert_eq!(encode(&expanded, Some("document"), short), (vec![2, 9, 3], 0, false));
+        let cut = encode(&expanded, Some("query"), long).0.len();
+        assert_eq!(cut, if is_fixed { 5 } else { 6 });
+    }
+    let message = with(TaskLengths { document: Some(2), ..lengths }).unwrap_err().to_string();
+    assert!(message.contains("a maximum length of 2 leaves no room for text"), "{message}");
 }

@@ -5,7 +5,8 @@ use crate::config;
 use crate::failure::Failure;
 use crate::messages::{self, DownloadBar};
 use lexel::checkpoint::{
-    Checkpoint, ModelType, Module, ModuleKind, QueryExpansion, SourceOptions, SpladeStrategy, TransformerModule,
+    Checkpoint, ModelType, Module, ModuleKind, QueryExpansion, SourceOptions, SpladeStrategy, TaskLengths,
+    TransformerModule,
 };
 use lexel::cross_encoder::default_activation;
 use lexel::models;
@@ -139,10 +140,13 @@ fn facts(model_type: ModelType, checkpoint: &Checkpoint, routes: &[Route]) -> Re
         }
         ModelType::MultiVectorEncoder => {
             tell("similarity", json!(settings.similarity_fn_name.as_deref().unwrap_or("maxsim")));
-            let lengths = &checkpoint.transformer()?.1.lengths;
-            tell("query_length", json!(lengths.query));
-            tell("query_expansion", json!(lengths.expansion.as_ref().map(expansion)));
-            tell("document_length", json!(lengths.document));
+            // Of several routes, those that have some.
+            let of = |route: &Route| Some(route.checkpoint.transformer().ok()?.1.lengths.clone());
+            let lengths: Vec<TaskLengths> = routes.iter().filter_map(of).collect();
+            tell("query_length", json!(lengths.iter().find_map(|lengths| lengths.query)));
+            let expanded = lengths.iter().find_map(|lengths| lengths.expansion.as_ref());
+            tell("query_expansion", json!(expanded.map(expansion)));
+            tell("document_length", json!(lengths.iter().find_map(|lengths| lengths.document)));
             tell("prompts", json!(settings.bi_encoder_prompts()));
         }
         ModelType::CrossEncoder => {
@@ -163,7 +167,7 @@ fn facts(model_type: ModelType, checkpoint: &Checkpoint, routes: &[Route]) -> Re
 /// How queries get more tokens.
 fn expansion(expansion: &QueryExpansion) -> String {
     let least = if expansion.is_fixed { "to" } else { "to at least" };
-    let token = expansion.token.as_deref().unwrap_or("the mask token");
+    let token = expansion.token.as_deref().unwrap_or("the tokenizer's mask token, or else that of the end");
     let attend = if expansion.attend { "" } else { ", which attention does not look at" };
     format!("{least} {} tokens by {token}{attend}", expansion.length)
 }
@@ -173,43 +177,34 @@ fn max_seq_length(transformer: Option<&TransformerModule>, program: Option<&Prog
     transformer.and_then(|transformer| transformer.max_seq_length).or(program.and_then(Program::max_positions))
 }
 
+/// A module's class, and what matters of its configuration.
 fn module(module: &Module) -> String {
-    match &module.kind {
+    let detail = match &module.kind {
         ModuleKind::Pooling(pooling) => {
             let modes: Vec<_> = pooling.modes.iter().map(|mode| mode.name()).collect();
             let prompt = if pooling.include_prompt { "" } else { ", without the prompt" };
-            format!("Pooling ({}{prompt})", modes.join(" + "))
+            format!("{}{prompt}", modes.join(" + "))
         }
-        ModuleKind::Dense(dense) => {
-            format!("Dense ({} to {}, {})", dense.in_features, dense.out_features, dense.activation)
-        }
-        ModuleKind::LayerNorm { dim } => format!("LayerNorm ({dim})"),
-        ModuleKind::Transformer(_) => "Transformer".to_string(),
-        ModuleKind::StaticEmbedding => "StaticEmbedding".to_string(),
-        ModuleKind::WeightedLayers(layers) => {
-            format!("WeightedLayerPooling (hidden states {} to {})", layers.first, layers.layers)
-        }
-        ModuleKind::LogitScore(_) => "LogitScore".to_string(),
-        ModuleKind::Normalize(_) => "Normalize".to_string(),
+        ModuleKind::Dense(dense) => format!("{} to {}, {}", dense.in_features, dense.out_features, dense.activation),
+        ModuleKind::LayerNorm { dim } => dim.to_string(),
+        ModuleKind::WeightedLayers(layers) => format!("hidden states {} to {}", layers.first, layers.layers),
         ModuleKind::Router(router) => {
             let routes: Vec<_> = router.routes.iter().map(|(name, _)| name.as_str()).collect();
-            format!("Router ({})", routes.join(", "))
+            routes.join(", ")
         }
         ModuleKind::SpladePooling(splade) => {
             let strategy = if splade.strategy == SpladeStrategy::Max { "max" } else { "sum" };
-            format!("SpladePooling ({strategy}{})", if splade.twice { ", log1p twice" } else { "" })
+            format!("{strategy}{}", if splade.twice { ", log1p twice" } else { "" })
         }
-        ModuleKind::SparseStaticEmbedding(_) => "SparseStaticEmbedding".to_string(),
-        ModuleKind::SparseAutoEncoder(coder) => {
-            format!("SparseAutoEncoder ({} to {} of {})", coder.input, coder.k, coder.features)
+        ModuleKind::SparseAutoEncoder(coder) => format!("{} to {} of {}", coder.input, coder.k, coder.features),
+        ModuleKind::MultiVectorMask(mask) if !mask.skiplist_words.is_empty() => {
+            let (words, tasks) = (mask.skiplist_words.len(), mask.skiplist_tasks.join(" and "));
+            format!("without {words} tokens for {tasks}")
         }
-        ModuleKind::MultiVectorMask(mask) => match mask.skiplist_words.len() {
-            0 => "MultiVectorMask".to_string(),
-            words => format!("MultiVectorMask (without {words} tokens for {})", mask.skiplist_tasks.join(" and ")),
-        },
-        ModuleKind::TokenPooling(pooling) => format!("HierarchicalTokenPooling (1 of {})", pooling.pool_factor),
-        ModuleKind::Dropout => "Dropout".to_string(),
-    }
+        ModuleKind::TokenPooling(pooling) => format!("1 of {}", pooling.pool_factor),
+        _ => return module.kind.name().to_string(),
+    };
+    format!("{} ({detail})", module.kind.name())
 }
 
 /// The files of the root and of the modules' folders, with their sizes.

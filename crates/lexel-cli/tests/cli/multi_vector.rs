@@ -143,7 +143,7 @@ fn a_model_is_described() {
     for part in [
         "Transformer -> Dense (8 to 4, Identity) -> MultiVectorMask (without 32 tokens for document) -> Normalize",
         "similarity       maxsim",
-        "query expansion  to 9 tokens by the mask token, which attention does not look at",
+        "query expansion  to 9 tokens by the tokenizer's mask token, or else that of the end, which attention does not look at",
         "document length  12",
         "document: \"[unused1] \"",
     ] {
