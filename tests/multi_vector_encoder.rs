@@ -3,6 +3,7 @@
 
 mod support;
 
+use lexel::checkpoint::{Checkpoint, ModelType, SourceOptions};
 use lexel::{
     Device, Dtype, Error, HierarchicalTokenPooling, LateInteraction, Matrix, MultiVectorEncodeOptions,
     MultiVectorEncoder,
@@ -166,6 +167,18 @@ fn every_model_says_what_the_reference_says() {
         let expansion = &facts["query_expansion"];
         let fixed = (expansion["strategy"] == "fixed").then(|| expansion["length"].as_u64().unwrap() as usize);
         assert_eq!(model.query_length(), fixed.or(number("query_length")).or(number("max_seq_length")), "{name}");
+    }
+}
+
+/// Where a repository's type is not stored, its files show it; but for a dense one, which only its user can mean so.
+#[test]
+fn every_model_is_known_as_what_it_is() {
+    for case in golden().section("models") {
+        let name = case["name"].as_str().unwrap();
+        let found = Checkpoint::type_of(&golden().folder(name), &SourceOptions::default()).unwrap();
+        let dense = name == "converted";
+        let expected = if dense { ModelType::SentenceTransformer } else { ModelType::MultiVectorEncoder };
+        assert_eq!(found, expected, "{name}");
     }
 }
 
