@@ -3,7 +3,7 @@
 use crate::cpu::PackedRows;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
-use crate::search::{Best, SearchHit, check_finite, hits};
+use crate::search::{Best, Odd, SearchHit, check_finite, hits, is_finite};
 use rayon::prelude::*;
 use std::fmt;
 use std::ops::Range;
@@ -58,7 +58,7 @@ impl LateInteraction {
                 block.clone().zip(of_queries).for_each(|(query, &score)| scores.row_mut(query)[document] = score);
             }
         }
-        Ok(scores)
+        scan.odd.refuse("documents").map(|()| scores)
     }
 
     /// Query `i` against document `i`: one score a pair.
@@ -74,7 +74,8 @@ impl LateInteraction {
         }
         let scan = Scan::new(self, queries, documents)?;
         let score = |scratch: &mut Scratch, i: usize| scan.score(&scan.pack(i..i + 1), i, scratch)[0];
-        Ok((0..queries.len()).into_par_iter().map_init(Scratch::default, score).collect())
+        let scores = (0..queries.len()).into_par_iter().map_init(Scratch::default, score).collect();
+        scan.odd.refuse("documents").map(|()| scores)
     }
 
     /// For each query, the `top_k` documents that are most like it, best first; of equal ones, the first. Every query is compared
@@ -99,7 +100,7 @@ impl LateInteraction {
             let merge = |a: Vec<Best<usize>>, b| a.into_iter().zip(b).map(|(a, b)| a.merge(b)).collect();
             found.extend(folded.map(|(best, _)| best).reduce(none, merge).into_iter().map(hits));
         }
-        Ok(found)
+        scan.odd.refuse("documents").map(|()| found)
     }
 }
 
@@ -109,6 +110,8 @@ struct Scan<'a> {
     queries: &'a [Matrix],
     documents: &'a [Matrix],
     cols: usize,
+    /// Of the documents, one that holds what is no finite number.
+    odd: Odd,
 }
 
 /// Queries, their vectors packed for products, and how many each has.
@@ -138,8 +141,7 @@ impl<'a> Scan<'a> {
             )));
         }
         check_finite("queries", queries.len(), |text| &queries[text].data)?;
-        check_finite("documents", documents.len(), |text| &documents[text].data)?;
-        Ok(Scan { function, queries, documents, cols })
+        Ok(Scan { function, queries, documents, cols, odd: Odd::default() })
     }
 
     /// The queries, as many at a time as have some vectors together.
@@ -169,12 +171,16 @@ impl<'a> Scan<'a> {
     /// The scores of a document for some queries.
     fn score<'s>(&self, queries: &Queries, document: usize, scratch: &'s mut Scratch) -> &'s [f32] {
         let Scratch { products, largest, scores } = scratch;
-        let document = &self.documents[document];
+        let (index, document) = (document, &self.documents[document]);
         let count: usize = queries.counts.iter().sum();
         largest.clear();
         largest.resize(count, if self.cols > 0 { f32::NEG_INFINITY } else { 0.0 });
         if let Some(vectors) = &queries.vectors {
             for rows in document.data.chunks(ROWS * self.cols) {
+                // While they are in the cache.
+                if !is_finite(rows) {
+                    self.odd.note(index);
+                }
                 products.resize(rows.len() / self.cols * count, 0.0);
                 vectors.products(rows, products);
                 for of_row in products.chunks_exact(count) {

@@ -74,10 +74,17 @@ impl SimilarityFunction {
     pub(crate) fn norms(self, m: &Matrix) -> Vec<f32> {
         match self {
             SimilarityFunction::Cosine => {
-                let norm = |i| dot(m.row(i), m.row(i)).sqrt().max(1e-12);
-                (0..m.rows).into_par_iter().with_min_len(1024).map(norm).collect()
+                (0..m.rows).into_par_iter().with_min_len(1024).map(|row| self.norm(m.row(row))).collect()
             }
             _ => vec![1.0; m.rows],
+        }
+    }
+
+    /// That of one row.
+    pub(crate) fn norm(self, row: &[f32]) -> f32 {
+        match self {
+            SimilarityFunction::Cosine => dot(row, row).sqrt().max(1e-12),
+            _ => 1.0,
         }
     }
 

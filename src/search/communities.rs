@@ -47,7 +47,7 @@ pub fn community_detection(embeddings: &Matrix, options: &CommunityOptions) -> R
     };
     let mut candidates: Vec<(usize, Vec<usize>)> = Vec::new();
     for block in scan.blocks() {
-        for (centre, mut near) in block.clone().zip(scan.fold(block, Vec::new, take, join)) {
+        for (centre, mut near) in block.clone().zip(scan.fold(block, Vec::new, take, join)?) {
             if !near.is_empty() && near.len() >= least {
                 near.sort_unstable_by_key(|&scored| Reverse(scored));
                 candidates.push((centre, near.into_iter().map(|scored| scored.id).collect()));

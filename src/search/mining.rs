@@ -47,7 +47,7 @@ pub fn paraphrase_mining_embeddings(embeddings: &Matrix, options: &MiningOptions
     let mut known = HashSet::new();
     let mut pairs = Best::new(options.max_pairs);
     for block in scan.blocks() {
-        let best = scan.fold(block.clone(), || Best::new(with_itself), Best::offer, Best::merge);
+        let best = scan.fold(block.clone(), || Best::new(with_itself), Best::offer, Best::merge)?;
         for (row, best) in block.zip(best) {
             let others = best.into_sorted().filter(|other| other.id != row).take(options.top_k);
             for Scored { score, id: other } in others {

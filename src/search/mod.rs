@@ -20,7 +20,7 @@ use crate::matrix::Matrix;
 use crate::similarity::SimilarityFunction;
 pub(crate) use best::Best;
 use scan::Scan;
-pub(crate) use scan::check_finite;
+pub(crate) use scan::{Odd, check_finite, is_finite};
 
 /// A row of a corpus that is like a query.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,8 +54,11 @@ pub fn semantic_search(
     function: SimilarityFunction,
 ) -> Result<Vec<Vec<SearchHit>>> {
     let scan = Scan::new(queries, corpus, function)?;
-    let blocks = scan.blocks().map(|block| scan.fold(block, || Best::new(top_k), Best::offer, Best::merge));
-    Ok(blocks.flatten().map(hits).collect())
+    let mut found = Vec::with_capacity(queries.rows);
+    for block in scan.blocks() {
+        found.extend(scan.fold(block, || Best::new(top_k), Best::offer, Best::merge)?.into_iter().map(hits));
+    }
+    Ok(found)
 }
 
 /// The best of a query's scores.

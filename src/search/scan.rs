@@ -7,12 +7,15 @@ use crate::matrix::Matrix;
 use crate::similarity::{SimilarityFunction, same_columns};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Queries of a block: enough work for each row of the corpus that memory brings.
 const QUERIES: usize = 256;
 
-/// Rows of a corpus that a core takes at a time. Their scores for a block of queries are half a megabyte.
+/// Rows of a corpus that a core takes at a time, at most, and about how many numbers these have: they come from memory once, are
+/// looked at, and are still in the second cache when they are multiplied. Their scores for a block of queries are half a megabyte.
 const ROWS: usize = 512;
+const NUMBERS: usize = 1 << 16;
 
 /// Queries, a corpus, and what is known of their rows.
 pub(super) struct Scan<'a> {
@@ -20,18 +23,23 @@ pub(super) struct Scan<'a> {
     queries: &'a Matrix,
     corpus: &'a Matrix,
     query_norms: Vec<f32>,
-    corpus_norms: Vec<f32>,
+}
+
+/// What a core needs for the rows that it has.
+#[derive(Default)]
+struct Scratch {
+    norms: Vec<f32>,
+    /// `[rows, queries]`
+    scores: Vec<f32>,
 }
 
 impl<'a> Scan<'a> {
     /// # Errors
-    /// [`Error::InvalidInput`] if the two differ in their columns, or a row is not finite.
+    /// [`Error::InvalidInput`] if the two differ in their columns, or a query is not finite.
     pub fn new(queries: &'a Matrix, corpus: &'a Matrix, function: SimilarityFunction) -> Result<Scan<'a>> {
         same_columns(queries.cols, corpus.cols)?;
         check_finite("queries", queries.rows, |row| queries.row(row))?;
-        check_finite("corpus", corpus.rows, |row| corpus.row(row))?;
-        let (query_norms, corpus_norms) = (function.norms(queries), function.norms(corpus));
-        Ok(Scan { function, queries, corpus, query_norms, corpus_norms })
+        Ok(Scan { function, queries, corpus, query_norms: function.norms(queries) })
     }
 
     /// The queries, some at a time.
@@ -42,32 +50,39 @@ impl<'a> Scan<'a> {
 
     /// One `T` for each query of a block: `take` gets the index and the score of each row of the corpus, in no particular order.
     /// What the cores have of a query, `merge` makes one of.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] if a row of the corpus is not finite.
     pub fn fold<T: Send>(
         &self,
         block: Range<usize>,
         new: impl Fn() -> T + Sync,
         take: impl Fn(&mut T, usize, f32) + Sync,
         merge: impl Fn(T, T) -> T + Sync,
-    ) -> Vec<T> {
+    ) -> Result<Vec<T>> {
         let queries = self.pack(block);
         let count = queries.block.len();
         let empty = || std::iter::repeat_with(&new).take(count).collect::<Vec<T>>();
-        let chunks = (0..self.corpus.rows.div_ceil(ROWS)).into_par_iter();
+        let most = (NUMBERS / self.corpus.cols.max(1)).clamp(16, ROWS);
+        let odd = Odd::default();
+        let chunks = (0..self.corpus.rows.div_ceil(most)).into_par_iter();
         let folded = chunks.fold(
-            || (empty(), vec![0.0; ROWS * count]),
-            |(mut of_queries, mut scores), chunk| {
-                let rows = chunk * ROWS..self.corpus.rows.min((chunk + 1) * ROWS);
-                self.score(&queries, rows.clone(), &mut scores[..rows.len() * count]);
-                for (row, scores) in rows.zip(scores.chunks_exact(count)) {
+            || (empty(), Scratch::default()),
+            |(mut of_queries, mut scratch), chunk| {
+                let rows = chunk * most..self.corpus.rows.min((chunk + 1) * most);
+                rows.clone().filter(|&row| !is_finite(self.corpus.row(row))).for_each(|row| odd.note(row));
+                self.score(&queries, rows.clone(), &mut scratch);
+                for (row, scores) in rows.zip(scratch.scores.chunks_exact(count)) {
                     for (of_query, &score) in of_queries.iter_mut().zip(scores) {
                         take(of_query, row, score);
                     }
                 }
-                (of_queries, scores)
+                (of_queries, scratch)
             },
         );
         let both = |a: Vec<T>, b: Vec<T>| a.into_iter().zip(b).map(|(a, b)| merge(a, b)).collect();
-        folded.map(|(of_queries, _)| of_queries).reduce(empty, both)
+        let folded = folded.map(|(of_queries, _)| of_queries).reduce(empty, both);
+        odd.refuse("corpus").map(|()| folded)
     }
 
     fn pack(&self, block: Range<usize>) -> Queries {
@@ -77,14 +92,18 @@ impl<'a> Scan<'a> {
         Queries { packed: is_product.then(|| PackedRows::pack(rows, block.len(), cols)), block }
     }
 
-    /// The scores of some rows of the corpus for a block of queries: `[rows, queries]`.
-    fn score(&self, queries: &Queries, rows: Range<usize>, scores: &mut [f32]) {
+    /// The scores of some rows of the corpus for a block of queries.
+    fn score(&self, queries: &Queries, rows: Range<usize>, scratch: &mut Scratch) {
+        let Scratch { norms: row_norms, scores } = scratch;
+        row_norms.clear();
+        row_norms.extend(rows.clone().map(|row| self.function.norm(self.corpus.row(row))));
         let norms = &self.query_norms[queries.block.clone()];
+        scores.resize(rows.len() * norms.len(), 0.0);
         let Some(packed) = &queries.packed else {
-            for (row, scores) in rows.zip(scores.chunks_exact_mut(norms.len())) {
+            for ((row, row_norm), scores) in rows.zip(row_norms).zip(scores.chunks_exact_mut(norms.len())) {
                 for ((score, query), norm) in scores.iter_mut().zip(queries.block.clone()).zip(norms) {
                     let (a, b) = (self.queries.row(query), self.corpus.row(row));
-                    *score = self.function.score(a, b, *norm, self.corpus_norms[row]);
+                    *score = self.function.score(a, b, *norm, *row_norm);
                 }
             }
             return;
@@ -92,8 +111,7 @@ impl<'a> Scan<'a> {
         let cols = self.corpus.cols;
         packed.products(&self.corpus.data[rows.start * cols..rows.end * cols], scores);
         if self.function == SimilarityFunction::Cosine {
-            for (row, scores) in rows.zip(scores.chunks_exact_mut(norms.len())) {
-                let row_norm = self.corpus_norms[row];
+            for (row_norm, scores) in row_norms.iter().zip(scores.chunks_exact_mut(norms.len())) {
                 scores.iter_mut().zip(norms).for_each(|(score, norm)| *score = *score / norm / row_norm);
             }
         }
@@ -107,20 +125,50 @@ struct Queries {
     packed: Option<PackedRows>,
 }
 
+/// The first row that holds what is no finite number, as cores find them.
+pub(crate) struct Odd(AtomicUsize);
+
+impl Default for Odd {
+    fn default() -> Odd {
+        Odd(AtomicUsize::new(usize::MAX))
+    }
+}
+
+impl Odd {
+    /// A row does.
+    pub fn note(&self, row: usize) {
+        self.0.fetch_min(row, Ordering::Relaxed);
+    }
+
+    /// The error for the first, if there is one.
+    pub fn refuse(self, name: &str) -> Result<()> {
+        match self.0.into_inner() {
+            usize::MAX => Ok(()),
+            row => Err(Error::InvalidInput(format!(
+                "row {row} of the {name} holds NaN or infinity, which is like nothing: leave it out, or encode its text again"
+            ))),
+        }
+    }
+}
+
+/// Whether all numbers are finite: in some lanes, so that the compiler vectorises.
+pub(crate) fn is_finite(row: &[f32]) -> bool {
+    let (lanes, rest) = row.as_chunks::<16>();
+    let of_lanes = |found: [bool; 16], x: &[f32; 16]| std::array::from_fn(|i| found[i] & x[i].is_finite());
+    lanes.iter().fold([true; 16], of_lanes) == [true; 16] && rest.iter().all(|x| x.is_finite())
+}
+
 /// Refuses rows that hold what is no finite number.
 pub(crate) fn check_finite<'a>(name: &str, rows: usize, row: impl Fn(usize) -> &'a [f32] + Sync) -> Result<()> {
-    let is_odd = |at: &usize| !row(*at).iter().all(|x| x.is_finite());
-    match (0..rows).into_par_iter().with_min_len(1024).find_first(is_odd) {
-        Some(row) => Err(Error::InvalidInput(format!(
-            "row {row} of the {name} holds NaN or infinity, which is like nothing: leave it out, or encode its text again"
-        ))),
-        None => Ok(()),
-    }
+    let odd = Odd::default();
+    (0..rows).into_par_iter().with_min_len(1024).filter(|&at| !is_finite(row(at))).for_each(|at| odd.note(at));
+    odd.refuse(name)
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::search::semantic_search;
 
     /// Numbers between -1 and 1 that a seed decides, as in tests/golden/make_search.py.
     pub fn numbers(seed: u32, rows: usize, cols: usize) -> Matrix {
@@ -142,7 +190,7 @@ pub(super) mod tests {
         };
         let mut met = 0;
         for block in scan.blocks() {
-            for mut rows in scan.fold(block, Vec::new, |rows: &mut Vec<usize>, row, _| rows.push(row), join) {
+            for mut rows in scan.fold(block, Vec::new, |rows: &mut Vec<usize>, row, _| rows.push(row), join).unwrap() {
                 rows.sort();
                 assert!(rows.into_iter().eq(0..corpus.rows));
                 met += 1;
@@ -155,7 +203,8 @@ pub(super) mod tests {
     fn rows_that_are_not_finite_and_shapes_that_do_not_fit_are_refused() {
         let (a, mut b) = (numbers(1, 3, 4), numbers(2, 5, 4));
         b.row_mut(3)[1] = f32::NAN;
-        let message = |a, b| Scan::new(a, b, SimilarityFunction::Cosine).err().unwrap().to_string();
+        let message =
+            |a: &Matrix, b: &Matrix| semantic_search(a, b, 1, SimilarityFunction::Cosine).unwrap_err().to_string();
         assert!(message(&a, &b).contains("row 3 of the corpus"), "{}", message(&a, &b));
         assert!(message(&b, &a).contains("row 3 of the queries"));
         assert!(message(&a, &Matrix::zeros(1, 3)).contains("dimensions"));
