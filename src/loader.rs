@@ -101,7 +101,8 @@ impl<M> Loader<M> {
         self
     }
 
-    /// Truncate inputs to this many tokens, special tokens included, instead of the model's own maximum.
+    /// Truncate inputs to this many tokens, special tokens included, instead of the model's own maximum: queries and documents alike,
+    /// but for queries that a model always expands to some length.
     pub fn max_seq_length(mut self, tokens: usize) -> Self {
         self.max_seq_length = Some(tokens);
         self

@@ -17,7 +17,7 @@ impl MultiVectorEncoder {
     /// [`encode_query`](Self::encode_query) and [`encode_document`](Self::encode_document).
     ///
     /// # Errors
-    /// [`Error::Run`](crate::Error::Run) if the device fails.
+    /// [`Error::Run`] if the device fails.
     pub fn encode<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<Matrix>> {
         self.encode_with(texts, &MultiVectorEncodeOptions::default())
     }
@@ -25,8 +25,8 @@ impl MultiVectorEncoder {
     /// [`encode`](Self::encode) with options.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`](crate::Error::InvalidInput) for options that make no sense for this model,
-    /// [`Error::Cancelled`](crate::Error::Cancelled) once cancelled, [`Error::Run`](crate::Error::Run) if the device fails.
+    /// [`Error::InvalidInput`] for options that make no sense for this model,
+    /// [`Error::Cancelled`] once cancelled, [`Error::Run`] if the device fails.
     pub fn encode_with<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
