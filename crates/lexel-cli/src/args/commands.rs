@@ -117,7 +117,7 @@ pub struct EncodeMultiVectorCommand {
     /// Divide each vector by its length: models do it themselves, as a rule
     #[arg(long, help_heading = "Embeddings")]
     pub normalize: bool,
-    /// Keep about one of F vectors of each text: those that are alike become their mean (but for the first, and 1.5 or the like will do)
+    /// Keep about one of F vectors of each text, e.g. 2 or 1.5: those that are alike become their mean; the first stays
     #[arg(long, value_name = "F", value_parser = factor, help_heading = "Embeddings")]
     pub pool_factor: Option<f64>,
     /// The numbers of the output: float32 or float16

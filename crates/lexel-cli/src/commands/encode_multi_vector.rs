@@ -40,6 +40,7 @@ pub fn run(mut args: EncodeMultiVectorCommand, json: bool) -> Result<(), Failure
     let mut file = output.create()?;
     let dtype = model.dtype();
     let model: MultiVectorEncoder = model.load()?;
+    config.warn();
     // Options that the model does not know are refused even if there are no texts.
     file.append(&config.rows(&model, config.encode(&model, &[], Arc::new(|_| ()))?))?;
     let mut work = Work::begin(windows.bytes).truncating_to(config.length(&model));
@@ -61,6 +62,7 @@ fn run_job(args: &EncodeMultiVectorCommand, json: bool) -> Result<(), Failure> {
     let input = JobInput::resolve(input, &output, &args.job)?;
     let load = || {
         let model: MultiVectorEncoder = on.load()?;
+        config.warn();
         // What makes no sense for the model is refused before there is a folder.
         config.encode(&model, &[], Arc::new(|_| ()))?;
         let options = &config.options;
@@ -111,6 +113,13 @@ impl Config {
             ..MultiVectorEncodeOptions::default()
         };
         Ok(Config { task, options, half: args.precision == "float16" })
+    }
+
+    /// Tells of what was not said, and may have been forgotten.
+    fn warn(&self) {
+        if self.task == Task::Any {
+            log::warn!("neither --query nor --document is given: texts get neither's prompt, length nor expansion");
+        }
     }
 
     /// Encodes texts; `progress` is called after each batch.

@@ -44,6 +44,7 @@ fn lines_hold_the_librarys_vectors() {
         let truncated =
             if options.contains(&"--query") { "4 texts, 2 of them truncated to 9 tokens" } else { "4 texts, " };
         assert!(run.stderr.contains(truncated), "{run:?}");
+        assert_eq!(run.stderr.contains("neither --query nor --document"), options.is_empty(), "{run:?}");
         let text = fs::read_to_string(&output).unwrap();
         assert_eq!(text.lines().count(), TEXTS.len());
         for (i, (line, expected)) in text.lines().zip(&expected).enumerate() {
