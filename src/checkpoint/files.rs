@@ -68,18 +68,22 @@ pub(crate) fn join_inside(folder: &Path, relative: &str) -> Result<PathBuf, Stri
 /// the shards that an index lists.
 #[cfg_attr(not(feature = "hub"), allow(dead_code))]
 pub(crate) fn needed_in_module(module: &str, all: &[&str]) -> Vec<String> {
-    let in_module = |name: &str| match module.trim_matches('/') {
-        "" | "." => name.to_string(),
-        folder => format!("{folder}/{name}"),
-    };
-    let exists = |name: &str| all.contains(&in_module(name).as_str());
+    let exists = |name: &str| all.contains(&in_module(module, name).as_str());
     let mut names: Vec<&str> = OPTIONAL_FILES.to_vec();
     names.extend(OLD_CONFIG_NAMES);
     if !exists(TOKENIZER_FILE) {
         names.push("vocab.txt");
     }
     names.push(if exists(WEIGHTS_FILE) { WEIGHTS_FILE } else { WEIGHTS_INDEX });
-    names.into_iter().filter(|name| exists(name)).map(in_module).collect()
+    names.into_iter().filter(|name| exists(name)).map(|name| in_module(module, name)).collect()
+}
+
+/// The name in its repository of a file in a module's folder: with slashes on every system.
+fn in_module(module: &str, name: &str) -> String {
+    match module.trim_matches('/') {
+        "" | "." => name.to_string(),
+        folder => format!("{folder}/{name}"),
+    }
 }
 
 /// The shard files that the index `path` lists, each once.
@@ -161,8 +165,7 @@ pub(crate) fn first_missing(folder: &Path) -> Result<Option<String>> {
     for (class, module) in modules {
         let path =
             join_inside(folder, &module).map_err(|detail| Error::invalid_file(folder.join(MODULES_FILE), detail))?;
-        let missing =
-            |name: &str| (!path.join(name).is_file()).then(|| Path::new(&module).join(name).display().to_string());
+        let missing = |name: &str| (!path.join(name).is_file()).then(|| in_module(&module, name));
         let mut found = match class.as_str() {
             "Transformer" | "Pooling" | "WeightedLayerPooling" | "Dense" | "LayerNorm" => missing("config.json"),
             "MLMTransformer" | "SpladePooling" | "SparseAutoEncoder" => missing("config.json"),
