@@ -2,8 +2,10 @@
 
 use crate::cpu::PackedRows;
 use crate::error::{Error, Result};
+use crate::finite::{Odd, check_finite, is_finite};
 use crate::matrix::Matrix;
-use crate::search::{Best, Odd, SearchHit, check_finite, hits, is_finite};
+use crate::search::{Best, SearchHit, hits};
+use crate::similarity::{same_columns, same_rows};
 use rayon::prelude::*;
 use std::fmt;
 use std::ops::Range;
@@ -41,6 +43,11 @@ impl LateInteraction {
         }
     }
 
+    /// That of a model whose files name this one: older ones name one of single vectors, which says nothing here.
+    pub fn of_files(name: Option<&str>) -> LateInteraction {
+        name.and_then(|name| name.parse().ok()).unwrap_or_default()
+    }
+
     /// Every query against every document: `[queries, documents]`.
     ///
     /// # Errors
@@ -66,12 +73,7 @@ impl LateInteraction {
     /// # Errors
     /// As [`matrix`](Self::matrix), and if there are not as many documents as queries.
     pub fn pairwise(self, queries: &[Matrix], documents: &[Matrix]) -> Result<Vec<f32>> {
-        if queries.len() != documents.len() {
-            let (queries, documents) = (queries.len(), documents.len());
-            return Err(Error::InvalidInput(format!(
-                "{queries} queries and {documents} documents: pairs need as many of the one as of the other"
-            )));
-        }
+        same_rows(queries.len(), documents.len())?;
         let scan = Scan::new(self, queries, documents)?;
         let score = |scratch: &mut Scratch, i: usize| scan.score(&scan.pack(i..i + 1), i, scratch)[0];
         let scores = (0..queries.len()).into_par_iter().map_init(Scratch::default, score).collect();
@@ -134,12 +136,7 @@ impl<'a> Scan<'a> {
     fn new(function: LateInteraction, queries: &'a [Matrix], documents: &'a [Matrix]) -> Result<Scan<'a>> {
         let mut texts = queries.iter().chain(documents).filter(|text| text.rows > 0);
         let cols = texts.next().map_or(0, |text| text.cols);
-        if let Some(other) = texts.find(|text| text.cols != cols) {
-            let other = other.cols;
-            return Err(Error::InvalidInput(format!(
-                "texts with vectors of {cols} and of {other} dimensions: encode all of them with the same model"
-            )));
-        }
+        texts.try_for_each(|text| same_columns(cols, text.cols))?;
         check_finite("queries", queries.len(), |text| &queries[text].data)?;
         Ok(Scan { function, queries, documents, cols, odd: Odd::default() })
     }
@@ -224,16 +221,12 @@ impl FromStr for LateInteraction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::numbers;
 
     /// Texts of so many vectors each, of numbers that a seed decides.
     fn texts(seed: u32, counts: &[usize], cols: usize) -> Vec<Matrix> {
-        let mut state = seed;
-        let next = |_: usize| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / 8_388_608.0 - 1.0
-        };
-        let all: Vec<f32> = (0..counts.iter().sum::<usize>() * cols).map(next).collect();
-        let mut rest = &all[..];
+        let all = numbers(seed, counts.iter().sum(), cols);
+        let mut rest = &all.data[..];
         let mut text = |&count: &usize| Matrix::new(count, cols, rest.split_off(..count * cols).unwrap().to_vec());
         counts.iter().map(&mut text).collect()
     }

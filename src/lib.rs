@@ -21,7 +21,7 @@
 //! | [`checkpoint`], [`models`] | what a repository's files say; the configuration to a program |
 //! | [`cpu`], [`gpu`] | the two executors; they never import each other |
 //! | [`program`], [`executor`] | a model as data; the trait that runs it |
-//! | [`batch`], [`matrix`], [`sparse_matrix`], `token_pooling`, [`error`], `kept` | packed token ids; rows of f32; those that are mostly zero; fewer of them; what can go wrong; files for the next start |
+//! | [`batch`], [`matrix`], [`sparse_matrix`], `token_pooling`, `finite`, [`error`], `kept` | packed token ids; rows of f32; those that are mostly zero; fewer of them; numbers that are none; what can go wrong; files for the next start |
 //!
 //! # Features
 //!
@@ -37,6 +37,7 @@ pub mod cross_encoder;
 pub mod device;
 pub mod error;
 pub mod executor;
+mod finite;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod job;

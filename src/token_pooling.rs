@@ -1,8 +1,8 @@
 //! Fewer vectors for each text: what an index of late interaction has to keep.
 
 use crate::error::{Error, Result};
+use crate::finite::check_finite;
 use crate::matrix::Matrix;
-use crate::search::check_finite;
 use kodama::{Method, Step, linkage};
 use rayon::prelude::*;
 

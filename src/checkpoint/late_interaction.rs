@@ -156,9 +156,6 @@ pub(super) fn read(folder: &Path) -> Result<(Settings, Vec<Module>)> {
     let Some(entries) = read_entries(folder)? else { return stanford(folder) };
     let legacy = Legacy::of_pylate(folder)?;
     legacy.add_to(&mut settings);
-    // A dense model's function cannot compare rows of tokens.
-    settings.similarity_fn_name =
-        settings.similarity_fn_name.filter(|name| name.parse::<crate::LateInteraction>().is_ok());
     let stored = settings.model_type.as_deref();
     let is_other = matches!(stored, Some("CrossEncoder" | "SparseEncoder"));
     if is_other {

@@ -177,27 +177,20 @@ pub(crate) fn read(folder: &Path, model_type: ModelType) -> Result<(Settings, Ve
             detail: format!("it has neither {MODULES_FILE} nor config.json"),
         });
     }
-    if model_type == ModelType::MultiVectorEncoder {
-        return late_interaction::read(folder);
-    }
-    let settings = Settings::read(folder)?;
-    let entries = match read_entries(folder)? {
-        Some(entries) if stored_type(folder)? == model_type => {
-            return Ok((settings, read_stored(folder, entries)?));
-        }
-        other => other,
+    let build: fn(&Path, &str) -> Result<Vec<Module>> = match model_type {
+        ModelType::MultiVectorEncoder => return late_interaction::read(folder),
+        ModelType::SentenceTransformer => default_modules::sentence_transformer,
+        ModelType::CrossEncoder => |folder, _| default_modules::cross_encoder(folder),
+        ModelType::SparseEncoder => default_modules::sparse_encoder,
     };
-    let why = match entries {
-        Some(_) => format!("saved as a {0}, and gives its own results only as a {0}", stored_type(folder)?.name()),
+    let settings = Settings::read(folder)?;
+    let stored = stored_type(folder)?;
+    let why = match read_entries(folder)? {
+        Some(entries) if stored == model_type => return Ok((settings, read_stored(folder, entries)?)),
+        Some(_) => format!("saved as a {0}, and gives its own results only as a {0}", stored.name()),
         None => format!("no {MODULES_FILE}"),
     };
-    let modules = match model_type {
-        ModelType::SentenceTransformer => default_modules::sentence_transformer(folder, &why)?,
-        ModelType::CrossEncoder => default_modules::cross_encoder(folder)?,
-        ModelType::SparseEncoder => default_modules::sparse_encoder(folder, &why)?,
-        ModelType::MultiVectorEncoder => return late_interaction::read(folder),
-    };
-    Ok((Settings::default(), modules))
+    Ok((Settings::default(), build(folder, &why)?))
 }
 
 fn read_stored(folder: &Path, entries: Vec<ModuleEntry>) -> Result<Vec<Module>> {

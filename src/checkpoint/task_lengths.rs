@@ -33,23 +33,6 @@ pub struct QueryExpansion {
     pub token: Option<String>,
 }
 
-/// [`QueryExpansion`] with its token known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Expansion {
-    length: usize,
-    is_fixed: bool,
-    attend: bool,
-    id: u32,
-}
-
-/// [`TaskLengths`] as a tokenizer has them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Lengths {
-    query: Option<usize>,
-    document: Option<usize>,
-    expansion: Option<Expansion>,
-}
-
 impl TaskLengths {
     /// Of a transformer module's own file.
     pub(super) fn read(module: &JsonFile) -> Result<TaskLengths> {
@@ -81,7 +64,7 @@ impl QueryExpansion {
     /// Of a transformer module's own file, or where else PyLate has it.
     pub(super) fn read(module: &JsonFile) -> Result<Option<QueryExpansion>> {
         const KEY: &str = "query_expansion";
-        // Version 6.0 stored false for none.
+        // A file that says `false` means none, too.
         if module.get(KEY).is_none_or(|value| *value == serde_json::Value::Bool(false)) {
             return Ok(None);
         }
@@ -112,11 +95,10 @@ impl Tokenizer {
     /// that leave no room for text.
     pub(crate) fn with_lengths(mut self, lengths: &TaskLengths) -> Result<Tokenizer> {
         [lengths.query, lengths.document].into_iter().try_for_each(|length| self.check_length(length))?;
-        self.lengths = Lengths {
-            query: lengths.query,
-            document: lengths.document,
-            expansion: lengths.expansion.as_ref().map(|expansion| self.expansion(expansion)).transpose()?,
-        };
+        if let Some(expansion) = &lengths.expansion {
+            self.expansion_id = self.expansion_id(expansion)?;
+        }
+        self.lengths = lengths.clone();
         Ok(self)
     }
 
@@ -126,7 +108,9 @@ impl Tokenizer {
     /// [`Error::Unsupported`] if queries are expanded beyond them.
     pub(crate) fn limit_tasks(&mut self, positions: Option<usize>) -> Result<()> {
         let Some(positions) = positions else { return Ok(()) };
-        if let Some(Expansion { length, .. }) = self.lengths.expansion.as_ref().filter(|own| own.length > positions) {
+        if let Some(QueryExpansion { length, .. }) =
+            self.lengths.expansion.as_ref().filter(|own| own.length > positions)
+        {
             let supported = format!("at most the model's {positions} positions");
             return Err(self.unsupported("query_expansion.length", &length.to_string(), &supported));
         }
@@ -136,8 +120,8 @@ impl Tokenizer {
         Ok(())
     }
 
-    fn expansion(&self, expansion: &QueryExpansion) -> Result<Expansion> {
-        let QueryExpansion { length, is_fixed, attend, token } = expansion;
+    /// The token that queries are expanded by.
+    fn expansion_id(&self, expansion: &QueryExpansion) -> Result<u32> {
         if self.chat.is_some() {
             let supported = "null for a model that takes messages: its chat template expands the query itself";
             return Err(self.unsupported("query_expansion", "an object", supported));
@@ -148,26 +132,25 @@ impl Tokenizer {
             return Err(self.unsupported("padding_side of the tokenizer", "left", supported));
         }
         let known = |token: &str| self.token_to_id(token);
-        let id = match token {
+        match &expansion.token {
             Some(token) => known(token).ok_or_else(|| {
                 let supported = "a token of the model's tokenizer";
                 self.unsupported("query_expansion.token", token, supported)
-            })?,
+            }),
             None => special.mask(known).or_else(|| special.end.as_deref().and_then(known)).ok_or_else(|| {
                 let supported = "a token, because the tokenizer has neither mask_token nor eos_token";
                 self.unsupported("query_expansion.token", "null", supported)
-            })?,
-        };
-        Ok(Expansion { length: *length, is_fixed: *is_fixed, attend: *attend, id })
+            }),
+        }
     }
 
     /// The most tokens of a text for this task.
     pub(crate) fn length_for(&self, task: Option<&str>) -> Option<usize> {
-        let Lengths { query, document, expansion } = &self.lengths;
+        let TaskLengths { query, document, expansion } = &self.lengths;
         match (task, expansion) {
-            (Some("query"), Some(Expansion { length, is_fixed: true, .. })) => Some(*length),
+            (Some("query"), Some(QueryExpansion { length, is_fixed: true, .. })) => Some(*length),
             // As many are there anyway.
-            (Some("query"), Some(Expansion { length, .. })) => query.map(|query| query.max(*length)),
+            (Some("query"), Some(QueryExpansion { length, .. })) => query.map(|query| query.max(*length)),
             (Some("query"), None) => *query,
             (Some("document"), _) => *document,
             _ => None,
@@ -177,13 +160,13 @@ impl Tokenizer {
 
     /// Appends what expands a query.
     pub(super) fn expand(&self, task: Option<&str>, encoding: &mut Encoding) {
-        let Some(Expansion { length, attend, id, .. }) =
+        let Some(QueryExpansion { length, attend, .. }) =
             self.lengths.expansion.as_ref().filter(|_| task == Some("query"))
         else {
             return;
         };
         let more = length.saturating_sub(encoding.ids.len());
-        encoding.ids.resize(encoding.ids.len() + more, *id);
+        encoding.ids.resize(encoding.ids.len() + more, self.expansion_id);
         encoding.types.resize(encoding.ids.len(), 0);
         encoding.unseen = if *attend { 0 } else { more as u32 };
     }

@@ -13,7 +13,7 @@ use super::chat_template::{ChatTemplate, Content, Frame};
 use super::config::JsonFile;
 use super::files::TOKENIZER_FILE;
 use super::leading;
-use super::task_lengths::Lengths;
+use super::task_lengths::TaskLengths;
 use super::tokenizer_files::{bert_pipeline, from_file, from_vocabulary, is_bert, makes_segments, prepend_lowercase};
 use crate::error::{Error, Result};
 
@@ -40,7 +40,9 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     max_seq_length: Option<usize>,
     /// Other lengths for queries and documents.
-    pub(super) lengths: Lengths,
+    pub(super) lengths: TaskLengths,
+    /// The token that expands queries, where these are.
+    pub(super) expansion_id: u32,
     truncation: TruncationDirection,
     /// Whether encodings get special tokens.
     pub(super) special: bool,
@@ -98,7 +100,8 @@ impl Tokenizer {
         let mut tokenizer = Tokenizer {
             inner,
             max_seq_length,
-            lengths: Lengths::default(),
+            lengths: TaskLengths::default(),
+            expansion_id: 0,
             truncation,
             special: true,
             chat: None,
@@ -132,8 +135,20 @@ impl Tokenizer {
         let truncation = truncation.unwrap_or(TruncationDirection::Right);
         let has_words = leading::has_words(&inner);
         let (special, chat, segments, rows) = (false, None, false, None);
-        let lengths = Lengths::default();
-        Ok(Tokenizer { inner, max_seq_length, lengths, truncation, special, chat, segments, has_words, rows, path })
+        let (lengths, expansion_id) = Default::default();
+        Ok(Tokenizer {
+            inner,
+            max_seq_length,
+            lengths,
+            expansion_id,
+            truncation,
+            special,
+            chat,
+            segments,
+            has_words,
+            rows,
+            path,
+        })
     }
 
     /// The most tokens that an encoding has, special tokens included, unless it is made for a task with a length of its own.

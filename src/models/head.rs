@@ -26,6 +26,7 @@ pub(super) fn build(
     weights: &dyn WeightSource,
     x: Value,
 ) -> Result<Value> {
+    let unsupported = |supported| Error::unsupported("modules.json", "type", module.kind.name(), supported);
     match &module.kind {
         ModuleKind::Transformer(_) | ModuleKind::StaticEmbedding => {
             let (class, first) = ("a second Transformer or StaticEmbedding", "one, as the first module");
@@ -49,19 +50,12 @@ pub(super) fn build(
             expect_feature(b, module, *feature, x)?;
             Ok(b.normalize(x))
         }
-        ModuleKind::LogitScore(_) => {
-            let (class, supported) = ("LogitScore", "LogitScore in a cross-encoder, behind a Transformer");
-            Err(Error::unsupported("modules.json", "type", class, supported))
-        }
+        ModuleKind::LogitScore(_) => Err(unsupported("LogitScore in a cross-encoder, behind a Transformer")),
         ModuleKind::SpladePooling(_) | ModuleKind::SparseStaticEmbedding(_) | ModuleKind::SparseAutoEncoder(_) => {
-            let (class, supported) =
-                ("a module of a sparse encoder", "one in a model that is loaded as a SparseEncoder");
-            Err(Error::unsupported("modules.json", "type", class, supported))
+            Err(unsupported("one in a model that is loaded as a SparseEncoder"))
         }
         ModuleKind::MultiVectorMask(_) | ModuleKind::TokenPooling(_) => {
-            let (class, supported) =
-                ("a module of late interaction", "one in a model that is loaded as a MultiVectorEncoder");
-            Err(Error::unsupported("modules.json", "type", class, supported))
+            Err(unsupported("one in a model that is loaded as a MultiVectorEncoder"))
         }
         ModuleKind::Router(_) => Err(Error::unsupported(
             "modules.json",

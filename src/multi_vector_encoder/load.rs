@@ -5,6 +5,7 @@ use super::{MultiVectorEncoder, Path};
 use crate::bi_encoder::{BiEncoder, ProgramPath};
 use crate::checkpoint::{Checkpoint, ModelType, ModuleKind};
 use crate::error::Result;
+use crate::late_interaction::LateInteraction;
 use crate::loader::Loader;
 use crate::models;
 use std::sync::Arc;
@@ -16,9 +17,7 @@ impl Loader<MultiVectorEncoder> {
     /// Whatever keeps the model from running exactly as its files say: see [`Error`](crate::Error).
     pub fn load(self) -> Result<MultiVectorEncoder> {
         let checkpoint = self.checkpoint(ModelType::MultiVectorEncoder)?;
-        // Of other names, nothing is left by now.
-        let similarity = checkpoint.settings().similarity_fn_name.as_deref().unwrap_or_default();
-        let similarity = similarity.parse().unwrap_or_default();
+        let similarity = LateInteraction::of_files(checkpoint.settings().similarity_fn_name.as_deref());
         let model = BiEncoder::new(&checkpoint, similarity, |checkpoint| self.path(checkpoint))?;
         Ok(MultiVectorEncoder { model: Arc::new(model) })
     }

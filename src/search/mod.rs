@@ -20,7 +20,8 @@ use crate::matrix::Matrix;
 use crate::similarity::SimilarityFunction;
 pub(crate) use best::Best;
 use scan::Scan;
-pub(crate) use scan::{Odd, check_finite, is_finite};
+#[cfg(test)]
+pub(crate) use scan::tests::numbers;
 
 /// A row of a corpus that is like a query.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -2,12 +2,12 @@
 //! on while it is in the cache.
 
 use crate::cpu::PackedRows;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::finite::{Odd, check_finite, is_finite};
 use crate::matrix::Matrix;
 use crate::similarity::{SimilarityFunction, same_columns};
 use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Queries of a block: enough work for each row of the corpus that memory brings.
 const QUERIES: usize = 256;
@@ -35,7 +35,7 @@ struct Scratch {
 
 impl<'a> Scan<'a> {
     /// # Errors
-    /// [`Error::InvalidInput`] if the two differ in their columns, or a query is not finite.
+    /// [`Error::InvalidInput`](crate::Error::InvalidInput) if the two differ in their columns, or a query is not finite.
     pub fn new(queries: &'a Matrix, corpus: &'a Matrix, function: SimilarityFunction) -> Result<Scan<'a>> {
         same_columns(queries.cols, corpus.cols)?;
         check_finite("queries", queries.rows, |row| queries.row(row))?;
@@ -52,7 +52,7 @@ impl<'a> Scan<'a> {
     /// What the cores have of a query, `merge` makes one of.
     ///
     /// # Errors
-    /// [`Error::InvalidInput`] if a row of the corpus is not finite.
+    /// [`Error::InvalidInput`](crate::Error::InvalidInput) if a row of the corpus is not finite.
     pub fn fold<T: Send>(
         &self,
         block: Range<usize>,
@@ -125,48 +125,8 @@ struct Queries {
     packed: Option<PackedRows>,
 }
 
-/// The first row that holds what is no finite number, as cores find them.
-pub(crate) struct Odd(AtomicUsize);
-
-impl Default for Odd {
-    fn default() -> Odd {
-        Odd(AtomicUsize::new(usize::MAX))
-    }
-}
-
-impl Odd {
-    /// A row does.
-    pub fn note(&self, row: usize) {
-        self.0.fetch_min(row, Ordering::Relaxed);
-    }
-
-    /// The error for the first, if there is one.
-    pub fn refuse(self, name: &str) -> Result<()> {
-        match self.0.into_inner() {
-            usize::MAX => Ok(()),
-            row => Err(Error::InvalidInput(format!(
-                "row {row} of the {name} holds NaN or infinity, which is like nothing: leave it out, or encode its text again"
-            ))),
-        }
-    }
-}
-
-/// Whether all numbers are finite: in some lanes, so that the compiler vectorises.
-pub(crate) fn is_finite(row: &[f32]) -> bool {
-    let (lanes, rest) = row.as_chunks::<16>();
-    let of_lanes = |found: [bool; 16], x: &[f32; 16]| std::array::from_fn(|i| found[i] & x[i].is_finite());
-    lanes.iter().fold([true; 16], of_lanes) == [true; 16] && rest.iter().all(|x| x.is_finite())
-}
-
-/// Refuses rows that hold what is no finite number.
-pub(crate) fn check_finite<'a>(name: &str, rows: usize, row: impl Fn(usize) -> &'a [f32] + Sync) -> Result<()> {
-    let odd = Odd::default();
-    (0..rows).into_par_iter().with_min_len(1024).filter(|&at| !is_finite(row(at))).for_each(|at| odd.note(at));
-    odd.refuse(name)
-}
-
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::search::semantic_search;
 

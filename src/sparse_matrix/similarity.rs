@@ -3,8 +3,9 @@
 
 use super::SparseMatrix;
 use crate::error::Result;
+use crate::finite::check_finite;
 use crate::matrix::Matrix;
-use crate::search::{SearchHit, best_of, check_finite};
+use crate::search::{SearchHit, best_of};
 use crate::similarity::{SimilarityFunction, same_columns, same_rows};
 use rayon::prelude::*;
 

@@ -110,7 +110,7 @@ impl log::Log for AllLayersUsed {
 
 /// A folder with the files of all folders, of each name the last. It stays, under a name that says what is in it, and the next
 /// tests take it.
-fn put_together(folders: &[&Path]) -> PathBuf {
+pub fn put_together(folders: &[&Path]) -> PathBuf {
     let mut files = BTreeMap::new();
     for folder in folders {
         read(folder, Path::new(""), &mut files);

@@ -4,6 +4,7 @@ use crate::args::InfoCommand;
 use crate::config;
 use crate::failure::Failure;
 use crate::messages::{self, DownloadBar};
+use lexel::LateInteraction;
 use lexel::checkpoint::{
     Checkpoint, ModelType, Module, ModuleKind, QueryExpansion, SourceOptions, SpladeStrategy, TaskLengths,
     TransformerModule,
@@ -139,7 +140,8 @@ fn facts(model_type: ModelType, checkpoint: &Checkpoint, routes: &[Route]) -> Re
             tell("prompts", json!(settings.bi_encoder_prompts()));
         }
         ModelType::MultiVectorEncoder => {
-            tell("similarity", json!(settings.similarity_fn_name.as_deref().unwrap_or("maxsim")));
+            let similarity = LateInteraction::of_files(settings.similarity_fn_name.as_deref());
+            tell("similarity", json!(similarity.name()));
             // Of several routes, those that have some.
             let of = |route: &Route| Some(route.checkpoint.transformer().ok()?.1.lengths.clone());
             let lengths: Vec<TaskLengths> = routes.iter().filter_map(of).collect();

@@ -6,6 +6,7 @@ pub mod download;
 pub mod encode;
 pub mod encode_multi_vector;
 pub mod encode_sparse;
+mod encoding;
 pub mod info;
 mod lengths;
 pub mod merge;
