@@ -2,7 +2,9 @@
 
 mod support;
 
+use half::f16;
 use lexel::{Device, Dtype, Error, SentenceTransformer, models};
+use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -59,9 +61,20 @@ fn check_all_of(section: &str, which: impl Fn(&Value) -> bool, check: impl Fn(&V
         }
     }
     for (family, (difference, name)) in worst {
-        println!("{family:12} {difference:.1e} in {name}");
+        println!("{family:21} {difference:.1e} in {name}");
     }
     assert!(failures.is_empty(), "{} of {section} failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn weights_by_a_formula_are_those_of_python() {
+    let file = support::formula::expand(br#"{"x": [[1, 5], 101007, 1.0, 0.25]}"#);
+    let file = SafeTensors::deserialize(&file).unwrap();
+    let tensor = file.tensor("x").unwrap();
+    assert_eq!(tensor.shape(), [1, 5]);
+    let numbers = tensor.data().chunks_exact(2).map(|bytes| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32());
+    // `formula.numbers((1, 5), 101007, 1.0, 0.25)` of tests/golden/formula.py
+    assert_eq!(numbers.collect::<Vec<_>>(), [1.153_320_3, 0.895_507_8, 0.931_152_34, 1.091_796_9, 0.889_160_16]);
 }
 
 fn check_encodings(device: &Device) {
@@ -159,7 +172,10 @@ fn every_encoding_on_the_cpu() {
 const MATRICES_IN_F32: [&str; 2] = ["asym", "router-mapped"];
 
 /// Models whose tables have more than f16.
-const TABLES_IN_F32: [&str; 10] = [
+const TABLES_IN_F32: [&str; 13] = [
+    "embedding-gemma2",
+    "embedding-gemma2-half",
+    "ernie",
     "gemma3",
     "gemma3-old",
     "gemma3-causal",
@@ -224,13 +240,13 @@ fn every_encoding_in_f16_on_the_cpu() {
 
 /// Families whose real models leave the range of f16: refused in it on a GPU, which stores their hidden states in it.
 #[cfg(feature = "gpu")]
-const WIDE: [&str; 2] = ["gemma3_text", "t5"];
+const WIDE: [&str; 3] = ["embedding_gemma2_text", "gemma3_text", "t5"];
 
 #[cfg(feature = "gpu")]
 #[test]
 fn what_leaves_the_range_of_f16_is_refused_in_it_on_a_gpu() {
     let Some(device) = support::executors::device() else { return };
-    for name in ["gemma3", "t5-relu", "t5-gated"] {
+    for name in ["embedding-gemma2", "gemma3", "t5-relu", "t5-gated"] {
         let device = Device::Shared(device.clone());
         let loader = SentenceTransformer::builder(golden().folder(name)).device(device).dtype(Dtype::F16);
         let message = loader.load().unwrap_err().to_string();

@@ -169,7 +169,7 @@ pub(crate) fn check_modules(folder: &Path) -> Result<()> {
 
 /// The settings of the model in `folder`, and its modules in the order they run. A repository without `modules.json`, or that
 /// was stored for another use than `model_type`, is taken as a transformer that stands alone: its settings are then those of
-/// something else, and not looked at, as in the reference.
+/// something else, and not looked at, as in the reference. (For late interaction, the modules of a dense model are kept.)
 pub(crate) fn read(folder: &Path, model_type: ModelType) -> Result<(Settings, Vec<Module>)> {
     if !folder.join(MODULES_FILE).is_file() && !folder.join("config.json").is_file() {
         return Err(Error::NotFound {

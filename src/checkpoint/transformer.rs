@@ -69,11 +69,11 @@ const HARMLESS_MODEL_ARGS: [&str; 9] = [
 const PROCESSOR_ARGS: [&str; 3] = ["processor_kwargs", "tokenizer_kwargs", "tokenizer_args"];
 
 /// Families whose position ids begin behind the padding id, so that part of the position table is never used.
-const OFFSET_POSITIONS: [&str; 6] =
-    ["roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "mpnet"];
+const OFFSET_POSITIONS: [&str; 7] =
+    ["roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "roberta-prelayernorm", "mpnet"];
 
 /// Families with a table of positions, beyond which the reference fails.
-const TABLE_POSITIONS: [&str; 4] = ["bert", "distilbert", "albert", "electra"];
+const TABLE_POSITIONS: [&str; 5] = ["bert", "ernie", "distilbert", "albert", "electra"];
 
 /// What tokenizers store for "no limit" is 1e30; nothing real comes near this.
 const UNSET_LENGTH: f64 = 1e9;
@@ -258,7 +258,8 @@ fn max_seq_length(module: &JsonFile, tokenizer: &JsonFile, config: &JsonFile) ->
     // XLNet's -1 means that there is no table.
     let is_unset = config.get("max_position_embeddings").and_then(Value::as_i64) == Some(-1);
     let mut positions = if is_unset { None } else { config.usize_opt("max_position_embeddings")? };
-    let offset = OFFSET_POSITIONS.contains(&family);
+    let absolute = config.str_or("position_embedding_type", "absolute")? == "absolute";
+    let offset = absolute && OFFSET_POSITIONS.contains(&family);
     if let Some(size) = positions
         && offset
     {
@@ -266,8 +267,7 @@ fn max_seq_length(module: &JsonFile, tokenizer: &JsonFile, config: &JsonFile) ->
         let padding = if family == "mpnet" { 1 } else { config.usize_or("pad_token_id", 1)? };
         positions = Some(size.saturating_sub(padding + 1));
     }
-    let has_table = offset
-        || TABLE_POSITIONS.contains(&family) && config.str_or("position_embedding_type", "absolute")? == "absolute";
+    let has_table = offset || absolute && TABLE_POSITIONS.contains(&family);
     let limit = match stored {
         Some(length) if has_table => Some(length.min(positions.unwrap_or(length))),
         Some(length) => Some(length),

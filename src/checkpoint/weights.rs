@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::program::{Part, Program, TensorSpec, WeightSource};
 
 /// What a backbone may be stored under.
-const PREFIXES: [&str; 13] = [
+const PREFIXES: [&str; 17] = [
     "",
     "bert.",
     "roberta.",
@@ -28,6 +28,10 @@ const PREFIXES: [&str; 13] = [
     "albert.",
     "electra.",
     "deberta.",
+    "ernie.",
+    "ultrabert.",
+    "data2vec_text.",
+    "language_model.",
     "model.",
     "new.",
     "transformer.",

@@ -7,7 +7,7 @@ use super::masked_lm::Head;
 use super::post_norm::{Mlp, Names, PostNorm};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
-use crate::program::{Activation, Builder, Index, Lookup, Pool, PoolMode, Value};
+use crate::program::{Activation, Builder, Index, Lookup, Part, Pool, PoolMode, Shifted, Value};
 
 /// The numbers that shape a BERT encoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,8 @@ pub(super) struct BertConfig {
     pub first_position: u32,
     /// Rows of the token type table.
     pub token_types: usize,
+    /// Rows of the table of tasks, of which every token gets the first; 0 if there is no such table.
+    pub tasks: usize,
     /// Of the feed-forward network.
     pub activation: Activation,
     /// Of every layer norm.
@@ -96,6 +98,7 @@ impl BertConfig {
             max_positions: config.usize_or("max_position_embeddings", 512)?,
             first_position: 0,
             token_types: config.usize_or("type_vocab_size", 2)?,
+            tasks: 0,
             activation: activation::hidden_act(config, "hidden_act", "gelu")?,
             eps: config.f32_or("layer_norm_eps", 1e-12)?,
         })
@@ -111,14 +114,20 @@ impl BertConfig {
     /// The sum of the tables, normalised: `[tokens, embedding]`.
     pub(super) fn embeddings(&self, b: &mut Builder) -> Value {
         b.label("embeddings");
-        let mut lookup = |name: &str, rows, index, offset| {
-            let table = b.matrix(format!("embeddings.{name}.weight"), rows, self.embedding);
-            Lookup { table, index, offset }
+        let table =
+            |b: &Builder, name: &str, rows| b.tensor(format!("embeddings.{name}.weight"), vec![rows, self.embedding]);
+        let types = table(b, "token_type_embeddings", self.token_types);
+        let types = match self.tasks {
+            0 => types.into(),
+            tasks => Part::Shifted(Box::new(Shifted { table: types, by: table(b, "task_type_embeddings", tasks) })),
         };
+        let words = table(b, "word_embeddings", self.vocab).into();
+        let positions = table(b, "position_embeddings", self.max_positions).into();
+        let mut lookup = |part: Part, index, offset| Lookup { table: b.weight(vec![part]), index, offset };
         let lookups = vec![
-            lookup("word_embeddings", self.vocab, Index::Ids, 0),
-            lookup("position_embeddings", self.max_positions, Index::Positions, self.first_position),
-            lookup("token_type_embeddings", self.token_types, Index::Types, 0),
+            lookup(words, Index::Ids, 0),
+            lookup(positions, Index::Positions, self.first_position),
+            lookup(types, Index::Types, 0),
         ];
         embed_normed(b, lookups, "embeddings.LayerNorm", self.eps)
     }

@@ -52,7 +52,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
         let parts = [("q_proj", heads), ("k_proj", kv_heads), ("v_proj", kv_heads)];
         let parts = parts.map(|(part, heads)| (name(&format!("self_attn.{part}")), heads * head_dim));
         let qkv = stacked(parts).bias(bias).of(b, h);
-        let qkv = norm.of_heads(b, &name("self_attn"), [heads, kv_heads], head_dim, qkv);
+        let qkv = norm.of_heads(b, &name("self_attn"), [heads, kv_heads, 0], head_dim, qkv);
         let qkv = b.rotary(Rotary { qkv, heads: heads + kv_heads, head_dim, table: if is_local { near } else { far } });
         let window = is_local.then_some(window);
         let attention = Attention { kv_heads, scale, window, ..Attention::new(qkv, heads, head_dim) };
@@ -85,7 +85,7 @@ impl Gemma {
         b.norm(Norm { x, norm: RowNorm { kind: NormKind::Rms, weight, bias: None, eps: self.eps }, residual })
     }
 
-    fn of_heads(&self, b: &mut Builder, prefix: &str, groups: [usize; 2], group: usize, qkv: Value) -> Value {
+    fn of_heads(&self, b: &mut Builder, prefix: &str, groups: [usize; 3], group: usize, qkv: Value) -> Value {
         let part = |norm: &str| Part::PlusOne(b.tensor(format!("{prefix}.{norm}.weight"), vec![group]));
         let weight = vec![part("q_norm"), part("k_norm")];
         let weight = b.weight(weight);

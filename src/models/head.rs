@@ -3,9 +3,7 @@
 use super::activation;
 use crate::checkpoint::{DenseConfig, Feature, Module, ModuleKind, PoolingConfig, WeightedLayersConfig};
 use crate::error::{Error, Result};
-use crate::program::{
-    Activation, Builder, Linear, Norm, NormKind, Pool, RowNorm, Rows, Slope, Sum, Value, WeightSource,
-};
+use crate::program::{Activation, Builder, Linear, Norm, NormKind, Pool, RowNorm, Rows, Slope, Sum, Value};
 
 /// Whether a module gives each sentence's embedding length 1: right behind a pooling of one mode, that is part of its step.
 pub(super) fn is_normalize(module: &Module) -> bool {
@@ -19,24 +17,18 @@ pub(super) fn pools_once(module: &Module) -> bool {
 
 /// `x` through one module of `modules.json`. With `normalize`, the module [`pools_once`], and also does what the one behind it
 /// would.
-pub(super) fn build(
-    b: &mut Builder,
-    module: &Module,
-    normalize: bool,
-    weights: &dyn WeightSource,
-    x: Value,
-) -> Result<Value> {
+pub(super) fn build(b: &mut Builder, module: &Module, normalize: bool, x: Value) -> Result<Value> {
     let unsupported = |supported| Error::unsupported("modules.json", "type", module.kind.name(), supported);
     match &module.kind {
         ModuleKind::Transformer(_) | ModuleKind::StaticEmbedding => {
             let (class, first) = ("a second Transformer or StaticEmbedding", "one, as the first module");
             Err(Error::unsupported("modules.json", "type", class, first))
         }
-        ModuleKind::WeightedLayers(config) => weighted_layers(b, module, config, weights, x),
+        ModuleKind::WeightedLayers(config) => weighted_layers(b, module, config, x),
         ModuleKind::Pooling(config) => pooling(b, module, config, normalize, x),
         ModuleKind::Dense(config) => {
             expect_feature(b, module, config.feature, x)?;
-            dense(b, module, config, weights, x)
+            dense(b, module, config, x)
         }
         ModuleKind::LayerNorm { dim } => {
             expect_feature(b, module, Feature::Sentences, x)?;
@@ -68,13 +60,7 @@ pub(super) fn build(
 }
 
 /// The hidden states from a layer on, each times its weight over the sum of the weights.
-fn weighted_layers(
-    b: &mut Builder,
-    module: &Module,
-    config: &WeightedLayersConfig,
-    weights: &dyn WeightSource,
-    x: Value,
-) -> Result<Value> {
+fn weighted_layers(b: &mut Builder, module: &Module, config: &WeightedLayersConfig, x: Value) -> Result<Value> {
     expect_cols(b, module, "embedding_dimension", config.dim, x)?;
     let states = b.hidden_states();
     if states.len() != config.layers + 1 || states.last() != Some(&x) {
@@ -82,7 +68,7 @@ fn weighted_layers(
         return Err(Error::unsupported(file(module), "num_hidden_layers", config.layers.to_string(), supported));
     }
     let states = states[config.first..].to_vec();
-    let factors = weights.read(&b.tensor("layer_weights", vec![states.len()]), 0..states.len())?;
+    let factors = b.numbers("layer_weights", states.len())?;
     let total: f32 = factors.iter().sum();
     let factors: Vec<f32> = factors.into_iter().map(|factor| factor / total).collect();
     if let [factor] = factors[..] {
@@ -104,21 +90,12 @@ fn pooling(b: &mut Builder, module: &Module, config: &PoolingConfig, normalize: 
 }
 
 /// `activation(W x + b)`, and the input added, projected where the widths differ, if the module says so.
-fn dense(
-    b: &mut Builder,
-    module: &Module,
-    config: &DenseConfig,
-    weights: &dyn WeightSource,
-    x: Value,
-) -> Result<Value> {
+fn dense(b: &mut Builder, module: &Module, config: &DenseConfig, x: Value) -> Result<Value> {
     let (cols, out) = (config.in_features, config.out_features);
     expect_cols(b, module, "in_features", cols, x)?;
     let activation = match config.activation.as_str() {
         // The one activation with a parameter, and with one for all columns it is a number, not a weight.
-        "PReLU" => {
-            let slope = weights.read(&b.tensor("activation_function.weight", vec![1]), 0..1)?;
-            Activation::LeakyRelu(Slope::new(slope[0]))
-        }
+        "PReLU" => Activation::LeakyRelu(Slope::new(b.number("activation_function.weight")?)),
         class => activation::find(activation::TORCH_CLASS, class).map_err(|known| {
             Error::unsupported(file(module), "activation_function", class, format!("{known}, PReLU"))
         })?,

@@ -86,5 +86,5 @@ fn norm_q_and_k(b: &mut Builder, prefix: &str, hidden: usize, eps: f32, qkv: Val
         b.weight(tensors.into())
     };
     let (weight, bias) = (both("weight"), Some(both("bias")));
-    b.head_norm(HeadNorm { qkv, kind: NormKind::Layer, groups: [1, 1], group: hidden, weight, bias, eps })
+    b.head_norm(HeadNorm { qkv, kind: NormKind::Layer, groups: [1, 1, 0], group: hidden, weight, bias, eps })
 }

@@ -24,7 +24,7 @@ pub fn multi_vector_encoder(modules: &[Module], weights: &dyn WeightSource) -> R
     };
     let ModuleKind::Transformer(transformer) = &first.kind else { return Err(unsupported(first, ", first")) };
     check_expansion(transformer)?;
-    let mut b = Builder::new();
+    let mut b = Builder::with_weights(weights);
     b.module(0);
     let mut x = super::hidden_states(&mut b, transformer)?;
     let mut is_pooled = false;
@@ -37,7 +37,7 @@ pub fn multi_vector_encoder(modules: &[Module], weights: &dyn WeightSource) -> R
             _ if is_pooled => return Err(unsupported(module, ", behind HierarchicalTokenPooling")),
             ModuleKind::MultiVectorMask(_) => {}
             ModuleKind::Dense(_) | ModuleKind::Normalize(Feature::Tokens) => {
-                x = head::build(&mut b, module, false, weights, x)?;
+                x = head::build(&mut b, module, false, x)?;
             }
             _ => return Err(unsupported(module, "")),
         }

@@ -1,6 +1,6 @@
 //! Llama (Touvron et al. 2023) and its successors: pre-norm by the root mean square, rotary positions, fewer heads of k and v,
 //! gated feed-forward networks. They differ in a few switches; each has a function here that reads its configuration.
-//! e5-mistral, gte-Qwen2, Qwen3-Embedding, EuroBERT.
+//! e5-mistral, gte-Qwen2, Qwen3-Embedding, EuroBERT, UltraBERT.
 
 use super::activation;
 use super::layers::{check_heads, dense, embed_ids, rms_norm, stacked};
@@ -32,6 +32,8 @@ struct Llama {
     /// Of each layer.
     windows: Vec<Option<usize>>,
     rope: RotaryTable,
+    /// Of the layers with a window, where they have their own.
+    local_rope: Option<RotaryTable>,
 }
 
 /// Llama: `config.json` with the defaults of transformers' `LlamaConfig`.
@@ -77,6 +79,54 @@ pub(super) fn eurobert(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     model.causal = false;
     model.eps = config.f32_or("rms_norm_eps", 1e-5)?;
     Ok(model.build(b))
+}
+
+/// UltraBERT: EuroBERT with a window in two of three layers, each kind of layer with its own base.
+pub(super) fn ultrabert(b: &mut Builder, config: &JsonFile) -> Result<Value> {
+    let defaults = Defaults { vocab: 32_000, intermediate: 11_008, positions: 32_768, head_dim: None };
+    // Once, a list held the window of each layer, and another its base.
+    let old = ["attention_windows", "rope_theta"].map(|key| config.get(key).and_then(|value| value.as_array()));
+    let mut silent = config.clone();
+    silent.set("rope_theta", serde_json::Value::Null);
+    let mut model = Llama::from_json(b, &silent, defaults)?;
+    let layers = model.windows.len();
+    let old_window = |i: usize| old[0].and_then(|windows| windows.get(i)?.as_u64()).filter(|&window| window > 0);
+    let is_local = rope::local_layers(config, layers, |i| match old[0] {
+        Some(_) => old_window(i).is_some(),
+        None => !(i + 1).is_multiple_of(3),
+    })?;
+    let window = match (0..layers).find_map(old_window) {
+        Some(window) => window as usize,
+        None => config.usize_or("sliding_window", 128)?,
+    };
+    let table = |local, layer_type, default| {
+        let of_type = (0..layers).rfind(|&i| is_local[i] == local);
+        let theta = of_type.and_then(|i| old[1]?.get(i)?.as_f64()).map_or(default, |theta| theta as f32);
+        let base = Base { key: "rope_theta", default: theta };
+        rope::table_of(
+            b,
+            &silent,
+            layer_type,
+            base,
+            model.head_dim,
+            config.usize_or("max_position_embeddings", 32_768)?,
+        )
+    };
+    let (far, near) = (table(false, "full_attention", 2_560_000.0)?, table(true, "sliding_attention", 10_000.0)?);
+    (model.causal, model.rope, model.local_rope) = (false, far, Some(near));
+    model.windows = is_local.into_iter().map(|is_local| is_local.then_some(window)).collect();
+    Ok(model.build(b))
+}
+
+/// The first token, or the mean, through a bare matrix and its bias.
+pub(super) fn ultrabert_classifier(b: &mut Builder, config: &JsonFile, x: Value, labels: usize) -> Result<Value> {
+    let mode = match config.str_or("classifier_pooling", "cls")? {
+        "cls" => PoolMode::Cls,
+        "mean" => PoolMode::Mean,
+        _ => return Err(config.unsupported("classifier_pooling", "cls, mean")),
+    };
+    let pooled = b.pool(Pool::new(x, mode));
+    Ok(dense("classifier", labels).of(b, pooled))
 }
 
 /// The last token that is no padding through a bare matrix: `[sequences, labels]`. Some tokenizers end a text with the padding
@@ -168,6 +218,7 @@ impl Llama {
             causal: is_causal(config)?,
             windows: vec![None; config.usize_or("num_hidden_layers", 32)?],
             rope: rope::table(b, config, Base { key: "rope_theta", default: 10_000.0 }, head_dim, positions)?,
+            local_rope: None,
         })
     }
 
@@ -175,11 +226,13 @@ impl Llama {
     fn build(&self, b: &mut Builder) -> Value {
         b.label("embeddings");
         let mut x = embed_ids(b, "embed_tokens", self.vocab, self.hidden);
-        let table = b.rotary_table(self.rope.clone());
+        let far = b.rotary_table(self.rope.clone());
+        let near = self.local_rope.clone().map_or(far, |table| b.rotary_table(table));
         for (i, window) in self.windows.iter().enumerate() {
             let name = |name: &str| format!("layers.{i}.{name}");
             b.label(name("attention"));
             let h = rms_norm(b, &name("input_layernorm"), self.eps, x);
+            let table = if window.is_some() { near } else { far };
             let attended = self.attention(b, &name("self_attn"), table, *window, h);
             x = dense(name("self_attn.o_proj"), self.hidden).bias(self.output_bias).plus(x).of(b, attended);
 
@@ -203,7 +256,7 @@ impl Llama {
         if self.head_norm {
             let norms = ["q_norm.weight", "k_norm.weight"].map(|norm| b.tensor(name(norm), vec![head_dim]).into());
             let weight = b.weight(norms.into());
-            let (groups, group, eps) = ([heads, kv_heads], head_dim, self.eps);
+            let (groups, group, eps) = ([heads, kv_heads, 0], head_dim, self.eps);
             qkv = b.head_norm(HeadNorm { qkv, kind: NormKind::Rms, groups, group, weight, bias: None, eps });
         }
         let qkv = b.rotary(Rotary { qkv, heads: heads + kv_heads, head_dim, table });

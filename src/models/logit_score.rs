@@ -3,7 +3,7 @@
 
 use crate::checkpoint::{JsonFile, LogitScoreConfig, Module};
 use crate::error::{Error, Result};
-use crate::program::{Activation, Builder, Difference, Linear, Part, Pool, PoolMode, TensorSpec, Value, WeightSource};
+use crate::program::{Activation, Builder, Difference, Linear, Part, Pool, PoolMode, TensorSpec, Value};
 
 /// The logit of the last token, or the difference of two: `[sequences, 1]`. Of the vocabulary's matrix, no other rows are
 /// needed.
@@ -12,10 +12,9 @@ pub(super) fn build(
     config: &JsonFile,
     module: &Module,
     score: &LogitScoreConfig,
-    weights: &dyn WeightSource,
     x: Value,
 ) -> Result<Value> {
-    let table = head(b, config, weights, b.shape(x).cols)?;
+    let table = head(b, config, b.shape(x).cols)?;
     for (key, token) in [("true_token_id", Some(score.true_token)), ("false_token_id", score.false_token)] {
         if let Some(token) = token.filter(|&token| token >= table.rows()) {
             let detail = format!("{key} = {token}, but the vocabulary has {} tokens", table.rows());
@@ -29,11 +28,11 @@ pub(super) fn build(
 }
 
 /// The matrix from hidden states to logits. Where it is not stored, it is the table of tokens, if the configuration says so.
-fn head(b: &Builder, config: &JsonFile, weights: &dyn WeightSource, hidden: usize) -> Result<TensorSpec> {
+fn head(b: &Builder, config: &JsonFile, hidden: usize) -> Result<TensorSpec> {
     let vocab = config.usize("vocab_size")?;
     let head = b.tensor("lm_head.weight", vec![vocab, hidden]);
     let is_tied = config.bool_or("tie_word_embeddings", false)?;
-    match is_tied && weights.shape(head.module, &head.name).is_none() {
+    match is_tied && b.stored_shape(&head.name).is_none() {
         true => Ok(b.tensor("embed_tokens.weight", vec![vocab, hidden])),
         false => Ok(head),
     }

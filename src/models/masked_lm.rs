@@ -5,7 +5,7 @@
 use super::layers::{dense, layer_norm_with};
 use crate::checkpoint::{JsonFile, SpladeConfig, SpladeStrategy};
 use crate::error::{Error, Result};
-use crate::program::{Activation, Builder, Linear, Part, Pool, PoolMode, TensorSpec, Value, WeightSource};
+use crate::program::{Activation, Builder, Linear, Part, Pool, PoolMode, TensorSpec, Value};
 
 /// Columns of a block, a multiple of four. A batch of 512 tokens takes 8 MB for it.
 pub(super) const BLOCK: usize = 4096;
@@ -35,7 +35,6 @@ impl Head {
         self,
         b: &mut Builder,
         config: &JsonFile,
-        weights: &dyn WeightSource,
         splade: &SpladeConfig,
         x: Value,
         block: usize,
@@ -47,7 +46,7 @@ impl Head {
         }
         let x = dense(name, cols).bias(self.dense_bias).activation(self.activation).of(b, x);
         let x = layer_norm_with(b, self.norm, self.eps, self.norm_bias, x);
-        let is_stored = |name: &str| weights.shape(b.tensor(name, vec![]).module, name).is_some();
+        let is_stored = |name: &str| b.stored_shape(name).is_some();
         let is_tied = config.bool_or("tie_word_embeddings", true)?;
         let table = if is_tied && !is_stored(self.decoder) { self.tokens } else { self.decoder };
         let bias = self.bias.and_then(|(own, tied)| {
@@ -59,7 +58,7 @@ impl Head {
             stored.map(|(name, _)| name)
         });
         // Before there are as many blocks as a wrong number makes.
-        let stored = weights.shape(b.tensor(table, vec![]).module, table).filter(|shape| *shape != [vocab, cols]);
+        let stored = b.stored_shape(table).filter(|shape| *shape != [vocab, cols]);
         if let Some(found) = stored {
             let (name, expected) = (table.to_string(), format!("[{vocab}, {cols}]"));
             return Err(Error::Weight { name, expected, found: format!("{found:?}") });
@@ -116,8 +115,7 @@ mod tests {
         let (config, mut b) = (JsonFile::from_object("config.json", object), Builder::new());
         let x = bert::backbone(&mut b, &config).unwrap();
         let (head, splade) = (bert::masked_lm(&config).unwrap(), SpladeConfig { strategy, twice: false });
-        let weights = RandomWeights { seed: 1 };
-        let y = head.build(&mut b, &config, &weights, &splade, x, block).unwrap();
+        let y = head.build(&mut b, &config, &splade, x, block).unwrap();
         b.finish(y, x)
     }
 

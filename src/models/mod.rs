@@ -9,10 +9,13 @@ mod bert;
 mod deberta;
 mod distilbert;
 mod electra;
+mod embedding_gemma2;
+mod ernie;
 mod gemma3;
 mod gte;
 mod head;
 mod jina_bert;
+mod jina_v3;
 mod late_interaction;
 mod layers;
 mod llama;
@@ -94,7 +97,13 @@ impl Architecture {
 const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("bert", jina_bert::backbone).only_if(jina_bert::is_jina).classifier(bert::classifier),
     Architecture::new("bert", bert::backbone).classifier(bert::classifier).masked_lm(bert::masked_lm),
+    Architecture::new("ernie", ernie::backbone).classifier(bert::classifier).masked_lm(bert::masked_lm),
     Architecture::new("roberta", roberta::backbone).classifier(roberta::classifier).masked_lm(roberta::masked_lm),
+    Architecture::new("data2vec-text", roberta::backbone).classifier(roberta::classifier).masked_lm(roberta::masked_lm),
+    Architecture::new("xlm-roberta", jina_v3::original).only_if(jina_v3::is_original).classifier(roberta::classifier),
+    Architecture::new("jina_embeddings_v3", jina_v3::backbone)
+        .classifier(roberta::classifier)
+        .masked_lm(jina_v3::masked_lm),
     Architecture::new("xlm-roberta", roberta::backbone).classifier(roberta::classifier).masked_lm(roberta::masked_lm),
     Architecture::new("camembert", roberta::backbone).classifier(roberta::classifier).masked_lm(roberta::masked_lm),
     Architecture::new("mpnet", mpnet::backbone).classifier(mpnet::classifier).masked_lm(mpnet::masked_lm),
@@ -112,11 +121,13 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("deberta-v2", deberta::backbone).classifier(deberta::classifier),
     Architecture::new("t5", t5::backbone),
     Architecture::new("eurobert", llama::eurobert).classifier(llama::eurobert_classifier),
+    Architecture::new("ultrabert", llama::ultrabert).classifier(llama::ultrabert_classifier),
     Architecture::new("qwen3", llama::qwen3).classifier(llama::last_token_classifier).language_model(),
     Architecture::new("qwen2", llama::qwen2).classifier(llama::last_token_classifier).language_model(),
     Architecture::new("mistral", llama::mistral).classifier(llama::last_token_classifier).language_model(),
     Architecture::new("llama", llama::llama).classifier(llama::last_token_classifier).language_model(),
     Architecture::new("gemma3_text", gemma3::backbone).classifier(llama::last_token_classifier),
+    Architecture::new("embedding_gemma2_text", embedding_gemma2::backbone),
 ];
 
 /// What a bi-encoder begins with.
@@ -133,13 +144,13 @@ pub fn sentence_transformer(modules: &[Module], weights: &dyn WeightSource) -> R
 }
 
 /// The steps of modules that end with one embedding a text: its value, and that of the tokens' embeddings.
-fn dense(modules: &[Module], weights: &dyn WeightSource) -> Result<(Builder, Value, Value)> {
+fn dense<'a>(modules: &[Module], weights: &'a dyn WeightSource) -> Result<(Builder<'a>, Value, Value)> {
     let mut rest = modules.iter().enumerate();
     let Some((_, first)) = rest.next() else {
         return Err(Error::unsupported("modules.json", "type", "no modules", FIRST_MODULES));
     };
     let mut rest = rest.peekable();
-    let mut b = Builder::new();
+    let mut b = Builder::with_weights(weights);
     b.module(0);
     let mut tokens;
     let mut x;
@@ -149,7 +160,7 @@ fn dense(modules: &[Module], weights: &dyn WeightSource) -> Result<(Builder, Val
             tokens = x;
         }
         ModuleKind::StaticEmbedding => {
-            tokens = static_embedding::tokens(&mut b, weights)?;
+            tokens = static_embedding::tokens(&mut b)?;
             let normalize = rest.next_if(|(_, next)| head::is_normalize(next)).is_some();
             x = static_embedding::mean(&mut b, tokens, normalize);
         }
@@ -159,7 +170,7 @@ fn dense(modules: &[Module], weights: &dyn WeightSource) -> Result<(Builder, Val
         b.module(i);
         b.label(&module.name);
         let normalize = head::pools_once(module) && rest.next_if(|(_, next)| head::is_normalize(next)).is_some();
-        x = head::build(&mut b, module, normalize, weights, x)?;
+        x = head::build(&mut b, module, normalize, x)?;
         if b.shape(x).rows == Rows::Tokens {
             tokens = x;
         }
@@ -180,7 +191,7 @@ pub fn cross_encoder(modules: &[Module], weights: &dyn WeightSource) -> Result<P
         return Err(Error::unsupported("modules.json", "type", "another first module", "Transformer"));
     };
     refuse_expansion(transformer)?;
-    let mut b = Builder::new();
+    let mut b = Builder::with_weights(weights);
     b.set_limit(transformer.longest());
     let config = &transformer.config;
     let (logits, x) = match head {
@@ -193,7 +204,7 @@ pub fn cross_encoder(modules: &[Module], weights: &dyn WeightSource) -> Result<P
             }
             let x = (architecture.backbone)(&mut b, config)?;
             b.label("score");
-            (logit_score::build(&mut b, config, module, score, weights, x)?, x)
+            (logit_score::build(&mut b, config, module, score, x)?, x)
         }
         _ => {
             let supported = "a Transformer alone, or a Transformer and a LogitScore";

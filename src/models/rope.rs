@@ -59,19 +59,27 @@ fn build(
     }
     let empty = JsonFile::from_object(config.path(), Default::default());
     let scaling = parameters.as_ref().unwrap_or(&empty);
-    for file in [scaling, config] {
-        if file.f32_or("partial_rotary_factor", 1.0)? != 1.0 {
-            return Err(file.unsupported("partial_rotary_factor", "1"));
+    let key = if scaling.get("rope_type").is_some() { "rope_type" } else { "type" };
+    let kind = scaling.str_or(key, "default")?;
+    let partly = scaling.f32_or("partial_rotary_factor", 1.0)?;
+    for (file, factor) in [(scaling, partly), (config, config.f32_or("partial_rotary_factor", 1.0)?)] {
+        if factor != 1.0 && kind != "proportional" {
+            return Err(file.unsupported("partial_rotary_factor", "1, but where rope_type is proportional"));
         }
     }
     let theta = match scaling.f32_opt("rope_theta")? {
         Some(theta) => theta,
         None => config.f32_or(base.key, base.default)?,
     };
-    let key = if scaling.get("rope_type").is_some() { "rope_type" } else { "type" };
     let plain = frequencies(theta, head_dim);
-    let scaled: Vec<f32> = match scaling.str_or(key, "default")? {
+    let scaled: Vec<f32> = match kind {
         "default" => plain,
+        // Of Gemma 4: some pairs of columns, as in heads that turn whole; the others do not turn.
+        "proportional" => {
+            let (turned, factor) = ((partly * head_dim as f32) as usize / 2, scaling.f32_or("factor", 1.0)?);
+            let pairs = plain.into_iter().enumerate();
+            pairs.map(|(i, frequency)| if i < turned { frequency / factor } else { 0.0 }).collect()
+        }
         "linear" => {
             let factor = scaling.f32("factor")?;
             plain.into_iter().map(|frequency| frequency / factor).collect()
@@ -86,7 +94,7 @@ fn build(
             frequencies(theta * factor, head_dim).into_iter().map(|frequency| frequency / lower).collect()
         }
         "llama3" => llama3(scaling, plain, positions)?,
-        _ => return Err(scaling.unsupported(key, "default, linear, ntk, llama3")),
+        _ => return Err(scaling.unsupported(key, "default, linear, ntk, llama3, proportional")),
     };
     Ok(RotaryTable::of_frequencies(scaled, b.limit().unwrap_or(positions)))
 }
@@ -169,6 +177,9 @@ mod tests {
         let message = frequencies_of(r#"{"rope_scaling": {"rope_type": "yarn"}}"#).unwrap_err().to_string();
         assert!(message.contains("rope_scaling.rope_type") && message.contains("yarn"), "{message}");
         assert!(frequencies_of(r#"{"partial_rotary_factor": 0.5}"#).is_err());
+        let half = r#""rope_type": "proportional", "partial_rotary_factor": 0.5"#;
+        let proportional = frequencies_of(&format!(r#"{{"rope_parameters": {{{half}, "factor": 4}}}}"#)).unwrap();
+        assert_eq!(proportional, [0.25, 0.0]);
     }
 
     #[test]

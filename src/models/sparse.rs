@@ -35,16 +35,16 @@ pub fn sparse_encoder(modules: &[Module], weights: &dyn WeightSource) -> Result<
             Module { kind: ModuleKind::Transformer(transformer), .. },
             Module { kind: ModuleKind::SpladePooling(config), .. },
         ] => {
-            let mut b = Builder::new();
+            let mut b = Builder::with_weights(weights);
             b.module(0);
-            let (x, tokens) = splade(&mut b, transformer, config, weights)?;
+            let (x, tokens) = splade(&mut b, transformer, config)?;
             Ok(Some(SparseProgram { program: b.finish(x, tokens), activation: masked_lm::after(config), most: None }))
         }
         [dense @ .., last @ Module { kind: ModuleKind::SparseAutoEncoder(config), .. }] if !dense.is_empty() => {
             let (mut b, x, tokens) = super::dense(dense, weights)?;
             b.module(dense.len());
             b.label(&last.name);
-            let x = features(&mut b, last, config, weights, x)?;
+            let x = features(&mut b, last, config, x)?;
             let (program, most) = (b.finish(x, tokens), Some(config.k));
             Ok(Some(SparseProgram { program, activation: Activation::Relu, most }))
         }
@@ -80,12 +80,7 @@ pub(crate) fn token_weights(modules: &[Module], tokenizer: &Tokenizer, weights: 
 }
 
 /// Pooled logits, and the hidden states behind them.
-fn splade(
-    b: &mut Builder,
-    transformer: &TransformerModule,
-    config: &SpladeConfig,
-    weights: &dyn WeightSource,
-) -> Result<(Value, Value)> {
+fn splade(b: &mut Builder, transformer: &TransformerModule, config: &SpladeConfig) -> Result<(Value, Value)> {
     check_task(transformer, FILL_MASK)?;
     refuse_expansion(transformer)?;
     b.set_limit(transformer.longest());
@@ -100,22 +95,16 @@ fn splade(
     };
     let x = (architecture.backbone)(b, &transformer.config)?;
     b.label("masked_lm");
-    Ok((head(&transformer.config)?.build(b, &transformer.config, weights, config, x, masked_lm::BLOCK)?, x))
+    Ok((head(&transformer.config)?.build(b, &transformer.config, config, x, masked_lm::BLOCK)?, x))
 }
 
 /// The features of a sentence embedding: `[sequences, features]`.
-fn features(
-    b: &mut Builder,
-    module: &Module,
-    config: &SparseAutoEncoderConfig,
-    weights: &dyn WeightSource,
-    x: Value,
-) -> Result<Value> {
+fn features(b: &mut Builder, module: &Module, config: &SparseAutoEncoderConfig, x: Value) -> Result<Value> {
     let SparseAutoEncoderConfig { input, features, .. } = *config;
     head::expect_cols(b, module, "input_dim", input, x)?;
     // The encoder's matrix is the decoder's transposed, and stored once, under either name.
     let stored = ["encoder.weight", "decoder.linear.weight"];
-    let is_stored = |name: &&str| weights.shape(b.tensor(*name, vec![]).module, name).is_some();
+    let is_stored = |name: &&str| b.stored_shape(name).is_some();
     let name = stored.into_iter().find(is_stored).unwrap_or(stored[0]);
     let weight = b.tensor(name, vec![features, input]);
     let (bias, centre) = (b.tensor("latent_bias", vec![features]), b.tensor("pre_bias", vec![input]));

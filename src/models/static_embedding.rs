@@ -2,12 +2,12 @@
 //! may share vectors and have factors. static-retrieval-mrl, static-similarity-mrl, potion.
 
 use crate::error::{Error, Result};
-use crate::program::{Builder, Index, Lookup, Mapped, Part, Pool, PoolMode, TensorSpec, Value, WeightSource};
+use crate::program::{Builder, Index, Lookup, Mapped, Part, Pool, PoolMode, Value};
 
 /// The vectors of tokens: `[tokens, dim]`.
-pub(super) fn tokens(b: &mut Builder, weights: &dyn WeightSource) -> Result<Value> {
+pub(super) fn tokens(b: &mut Builder) -> Result<Value> {
     b.label("embedding");
-    let tensor = |name: &str| weights.shape(0, name).map(|shape| TensorSpec { module: 0, name: name.into(), shape });
+    let tensor = |name: &str| b.stored_shape(name).map(|shape| b.tensor(name, shape));
     let table = match (tensor("embedding.weight"), tensor("embeddings")) {
         (Some(table), _) => Part::Tensor(table),
         (None, Some(table)) => {

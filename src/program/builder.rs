@@ -1,11 +1,13 @@
 //! Builds a program: one method an op, each returning the value it writes. Shapes follow from the arguments.
 
 use super::*;
+use crate::error::{Error, Result};
 use std::collections::HashMap;
 
 /// Collects the steps of a program. A model's `build` function calls it as a forward pass is written.
-#[derive(Debug, Default)]
-pub struct Builder {
+#[derive(Default)]
+pub struct Builder<'a> {
+    source: Option<&'a dyn WeightSource>,
     steps: Vec<Step>,
     weights: Vec<WeightSpec>,
     ids: HashMap<WeightSpec, WeightId>,
@@ -18,10 +20,43 @@ pub struct Builder {
     hidden_states: Vec<Value>,
 }
 
-impl Builder {
+impl<'a> Builder<'a> {
     /// An empty program.
-    pub fn new() -> Builder {
+    pub fn new() -> Builder<'a> {
         Builder::default()
+    }
+
+    /// An empty program of a model that is stored: what is there, and some of its numbers, decide what is computed.
+    pub fn with_weights(source: &'a dyn WeightSource) -> Builder<'a> {
+        Builder { source: Some(source), ..Builder::default() }
+    }
+
+    /// The numbers of the tensor `name`, `[n]`, of the current module, where they are part of the program.
+    ///
+    /// # Errors
+    /// [`Error::Weight`] if there is no such tensor, or no weights to look at.
+    pub fn numbers(&self, name: impl Into<String>, n: usize) -> Result<Vec<f32>> {
+        let tensor = self.tensor(name, vec![n]);
+        match self.source {
+            Some(source) => source.read(&tensor, 0..n),
+            None => {
+                let (expected, found) = (format!("[{n}]"), "no weights to read it from".to_string());
+                Err(Error::Weight { name: tensor.name, expected, found })
+            }
+        }
+    }
+
+    /// The same of one number.
+    ///
+    /// # Errors
+    /// As [`Builder::numbers`].
+    pub fn number(&self, name: impl Into<String>) -> Result<f32> {
+        Ok(self.numbers(name, 1)?[0])
+    }
+
+    /// The shape of the tensor `name` of the current module, as it is stored. `None` if it is not, or without weights to look at.
+    pub fn stored_shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.source?.shape(self.module, name)
     }
 
     /// Weights that are named from now on belong to this module of the repository.
@@ -157,7 +192,8 @@ impl Builder {
     pub fn head_norm(&mut self, op: HeadNorm) -> Value {
         let shape = self.shape(op.qkv);
         assert!(shape.rows == Rows::Tokens && op.groups.iter().sum::<usize>() * op.group <= shape.cols);
-        assert_eq!(self.weights[op.weight.index()].rows, 2 * op.group, "{}: rows of the weight", self.label);
+        let parts = if op.groups[2] > 0 { 3 } else { 2 };
+        assert_eq!(self.weights[op.weight.index()].rows, parts * op.group, "{}: rows of the weight", self.label);
         self.push(Op::HeadNorm(op), shape)
     }
 

@@ -134,6 +134,26 @@ impl Centred {
     }
 }
 
+/// Each row of a table, and the first row of another added: ERNIE's types of segments, of its first task.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Shifted {
+    /// `[rows, cols]`
+    pub table: TensorSpec,
+    /// `[at least 1, cols]`
+    pub by: TensorSpec,
+}
+
+impl Shifted {
+    /// Some of its rows, `[rows, cols]`.
+    pub(super) fn read(&self, source: &dyn WeightSource, rows: Range<usize>) -> Result<Vec<f32>> {
+        let (mut values, by) = (source.read(&self.table, rows)?, source.read(&self.by, 0..1)?);
+        for row in values.chunks_exact_mut(by.len()) {
+            row.iter_mut().zip(&by).for_each(|(x, by)| *x += by);
+        }
+        Ok(values)
+    }
+}
+
 /// T5's relative positions: row `head` has the bias of every distance of a key from its query, `-max_distance..=max_distance`: the one of the distance's
 /// bucket (Raffel et al. 2020).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -245,6 +265,12 @@ mod tests {
         let row = Difference { other: None, ..difference };
         assert_eq!(row.read(&Counting, 0..1).unwrap(), [4.0, 5.0]);
         assert!(row.read(&Counting, 0..0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_row_that_all_have() {
+        let shifted = Shifted { table: tensor("table", &[3, 2]), by: tensor("by", &[3, 2]) };
+        assert_eq!(shifted.read(&Counting, 1..3).unwrap(), [2.0, 4.0, 4.0, 6.0]);
     }
 
     #[test]

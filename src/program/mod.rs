@@ -19,7 +19,7 @@ pub use activation::{Activation, Slope};
 pub use attention::{Attention, Distances, PositionBias, alibi_slope};
 pub use builder::Builder;
 pub use cost::Cost;
-pub use folded::{Bucketed, Centred, Difference, Mapped, Projected};
+pub use folded::{Bucketed, Centred, Difference, Mapped, Projected, Shifted};
 pub use op::{
     Embed, Experts, Glu, Half, HeadNorm, Index, Join, Linear, Lookup, Norm, NormKind, Normalize, Op, Pool, PoolMode,
     Rotary, RowNorm, Sum,
@@ -267,8 +267,9 @@ impl Program {
             Op::Glu(op) => write!(f, " {}, {} of the {:?} half", op.x, op.activation.name(), op.activated),
             Op::Experts(op) => write!(f, " {}, the best {} of {}", op.x, op.top, op.logits),
             Op::HeadNorm(op) => {
-                let [q, k] = op.groups;
-                write!(f, " {}, {q} + {k} groups of {} by {}, eps {:e}", op.qkv, op.group, weight(op.weight), op.eps)
+                let groups: Vec<_> = op.groups.iter().filter(|groups| **groups > 0).map(usize::to_string).collect();
+                let groups = groups.join(" + ");
+                write!(f, " {}, {groups} groups of {} by {}, eps {:e}", op.qkv, op.group, weight(op.weight), op.eps)
             }
             Op::Rotary(op) => write!(f, " {}, {} heads of {} by {}", op.qkv, op.heads, op.head_dim, weight(op.table)),
             Op::Attention(op) => {

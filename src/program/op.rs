@@ -148,21 +148,21 @@ pub struct Experts {
     pub top: usize,
 }
 
-/// Groups of columns of q and of k, each normalised by itself; v as it is: `[as qkv]`. A group is a head (Qwen3, Gemma 3) or
-/// all of them (JinaBERT).
+/// Groups of columns of q, of k and of v, each normalised by itself; those that are in no group as they are: `[as qkv]`. A group
+/// is a head (Qwen3, Gemma 3; EmbeddingGemma 2, of v, too) or all of them (JinaBERT).
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeadNorm {
     /// As [`Attention::qkv`].
     pub qkv: Value,
     /// How.
     pub kind: NormKind,
-    /// Groups of q, then of k.
-    pub groups: [usize; 2],
+    /// Groups of q, then of k, then of v, which may have none.
+    pub groups: [usize; 3],
     /// Columns of a group.
     pub group: usize,
-    /// `[2 * group]`: for the groups of q, then for those of k.
+    /// `[2 * group]`: for the groups of q, then for those of k. With groups of v `[3 * group]`.
     pub weight: WeightId,
-    /// `[2 * group]`
+    /// As `weight`.
     pub bias: Option<WeightId>,
     /// Added to the variance.
     pub eps: f32,

@@ -1,7 +1,7 @@
 //! The weights that a program names, and where an executor gets their numbers.
 
 use super::RotaryTable;
-use super::folded::{Bucketed, Centred, Difference, Mapped, Projected};
+use super::folded::{Bucketed, Centred, Difference, Mapped, Projected, Shifted};
 use crate::error::Result;
 use std::ops::Range;
 
@@ -39,8 +39,12 @@ pub enum Part {
     Difference(Box<Difference>),
     /// A bias that centres the input, too.
     Centred(Box<Centred>),
+    /// A table with one row added to each.
+    Shifted(Box<Shifted>),
     /// No tensor but a formula.
     Rotary(RotaryTable),
+    /// No tensor but so many ones: the weights of a norm that has none.
+    Ones(usize),
 }
 
 /// A matrix `[rows, cols]` (or a vector: `cols` is 1) of a program: the rows of one or several parts, stacked. So Q, K and V
@@ -103,6 +107,8 @@ impl Part {
             Part::Bucketed(bucketed) => &bucketed.table.name,
             Part::Difference(difference) => &difference.table.name,
             Part::Centred(centred) => &centred.bias.name,
+            Part::Shifted(shifted) => &shifted.table.name,
+            Part::Ones(_) => "ones",
             _ => self.tensor().map_or("rotary", |tensor| &tensor.name),
         }
     }
@@ -113,7 +119,7 @@ impl Part {
             Part::Tensor(tensor) | Part::PlusOne(tensor) | Part::Scaled(tensor, _) => Some(tensor),
             Part::Rows(tensor, ..) | Part::Transposed(tensor) => Some(tensor),
             Part::Projected(_) | Part::Mapped(_) | Part::Bucketed(_) => None,
-            Part::Difference(_) | Part::Centred(_) | Part::Rotary(_) => None,
+            Part::Difference(_) | Part::Centred(_) | Part::Shifted(_) | Part::Rotary(_) | Part::Ones(_) => None,
         }
     }
 
@@ -128,6 +134,7 @@ impl Part {
             Part::Bucketed(bucketed) => vec![&bucketed.table],
             Part::Difference(difference) => vec![&difference.table],
             Part::Centred(centred) => vec![&centred.bias, &centred.weight, &centred.centre],
+            Part::Shifted(shifted) => vec![&shifted.table, &shifted.by],
             _ => self.tensor().into_iter().collect(),
         }
     }
@@ -142,6 +149,7 @@ impl Part {
         match self {
             Part::Mapped(mapped) => Some(&mapped.table),
             Part::Bucketed(bucketed) => Some(&bucketed.table),
+            Part::Shifted(shifted) => Some(&shifted.table),
             _ => self.tensor(),
         }
     }
@@ -157,7 +165,9 @@ impl Part {
             Part::Bucketed(bucketed) => bucketed.table.cols(),
             Part::Difference(_) => 1,
             Part::Centred(centred) => centred.bias.rows(),
+            Part::Shifted(shifted) => shifted.table.rows(),
             Part::Rotary(table) => table.positions,
+            Part::Ones(rows) => *rows,
         }
     }
 
@@ -171,7 +181,8 @@ impl Part {
             Part::Mapped(mapped) => mapped.table.cols(),
             Part::Bucketed(bucketed) => bucketed.cols(),
             Part::Difference(difference) => difference.table.cols(),
-            Part::Centred(_) => 1,
+            Part::Centred(_) | Part::Ones(_) => 1,
+            Part::Shifted(shifted) => shifted.table.cols(),
             Part::Rotary(table) => table.cols(),
         }
     }
@@ -197,7 +208,9 @@ impl Part {
             Part::Bucketed(bucketed) => bucketed.read(source, rows),
             Part::Difference(difference) => difference.read(source, rows),
             Part::Centred(centred) => centred.read(source, rows),
+            Part::Shifted(shifted) => shifted.read(source, rows),
             Part::Rotary(table) => Ok(rows.flat_map(|position| table.row(position)).collect()),
+            Part::Ones(_) => Ok(vec![1.0; rows.len()]),
         }
     }
 }

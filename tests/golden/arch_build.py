@@ -8,8 +8,8 @@ from sentence_transformers.base.modules import Dense, Normalize
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import nn
 
-from arch_weights import randomise
 from build import edit_json, read_json, write_json
+from formula import randomise
 
 __all__ = ["Builder", "Dense", "Normalize", "Pooling", "dense", "edit_json", "read_json", "write_json"]
 

@@ -8,7 +8,7 @@ from transformers import NomicBertModel as NativeNomicBertModel
 import arch_tokenizers as tokenizers
 from arch_build import Normalize, Pooling, write_json
 from arch_reference import model_of
-from arch_weights import randomise
+from formula import randomise
 
 OLD = "sentence_transformers.models"
 
@@ -195,7 +195,7 @@ def nomic(b):
         "nomic_bert",
         config,
         words,
-        seed=143,
+        seed=1434,  # no token's second and third expert are within 0.0029 of each other, which f16 would exchange
         pooling="mean",
         limit=200,
         wrong=[{"moe_top_k": 1}, {"moe_top_k": 3}],

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel
 
 import arch_tokenizers as tokenizers
 from arch_build import Normalize, Pooling, dense, edit_json, write_json
-from arch_weights import randomise
+from formula import randomise
 
 MODELS = "sentence_transformers.models"
 

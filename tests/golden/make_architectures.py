@@ -25,8 +25,8 @@ cases.json is an object: `texts`, a list of strings, and sections, lists of obje
              types (I32 segment ids as the model gets them, as expected; null: it gets none)
     errors   name, model, method, options, texts or pairs; reason; the reference's exception and the first line of its message
 
-Every text was encoded alone (batch_size=1), so no padding takes part. Checkpoints are stored as F16 unless their name says
-otherwise; they were widened to float32 and computed in float32. Families whose published repositories carry code of their
+Every text was encoded alone (batch_size=1), so no padding takes part. Checkpoints are F16 unless their name says otherwise,
+most of them stored as formulas (see formula.py); they were widened to float32 and computed in float32. Families whose published repositories carry code of their
 own (gte-new*, gte-prefix, gte-reranker, jina-*, nomic-v*, nomic-scaled) are computed by arch_reference.py, plain PyTorch
 written for this; where transformers has a port, both are compared. The weights are such that a wrong window, base, mask,
 activation or bucket moves the result by over 1e-3: `sensitivity` in arch_cases.py asserts it. Running this twice on one
@@ -50,7 +50,9 @@ import arch_custom  # noqa: E402
 import arch_decoders  # noqa: E402
 import arch_encoders  # noqa: E402
 import arch_modules  # noqa: E402
+import arch_recent  # noqa: E402
 import arch_rerankers  # noqa: E402
+import formula  # noqa: E402
 from arch_build import Builder  # noqa: E402
 from arch_cases import record_architectures  # noqa: E402
 from arch_texts import TEXTS  # noqa: E402
@@ -67,7 +69,7 @@ def main():
 
     shutil.rmtree(root, ignore_errors=True)
     builder = Builder(root / "models")
-    for module in (arch_encoders, arch_decoders, arch_custom, arch_rerankers, arch_modules):
+    for module in (arch_encoders, arch_decoders, arch_custom, arch_recent, arch_rerankers, arch_modules):
         for family in module.FAMILIES:
             family(builder)
     shutil.rmtree(builder.scratch, ignore_errors=True)
@@ -75,6 +77,7 @@ def main():
     overlays = {name: model["base"] for name, model in builder.models.items() if model["base"]}
     bases = shrink(root / "models", builder.models, bases=overlays)
     recorder, moves = record_architectures(root, builder.models, bases)
+    formula.store(root / "models")
     write_golden(root, recorder, texts=TEXTS)
     for path in root.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)

@@ -2,6 +2,7 @@
 
 import shutil
 
+import formula
 from build import read_json
 
 LEAST = 1000  # bytes that an overlay must save
@@ -52,6 +53,7 @@ def together(root, bases, name, scratch):
         return root / name
     target = scratch / name
     if not target.exists():
-        shutil.copytree(together(root, bases, bases[name], scratch), target)
-        shutil.copytree(root / name, target, dirs_exist_ok=True)
+        for folder in (together(root, bases, bases[name], scratch), root / name):
+            shutil.copytree(folder, target, dirs_exist_ok=True)
+            formula.expand(target)
     return target

@@ -1,5 +1,6 @@
 //! Golden data: what the reference library computed, as the scripts in `tests/golden/` wrote it.
 
+use super::formula;
 use lexel::matrix::Matrix;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -14,7 +15,7 @@ pub struct Golden {
     pub texts: Vec<String>,
     folder: PathBuf,
     tensors: Vec<u8>,
-    /// Models that are stored as what differs from another, put together: their folders.
+    /// The folders of models as they are put together from what is stored.
     overlaid: Mutex<BTreeMap<String, PathBuf>>,
 }
 
@@ -38,12 +39,10 @@ impl Golden {
         let stored = self.folder.join("models").join(model);
         let is_model = |case: &&Value| case["name"] == model;
         let case = self.cases["models"].as_array().and_then(|models| models.iter().find(is_model));
-        let Some(base) = case.and_then(|case| case["base"].as_str()) else {
-            return stored.display().to_string();
-        };
-        let base = self.folder(base);
+        let base = case.and_then(|case| case["base"].as_str()).map(|base| self.folder(base));
+        let folders: Vec<_> = base.iter().map(Path::new).chain([stored.as_path()]).collect();
         let mut overlaid = self.overlaid.lock().unwrap();
-        let folder = overlaid.entry(model.to_string()).or_insert_with(|| put_together(&[Path::new(&base), &stored]));
+        let folder = overlaid.entry(model.to_string()).or_insert_with(|| put_together(&folders));
         folder.display().to_string()
     }
 
@@ -108,7 +107,7 @@ impl log::Log for AllLayersUsed {
     fn flush(&self) {}
 }
 
-/// A folder with the files of all folders, of each name the last. It stays, under a name that says what is in it, and the next
+/// A folder with the files of all folders, of each name the last, and weights in place of formulas. It stays, under a name that says what is in it, and the next
 /// tests take it.
 pub fn put_together(folders: &[&Path]) -> PathBuf {
     let mut files = BTreeMap::new();
@@ -142,8 +141,12 @@ fn read(folder: &Path, below: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
         let name = below.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             read(folder, &name, files);
-        } else {
-            files.insert(name, std::fs::read(entry.path()).unwrap());
+            continue;
         }
+        let bytes = std::fs::read(entry.path()).unwrap();
+        match name.to_str().and_then(|name| name.strip_suffix(formula::SUFFIX)) {
+            Some(weights) => files.insert(format!("{weights}.safetensors").into(), formula::expand(&bytes)),
+            None => files.insert(name, bytes),
+        };
     }
 }

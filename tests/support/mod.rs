@@ -8,6 +8,7 @@ pub mod compare;
 pub mod data;
 pub mod encoding;
 pub mod executors;
+pub mod formula;
 pub mod golden;
 pub mod minilm;
 pub mod naive;

@@ -185,11 +185,12 @@ fn head_norm(op: &HeadNorm, qkv: &Wide, weight: impl Fn(WeightId) -> Wide) -> Wi
     let (w, bias) = (weight(op.weight), op.bias.map(&weight));
     let mut y = qkv.clone();
     for r in 0..qkv.rows {
-        for group in 0..op.groups[0] + op.groups[1] {
+        let parts = op.groups.iter().enumerate().flat_map(|(part, groups)| std::iter::repeat_n(part, *groups));
+        for (group, part) in parts.enumerate() {
             let columns = group * op.group..(group + 1) * op.group;
-            let half = if group < op.groups[0] { 0..op.group } else { op.group..2 * op.group };
-            let bias = bias.as_ref().map(|bias| &bias.data[half.clone()]);
-            let normalised = normalised(op.kind, &qkv.row(r)[columns.clone()], &w.data[half], bias, op.eps);
+            let part = part * op.group..(part + 1) * op.group;
+            let bias = bias.as_ref().map(|bias| &bias.data[part.clone()]);
+            let normalised = normalised(op.kind, &qkv.row(r)[columns.clone()], &w.data[part], bias, op.eps);
             y.row_mut(r)[columns].copy_from_slice(&normalised);
         }
     }

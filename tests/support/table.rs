@@ -289,12 +289,16 @@ fn head_norm() -> Vec<Case> {
     let build = |(heads, kv_heads, group): (usize, usize, usize)| {
         let mut b = Builder::new();
         let qkv = input(&mut b, "x", (heads + 2 * kv_heads) * group);
-        let (weight, bias) = (b.vector("norm.weight", 2 * group), b.vector("norm.bias", 2 * group));
-        let norm = |kind, bias| HeadNorm { qkv, kind, groups: [heads, kv_heads], group, weight, bias, eps: 1e-6 };
-        b.label("root mean square");
-        b.head_norm(norm(NormKind::Rms, None));
-        b.label("layer, with bias");
-        let y = b.head_norm(norm(NormKind::Layer, Some(bias)));
+        let mut norm = |label, kind, of_v, with_bias: bool| {
+            let parts = if of_v > 0 { 3 } else { 2 };
+            b.label(label);
+            let weight = b.vector(format!("{label}.weight"), parts * group);
+            let bias = with_bias.then(|| b.vector(format!("{label}.bias"), parts * group));
+            b.head_norm(HeadNorm { qkv, kind, groups: [heads, kv_heads, of_v], group, weight, bias, eps: 1e-6 })
+        };
+        norm("root mean square", NormKind::Rms, 0, false);
+        norm("layer, with bias", NormKind::Layer, 0, true);
+        let y = norm("v, too", NormKind::Rms, kv_heads, true);
         Case::new(format!("head_norm {heads} + {kv_heads} groups of {group}"), b, y)
     };
     [(4, 2, 8), (3, 1, 5), (1, 1, 36), (70, 2, 4), (1, 1, 384)].into_iter().map(build).collect()

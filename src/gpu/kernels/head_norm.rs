@@ -1,4 +1,4 @@
-//! Normalisation of the heads of q and k.
+//! Normalisation of the heads of q, k and v.
 
 use super::team_of;
 use crate::error::Result;
@@ -17,13 +17,17 @@ static HEAD_NORM: Kernel = Kernel {
 /// The launches of a normalisation of heads.
 pub fn launches(op: &HeadNorm, context: &Context) -> Result<Vec<Launch>> {
     let vector = |id| Slot::Weight(WeightUse::whole(id, context.weight(id), &VECTOR));
-    // The groups and v.
-    let parts = op.groups[0] + op.groups[1] + 1;
+    let groups: usize = op.groups.iter().sum();
+    let is_whole = groups * op.group == context.out_shape().cols;
+    // The groups, and what is in none.
+    let parts = groups + usize::from(!is_whole);
     Ok(vec![Launch {
         kernel: &HEAD_NORM,
         prelude: team_of(parts as u32, &HEAD_NORM, context.prelude(), context.target)
             .constant("STRIDE", 4 * stride4(context.out_shape().cols))
-            .constant("GROUPS_OF_Q", op.groups[0])
+            .constant("GROUPS", groups)
+            .constant("FIRST_OF_K", op.groups[0])
+            .constant("FIRST_OF_V", op.groups[0] + op.groups[1])
             .constant("GROUP", op.group)
             .constant("CENTRED", op.kind == NormKind::Layer)
             .constant("BIAS", op.bias.is_some())

@@ -98,7 +98,7 @@ fn layer_of_language_model(b: &mut Builder, x: Value, longest: usize) -> Value {
     let h = norm(b, "2.norm", NormKind::Rms, x);
     let qkv = linear(b, "2.qkv", h, (HEADS + 2) * HEAD_DIM, Activation::Identity, None);
     let RowNorm { kind, weight, bias, eps } = row_norm(b, "2.heads.norm", NormKind::Rms, 2 * HEAD_DIM);
-    let qkv = b.head_norm(HeadNorm { qkv, kind, groups: [HEADS, 1], group: HEAD_DIM, weight, bias, eps });
+    let qkv = b.head_norm(HeadNorm { qkv, kind, groups: [HEADS, 1, 0], group: HEAD_DIM, weight, bias, eps });
     let table = b.rotary_table(RotaryTable::new(10_000.0, HEAD_DIM, longest));
     let qkv = b.rotary(Rotary { qkv, heads: HEADS + 1, head_dim: HEAD_DIM, table });
     let context = b.attention(Attention {

@@ -1,0 +1,16 @@
+//! ERNIE (Sun et al. 2020): BERT whose tokens may know the task of a text, which is always the first here, as in transformers.
+//! text2vec-base-multilingual.
+
+use super::bert::BertConfig;
+use crate::checkpoint::JsonFile;
+use crate::error::Result;
+use crate::program::{Builder, Value};
+
+/// The backbone that `config.json` describes.
+pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
+    let tasks = match config.bool_or("use_task_id", false)? {
+        true => config.usize_or("task_type_vocab_size", 3)?,
+        false => 0,
+    };
+    Ok(BertConfig { tasks, ..BertConfig::from_json(config)? }.build(b))
+}
