@@ -41,7 +41,7 @@ def matrix(seed, *shape):
 
 def build_multi_vector_encoders(root):
     """Writes all weights; returns the models' names, each with its base."""
-    for seed, name, width in ((801, "bert", 32), (802, "pylate", 8), (803, "modernbert", 24), (804, "xlm-roberta", 16)):
+    for seed, name, width in ((801, "bert", 32), (802, "pylate", 8), (823, "modernbert", 24), (804, "xlm-roberta", 16)):
         save_file({"linear.weight": matrix(seed, 4, width)}, root / name / "1_Dense/model.safetensors")
     second = {"linear.weight": matrix(805, 6, 4), "linear.bias": matrix(806, 6), "residual.weight": matrix(807, 6, 4)}
     save_file(second, root / "bert-pooled/2_Dense/model.safetensors")
