@@ -21,6 +21,8 @@ pub(crate) struct BiEncoder<P, S = SimilarityFunction> {
     pub settings: Settings,
     pub prompts: BTreeMap<String, String>,
     pub similarity: S,
+    /// Tasks that the checkpoint has adapters for, and the one that it was loaded with.
+    adapters: (Vec<String>, Option<String>),
     /// By the names of their routes: one, unless the model has a Router. The first is that of a text for no task.
     paths: Vec<(Vec<String>, P)>,
 }
@@ -80,8 +82,10 @@ impl<P, S> BiEncoder<P, S> {
         if let Some(i) = paths.iter().position(|(routes, _)| *routes == default) {
             paths.swap(0, i);
         }
+        let (tasks, adapter) = checkpoint.adapters()?;
+        let adapters = (tasks, adapter.map(str::to_string));
         let (folder, modules) = (checkpoint.folder().to_path_buf(), checkpoint.modules().to_vec());
-        Ok(BiEncoder { folder, modules, settings, prompts, similarity, paths })
+        Ok(BiEncoder { folder, modules, settings, prompts, similarity, adapters, paths })
     }
 
     /// That of a text for no task.
@@ -95,7 +99,17 @@ impl<P, S> BiEncoder<P, S> {
     }
 
     /// That of a text for a task, which only a Router looks at.
+    ///
+    /// # Errors
+    /// [`Error::InvalidInput`] if there is no route for the task, or an adapter that the model was not loaded with.
     pub fn path(&self, task: Option<&str>) -> Result<&P> {
+        let (tasks, adapter) = &self.adapters;
+        if let Some(task) = task.filter(|&task| tasks.iter().any(|of| of == task) && adapter.as_deref() != Some(task)) {
+            let loaded = adapter.as_deref().unwrap_or("none");
+            return Err(Error::InvalidInput(format!(
+                "the task {task:?} has an adapter of its own, and the model was loaded with {loaded}: load it with that one"
+            )));
+        }
         if let [(_, path)] = &self.paths[..] {
             return Ok(path);
         }

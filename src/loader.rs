@@ -19,6 +19,7 @@ pub struct Loader<M> {
     device: Device,
     options: ExecutorOptions,
     max_seq_length: Option<usize>,
+    adapter: Option<String>,
     sample: Option<Vec<String>>,
     kind: PhantomData<fn() -> M>,
 }
@@ -32,6 +33,7 @@ impl<M> Loader<M> {
             device: Device::Auto,
             options: ExecutorOptions::default(),
             max_seq_length: None,
+            adapter: None,
             sample: None,
             kind: PhantomData,
         }
@@ -108,11 +110,22 @@ impl<M> Loader<M> {
         self
     }
 
+    /// Merge a low-rank adapter (LoRA) into the weights: a task that the checkpoint has adapters for (of jina-embeddings-v3, e.g.
+    /// `retrieval.query`), or a folder that PEFT wrote, with `adapter_config.json`, by its path or by its name inside the model's
+    /// folder. Default: none, the weights as they are.
+    pub fn adapter(mut self, adapter: impl Into<String>) -> Self {
+        self.adapter = Some(adapter.into());
+        self
+    }
+
     /// The files, with the caller's limit in place of theirs.
     pub(crate) fn checkpoint(&self, model_type: ModelType) -> Result<Checkpoint> {
         let mut checkpoint = Checkpoint::open_as(model_type, &self.id_or_folder, &self.source)?;
         if let Some(tokens) = self.max_seq_length {
             checkpoint.set_max_seq_length(tokens);
+        }
+        if let Some(adapter) = &self.adapter {
+            checkpoint.set_adapter(adapter)?;
         }
         Ok(checkpoint)
     }

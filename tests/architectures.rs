@@ -3,7 +3,7 @@
 mod support;
 
 use half::f16;
-use lexel::{Device, Dtype, Error, SentenceTransformer, models};
+use lexel::{Device, Dtype, EncodeOptions, Error, SentenceTransformer, models};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -94,6 +94,29 @@ fn what_is_refused_is_named() {
     }
 }
 
+#[test]
+fn adapters_that_are_not_there_or_of_another_model() {
+    let refused = |model: &str, adapter: &str| {
+        let loader = encoding::loader(golden(), model, Some(adapter)).device(Device::Cpu);
+        loader.load().err().unwrap_or_else(|| panic!("{model} took {adapter}")).to_string()
+    };
+    let message = refused("flash-tasks", "retrieval");
+    assert!(message.contains("adapter 'retrieval' not found") && message.contains("retrieval.passage"), "{message}");
+    let message = refused("modernbert-mean", &format!("{}/adapter", golden().folder("lora")));
+    assert!(message.contains("found an adapter that belongs to another"), "{message}");
+    assert!(refused("jina-v3", "../lora").contains("adapter '../lora' not found"));
+
+    // Nothing is computed with other weights than were asked for.
+    let options = |task: &str| EncodeOptions { task: Some(task.into()), ..EncodeOptions::default() };
+    let load = |adapter| encoding::loader(golden(), "flash-tasks", adapter).device(Device::Cpu).load().unwrap();
+    let query = load(Some("retrieval.query"));
+    assert!(query.encode_with(&["a"], &options("retrieval.query")).is_ok());
+    for model in [query, load(None)] {
+        let message = model.encode_with(&["a"], &options("separation")).unwrap_err().to_string();
+        assert!(message.contains("\"separation\" has an adapter of its own"), "{message}");
+    }
+}
+
 /// Ids and segments of texts or pairs, as the model gets them. A model that gets no segments has zeros.
 fn check_tokens(case: &Value) -> f32 {
     let name = case["model"].as_str().unwrap();
@@ -172,9 +195,10 @@ fn every_encoding_on_the_cpu() {
 const MATRICES_IN_F32: [&str; 2] = ["asym", "router-mapped"];
 
 /// Models whose tables have more than f16.
-const TABLES_IN_F32: [&str; 13] = [
+const TABLES_IN_F32: [&str; 14] = [
     "embedding-gemma2",
     "embedding-gemma2-half",
+    "embedding-gemma2-whole",
     "ernie",
     "gemma3",
     "gemma3-old",
@@ -188,18 +212,23 @@ const TABLES_IN_F32: [&str; 13] = [
     "stored-f32",
 ];
 
+/// Whether a case's tables are what f16 holds: not where an adapter is added to them.
+fn has_tables_in_f16(case: &Value) -> bool {
+    encoding::adapter(case).is_none() && !TABLES_IN_F32.contains(&case["model"].as_str().unwrap())
+}
+
 /// A sample of texts goes through every architecture while it loads. The models are so narrow that their matrices do not become
 /// int8, so that it changes nothing; their tables are in f16, which most checkpoints have no more than.
 #[test]
 fn every_encoding_on_the_cpu_after_a_sample() {
     check_all("encode", |case| {
-        let name = case["model"].as_str().unwrap();
-        if !TABLES_IN_F32.contains(&name) {
+        if has_tables_in_f16(case) {
             return encoding::check_encode(golden(), case, &Device::Cpu, Dtype::Int8);
         }
-        let loader = SentenceTransformer::builder(golden().folder(name)).device(Device::Cpu).dtype(Dtype::Int8);
+        let loader = encoding::loader(golden(), case["model"].as_str().unwrap(), encoding::adapter(case));
+        let loader = loader.device(Device::Cpu).dtype(Dtype::Int8);
         let without = encoding::encode_by(&loader.sample([""; 0]).load().unwrap(), golden(), case);
-        let with = encoding::encode_by(&encoding::model(golden(), name, &Device::Cpu, Dtype::Int8), golden(), case);
+        let with = encoding::encode_by(&encoding::model_of(golden(), case, &Device::Cpu, Dtype::Int8), golden(), case);
         assert_eq!(with, without, "{}", name_of(case));
         encoding::check_encode_in_f16(golden(), case, &Device::Cpu, Dtype::Int8)
     });
@@ -230,10 +259,10 @@ fn every_prediction_on_a_gpu_adapter() {
 #[test]
 fn every_encoding_in_f16_on_the_cpu() {
     check_all("encode", |case| {
-        let name = case["model"].as_str().unwrap();
-        match MATRICES_IN_F32.contains(&name) || TABLES_IN_F32.contains(&name) {
-            true => encoding::check_encode_in_f16(golden(), case, &Device::Cpu, Dtype::F16),
-            false => encoding::check_encode(golden(), case, &Device::Cpu, Dtype::F16),
+        let has_matrices_in_f16 = !MATRICES_IN_F32.contains(&case["model"].as_str().unwrap());
+        match has_matrices_in_f16 && has_tables_in_f16(case) {
+            true => encoding::check_encode(golden(), case, &Device::Cpu, Dtype::F16),
+            false => encoding::check_encode_in_f16(golden(), case, &Device::Cpu, Dtype::F16),
         }
     });
 }

@@ -234,7 +234,7 @@ fn stanford(folder: &Path) -> Result<(Settings, Vec<Module>)> {
     let module = |name: &str, kind| Module { name: name.into(), path: folder.to_path_buf(), kind };
     let transformer = module("0", ModuleKind::Transformer(Box::new(transformer)));
     // Before the weights are there, nobody asks for the projection's shape.
-    let stored = CheckpointWeights::open(std::slice::from_ref(&transformer)).ok();
+    let stored = CheckpointWeights::open(std::slice::from_ref(&transformer), None).ok();
     let (out_features, in_features) = match stored.map(|weights| weights.shape(0, PROJECTION)) {
         None => (DIM, DIM),
         Some(Some(shape)) if shape.len() == 2 && !shape.contains(&0) => (shape[0], shape[1]),

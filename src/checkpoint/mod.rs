@@ -9,6 +9,7 @@
 //!                 (dense_modules, sparse_modules, multi_vector_modules: those of each kind of encoder)
 //!                 (default_modules: where none are listed; late_interaction: where others list them)
 //!   weights       tensors by the names that programs use         (safetensors: one mapped file)
+//!                                                          (adapter: what fine-tuning adds to them)
 //!   tokenizer     texts -> ids                             (tokenizer_files: what its files mean)
 //!                                                          (leading: the first of a long text's)
 //!                                                          (task_lengths: how many for a query, and for a document)
@@ -17,6 +18,7 @@
 //!
 //! Everything here is parsed and checked, nothing is computed: the layers above turn a [`Checkpoint`] into a program.
 
+mod adapter;
 #[cfg(feature = "hub")]
 mod blob;
 mod chat;
@@ -45,7 +47,9 @@ mod transformer;
 mod weights;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use adapter::Adapter;
 pub use chat_template::{ChatTemplate, Frame};
 pub use config::{JsonFile, Settings};
 pub use dense_modules::{DenseConfig, Feature, LogitScoreConfig, PoolingConfig, WeightedLayersConfig};
@@ -96,6 +100,7 @@ pub struct Checkpoint {
     commit: Option<String>,
     settings: Settings,
     modules: Vec<Module>,
+    adapter: Option<Arc<Adapter>>,
 }
 
 impl Checkpoint {
@@ -110,7 +115,14 @@ impl Checkpoint {
     pub fn open_as(model_type: ModelType, id_or_folder: &str, options: &SourceOptions) -> Result<Checkpoint> {
         let source = source::resolve(id_or_folder, options)?;
         let (settings, modules) = modules::read(&source.folder, model_type)?;
-        Ok(Checkpoint { name: source.name, folder: source.folder, commit: source.commit, settings, modules })
+        Ok(Checkpoint {
+            name: source.name,
+            folder: source.folder,
+            commit: source.commit,
+            settings,
+            modules,
+            adapter: None,
+        })
     }
 
     /// What the files of `id_or_folder` say that the model is: they name it, or a head for sequence classification stands for a
@@ -172,6 +184,25 @@ impl Checkpoint {
         set(&mut self.modules, tokens);
     }
 
+    /// Merges a low-rank adapter into the transformer's weights: a task of the checkpoint's own, or a folder of PEFT's.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none, and [`Error::Unsupported`] for one that is not known or a model without a transformer.
+    pub fn set_adapter(&mut self, name: &str) -> Result<()> {
+        let (i, transformer) = self.transformer()?;
+        self.adapter = Some(Arc::new(Adapter::find(name, &self.modules[i].path, &transformer.config)?));
+        Ok(())
+    }
+
+    /// The tasks that the checkpoint has adapters for, and the name of that which is merged.
+    pub(crate) fn adapters(&self) -> Result<(Vec<String>, Option<&str>)> {
+        let merged = self.adapter.as_ref().map(|adapter| adapter.name());
+        match self.transformer() {
+            Ok((_, transformer)) => Ok((adapter::tasks(&transformer.config)?, merged)),
+            Err(_) => Ok((vec![], merged)),
+        }
+    }
+
     /// The paths that texts take through the modules, by the names of their routes: one without names unless there is a
     /// [`Router`].
     pub fn routes(&self) -> Vec<(Vec<String>, Checkpoint)> {
@@ -210,6 +241,6 @@ impl Checkpoint {
 
     /// The weights of all modules, memory-mapped.
     pub fn weights(&self) -> Result<CheckpointWeights> {
-        CheckpointWeights::open(&self.modules)
+        CheckpointWeights::open(&self.modules, self.adapter.as_deref())
     }
 }

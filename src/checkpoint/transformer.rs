@@ -122,7 +122,7 @@ impl TransformerModule {
     }
 
     fn new(folder: &Path, module: JsonFile, task: &str, chat: Option<ChatTemplate>) -> Result<TransformerModule> {
-        let mut config = JsonFile::read(&folder.join("config.json"))?;
+        let mut config = text_config(JsonFile::read(&folder.join("config.json"))?)?;
         for key in ["config_kwargs", "config_args"] {
             if let Some(overrides) = module.object_opt(key)? {
                 for name in overrides.keys().filter(|name| *name != "trust_remote_code") {
@@ -138,6 +138,17 @@ impl TransformerModule {
         let whole_prompts = Vec::new();
         Ok(TransformerModule { config, task, max_seq_length, lengths, whole_prompts, do_lower_case, chat })
     }
+}
+
+/// Models of several kinds of input, of which lexel runs the part for text.
+const MULTIMODAL: [&str; 1] = ["embedding_gemma2"];
+
+/// The configuration of a model's part for text.
+fn text_config(config: JsonFile) -> Result<JsonFile> {
+    if !MULTIMODAL.contains(&config.str_or("model_type", "")?) {
+        return Ok(config);
+    }
+    config.object_opt("text_config")?.ok_or_else(|| config.unsupported("text_config", "the part for text"))
 }
 
 /// The module's own file, or what stands for it.

@@ -5,10 +5,11 @@
 //! always bare. So one prefix is found by a tensor that every backbone has, and a name is looked for with the prefix
 //! first, then without. Old checkpoints call a norm's `weight` and `bias` `gamma` and `beta`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::adapter::{Adapter, Delta, ORIGINAL};
 use super::config::JsonFile;
 use super::files::{PICKLED_WEIGHTS, WEIGHTS_FILE, WEIGHTS_INDEX, pickled_weights_error, shards};
 use super::modules::{Module, ModuleKind};
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::program::{Part, Program, TensorSpec, WeightSource};
 
 /// What a backbone may be stored under.
-const PREFIXES: [&str; 17] = [
+pub(super) const PREFIXES: [&str; 17] = [
     "",
     "bert.",
     "roberta.",
@@ -54,19 +55,24 @@ const ALIASES: [(&str, &str); 1] = [("shared.weight", "encoder.embed_tokens.weig
 pub struct CheckpointWeights {
     /// In the order of `modules.json`; `None` for a module without weights.
     modules: Vec<Option<ModuleWeights>>,
+    /// What is added to the first transformer's tensors, by their stored names, and which module it is.
+    adapted: (usize, HashMap<String, Delta>),
 }
 
 /// The files of one module.
-struct ModuleWeights {
+pub(super) struct ModuleWeights {
     /// The file, or the index of several.
     path: PathBuf,
     files: Vec<SafetensorsFile>,
-    prefix: &'static str,
+    /// What the backbone is stored under.
+    pub(super) prefix: &'static str,
 }
 
 impl CheckpointWeights {
-    /// Opens the weight files of `modules` and checks their headers. Numbers are read later, tensor by tensor.
-    pub(crate) fn open(modules: &[Module]) -> Result<CheckpointWeights> {
+    /// Opens the weight files of `modules` and checks their headers. Numbers are read later, tensor by tensor, and those of an
+    /// adapter added.
+    pub(crate) fn open(modules: &[Module], adapter: Option<&Adapter>) -> Result<CheckpointWeights> {
+        let transformer = modules.iter().position(|module| matches!(module.kind, ModuleKind::Transformer(_)));
         let modules = modules.iter().map(|module| match &module.kind {
             ModuleKind::SparseStaticEmbedding(config) if config.weights.is_some() => Ok(None),
             ModuleKind::Transformer(_)
@@ -85,7 +91,12 @@ impl CheckpointWeights {
             | ModuleKind::Router(_)
             | ModuleKind::Dropout => Ok(None),
         });
-        Ok(CheckpointWeights { modules: modules.collect::<Result<_>>()? })
+        let modules: Vec<Option<ModuleWeights>> = modules.collect::<Result<_>>()?;
+        let adapted = match (adapter, transformer.and_then(|i| Some((i, modules[i].as_ref()?)))) {
+            (Some(adapter), Some((i, module))) => (i, adapter.deltas(module)?),
+            _ => (0, HashMap::new()),
+        };
+        Ok(CheckpointWeights { modules, adapted })
     }
 
     /// What the tensors are stored in, e.g. `F32`: each name once, sorted.
@@ -118,7 +129,9 @@ impl CheckpointWeights {
             name.strip_suffix(".bias").map(|stem| format!("{stem}.beta"))
         };
         let alias = ALIASES.iter().find(|(known, _)| *known == name).map(|(_, alias)| *alias);
-        for name in [Some(name), old.as_deref(), alias].into_iter().flatten() {
+        // Where adapters stand beside it.
+        let original = name.strip_suffix("weight").map(|stem| format!("{stem}{ORIGINAL}"));
+        for name in [Some(name), old.as_deref(), alias, original.as_deref()].into_iter().flatten() {
             for stored in [format!("{}{name}", module.prefix), name.to_string()] {
                 if let Some(file) = module.files.iter().find(|file| file.shape(&stored).is_some()) {
                     return Some((file, stored));
@@ -149,7 +162,12 @@ impl WeightSource for CheckpointWeights {
             let (expected, found) = (format!("{:?}", tensor.shape), format!("{found:?} in {}", file.path().display()));
             return Err(Error::Weight { name: stored, expected, found });
         }
-        file.read(&stored, rows)
+        let mut values = file.read(&stored, rows.clone())?;
+        let (adapted, deltas) = &self.adapted;
+        if let Some(delta) = deltas.get(&stored).filter(|_| *adapted == tensor.module) {
+            delta.add(rows, &mut values);
+        }
+        Ok(values)
     }
 
     fn shape(&self, module: usize, name: &str) -> Option<Vec<usize>> {
@@ -176,10 +194,30 @@ impl ModuleWeights {
         };
         let has = |prefix: &str| {
             let stored = SENTINELS.map(|sentinel| format!("{prefix}{sentinel}"));
-            stored.iter().any(|name| files.iter().any(|file| file.shape(name).is_some()))
+            let adapted = stored.iter().filter_map(|name| Some(format!("{}{ORIGINAL}", name.strip_suffix("weight")?)));
+            let adapted: Vec<String> = adapted.collect();
+            stored.iter().chain(&adapted).any(|name| files.iter().any(|file| file.shape(name).is_some()))
         };
         let prefix = PREFIXES.into_iter().find(|prefix| has(prefix)).unwrap_or("");
         Ok(ModuleWeights { path, files, prefix })
+    }
+}
+
+impl ModuleWeights {
+    /// The stored names of all tensors.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().flat_map(SafetensorsFile::names)
+    }
+
+    /// The shape of a tensor, by its stored name.
+    pub(super) fn shape(&self, stored: &str) -> Option<&[usize]> {
+        self.files.iter().find_map(|file| file.shape(stored))
+    }
+
+    /// Rows of a tensor, by its stored name, as f32.
+    pub(super) fn read(&self, stored: &str, rows: Range<usize>) -> Result<Vec<f32>> {
+        let file = self.files.iter().find(|file| file.shape(stored).is_some()).unwrap_or(&self.files[0]);
+        file.read(stored, rows)
     }
 }
 
@@ -267,7 +305,8 @@ mod tests {
     }
 
     fn weights(folder: &Path) -> Result<CheckpointWeights> {
-        Ok(CheckpointWeights { modules: vec![Some(ModuleWeights::open(folder)?), None] })
+        let modules = vec![Some(ModuleWeights::open(folder)?), None];
+        Ok(CheckpointWeights { modules, adapted: Default::default() })
     }
 
     fn spec(name: &str, shape: &[usize]) -> TensorSpec {

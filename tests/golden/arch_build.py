@@ -71,11 +71,17 @@ class Builder:
         self.backbone(folder, model, words, seed=seed, **backbone)
         return folder
 
-    def overlay(self, name, base, *, wrong=(), chat=False, **changes):
-        """A folder with only what differs from another: keys of JSON files, by the files' names without .json."""
+    def overlay(self, name, base, *, wrong=(), chat=False, family=None, same_as=None, adapters=(), **changes):
+        """A folder with only what differs from another: keys of JSON files, by the files' names without .json.
+
+        `same_as`: the reference cannot load it, and it must compute what that model does. `adapters` are folders in it,
+        to be filled; see `adapted` in arch_adapters.py for others.
+        """
         more = {key: value for key, value in self.models[base].items() if key not in ("family", "base", "wrong")}
         more.update({"chat": True} if chat else {})
-        folder = self.folder(name, self.models[base]["family"], base, wrong=list(wrong), **more)
+        more.update({"same_as": same_as} if same_as else {})
+        more.update({"adapters": list(adapters)} if adapters else {})
+        folder = self.folder(name, family or self.models[base]["family"], base, wrong=list(wrong), **more)
         for file, change in changes.items():
             original = self.root / base / f"{file}.json"
             write_json(folder / f"{file}.json", read_json(original) if original.exists() else {})

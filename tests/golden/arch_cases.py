@@ -26,17 +26,26 @@ class ArchRecorder(Recorder):
         self.models = models
         self.sections = {"models": [], "encode": [], "predict": [], "tokens": [], "errors": []}
 
-    def load(self, name, **options):
-        key = (name, *sorted(options.items()))
+    def load(self, name, adapter=None, **options):
+        key = (name, adapter, *sorted(options.items()))
         if key not in self.loaded:
-            self.loaded = {key: load(self.folder(name), self.models[name], **options)}  # one at a time
+            same = self.models[name].get("same_as", name)
+            if adapter and "adapted" in self.models[name]:  # what the same model is with the adapter merged
+                folder = self.models[name]["adapted"][adapter]
+            else:
+                folder = self.folder(same)
+            loaded = load(folder, self.models[same], **options)
+            if adapter and "adapted" not in self.models[name]:
+                loaded.load_adapter(str(self.folder(name) / adapter))
+            self.loaded = {key: loaded}  # one at a time
         return self.loaded[key]
 
     def encode(self, label, model, texts=CORE, method="encode", **options):
         name = f"encode/{model}/{label}"
         arguments = {"normalize_embeddings" if key == "normalize" else key: value for key, value in options.items()}
         inputs = [TEXTS[i] for i in texts]
-        values = getattr(self.load(model), method)(inputs, batch_size=1, show_progress_bar=False, **arguments)
+        adapter = arguments.pop("adapter", None)
+        values = getattr(self.load(model, adapter=adapter), method)(inputs, batch_size=1, show_progress_bar=False, **arguments)
         case = {"name": name, "model": model, "method": method, "texts": texts, "options": options}
         if options.get("output_value") == "token_embeddings":
             self.put_ragged(case, name, [as_array(row) for row in values], np.float32)
@@ -142,6 +151,8 @@ def facts(r, name, log):
         "loads": True,
     }
     entry["reference"] = model.get("reference", "sentence-transformers")
+    if "same_as" in model:
+        entry["same_as"] = model["same_as"]
     if model.get("cross"):
         entry.update(
             architecture=type(loaded.model).__name__, num_labels=loaded.num_labels, max_length=loaded.max_seq_length,
@@ -240,6 +251,9 @@ def more(r):
     for name in ("modernbert-mean", "qwen3", "gemma3", "t5-relu", "nomic-v2-moe"):
         if name in r.models:
             r.encode("tokens", name, FEW[:6], output_value="token_embeddings")
+    for name in r.models:
+        for adapter in r.models[name].get("adapters", ()):
+            r.encode(f"adapter-{adapter}", name, FEW, adapter=adapter)
     if "qwen3" in r.models:
         r.encode("query", "qwen3", FEW, method="encode_query")
         r.encode("document", "qwen3", FEW, method="encode_document")

@@ -12,12 +12,13 @@ cases.json is an object: `texts`, a list of strings, and sections, lists of obje
 
     models   name; family; base: null, or the model that the folder is an overlay of: copy the base's folder, then this one
              over it (bases may be overlays themselves, and may bring modules that modules.json does not name);
-             cross_encoder; reference: "sentence-transformers", or "arch_reference.py" where only that can compute it. What
+             cross_encoder; reference: "sentence-transformers", or "arch_reference.py" where only that can compute it;
+             same_as: the model that it is another dialect of, where the reference knows that alone. What
              the loaded model says of itself: architecture and, for embedding models, modules (class names), dimension,
              max_seq_length (null: no limit), prompts, default_prompt_name, similarity_fn_name; for cross-encoders
              num_labels, max_length, activation (class), prompts, default_prompt_name
     encode   name, model, method ("encode", "encode_query", "encode_document"), texts (indices into `texts`), options (prompt,
-             prompt_name, normalize, truncate_dim, precision, output_value, task), expected (a tensor [texts, dim]). With
+             prompt_name, normalize, truncate_dim, precision, output_value, task, adapter: the LoRA adapter to load), expected (a tensor [texts, dim]). With
              output_value "token_embeddings": [tokens, dim] of all texts one after the other, and starts (I32, texts + 1)
     predict  name, model, pairs ([i, j], indices into `texts`), options (activation_fn, a class of torch; apply_softmax;
              max_length, of the constructor; prompt, prompt_name), expected (F32 [pairs], or [pairs, labels] for more than one label)
@@ -46,6 +47,7 @@ sys.dont_write_bytecode = True  # leave nothing beside the data
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
+import arch_adapters  # noqa: E402
 import arch_custom  # noqa: E402
 import arch_decoders  # noqa: E402
 import arch_encoders  # noqa: E402
@@ -69,7 +71,7 @@ def main():
 
     shutil.rmtree(root, ignore_errors=True)
     builder = Builder(root / "models")
-    for module in (arch_encoders, arch_decoders, arch_custom, arch_recent, arch_rerankers, arch_modules):
+    for module in (arch_encoders, arch_decoders, arch_custom, arch_recent, arch_adapters, arch_rerankers, arch_modules):
         for family in module.FAMILIES:
             family(builder)
     shutil.rmtree(builder.scratch, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 use super::golden::Golden;
 use lexel::{
-    Device, Dtype, EncodeOptions, Matrix, Precision, QuantizedData, SentenceTransformer, SimilarityFunction,
+    Device, Dtype, EncodeOptions, Loader, Matrix, Precision, QuantizedData, SentenceTransformer, SimilarityFunction,
     quantize_embeddings,
 };
 use serde_json::Value;
@@ -21,10 +21,39 @@ const CODE_STEP: i32 = 1;
 
 /// A golden model on a device, loaded once for all tests.
 pub fn model(golden: &Golden, name: &str, device: &Device, dtype: Dtype) -> SentenceTransformer {
+    model_with(golden, name, None, device, dtype)
+}
+
+/// What loads a golden model, with an adapter or none.
+pub fn loader(golden: &Golden, name: &str, adapter: Option<&str>) -> Loader<SentenceTransformer> {
+    let loader = SentenceTransformer::builder(golden.folder(name));
+    match adapter {
+        Some(adapter) => loader.adapter(adapter),
+        None => loader,
+    }
+}
+
+/// The adapter that a case names.
+pub fn adapter(case: &Value) -> Option<&str> {
+    case["options"]["adapter"].as_str()
+}
+
+/// The model of a case on a device, loaded once for all tests.
+pub fn model_of(golden: &Golden, case: &Value, device: &Device, dtype: Dtype) -> SentenceTransformer {
+    model_with(golden, case["model"].as_str().unwrap(), adapter(case), device, dtype)
+}
+
+fn model_with(
+    golden: &Golden,
+    name: &str,
+    adapter: Option<&str>,
+    device: &Device,
+    dtype: Dtype,
+) -> SentenceTransformer {
     static MODELS: Mutex<BTreeMap<String, SentenceTransformer>> = Mutex::new(BTreeMap::new());
-    let key = format!("{name} {} {}", matches!(device, Device::Cpu), dtype.name());
+    let key = format!("{name} {adapter:?} {} {}", matches!(device, Device::Cpu), dtype.name());
     let load = || {
-        let loader = SentenceTransformer::builder(golden.folder(name)).device(device.clone()).dtype(dtype);
+        let loader = loader(golden, name, adapter).device(device.clone()).dtype(dtype);
         loader.load().unwrap_or_else(|error| panic!("{name}: {error}"))
     };
     MODELS.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).entry(key).or_insert_with(load).clone()
@@ -105,7 +134,7 @@ pub fn check_encode_in_f16(golden: &Golden, case: &Value, device: &Device, dtype
 
 /// The embeddings of a case's texts, or of all their tokens, as its model gives them.
 fn encode(golden: &Golden, case: &Value, device: &Device, dtype: Dtype) -> Matrix {
-    encode_by(&model(golden, case["model"].as_str().unwrap(), device, dtype), golden, case)
+    encode_by(&model_of(golden, case, device, dtype), golden, case)
 }
 
 /// The same, as this model gives them.

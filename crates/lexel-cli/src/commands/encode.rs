@@ -5,7 +5,7 @@ use crate::config::{self, EncodeConfig, ModelConfig};
 use crate::failure::{DATA, Failure};
 use crate::input::Input;
 use crate::interrupt;
-use crate::job::{self, Identity, JobInput, JobOutput};
+use crate::job::{self, JobInput, JobOutput};
 use crate::output::{Output, OutputConfig, Rows, npy};
 use crate::work::Work;
 use lexel::{Matrix, Precision, Ranges, SentenceTransformer, quantize_embeddings};
@@ -88,13 +88,13 @@ fn run_job(args: &EncodeCommand, json: bool) -> Result<(), Failure> {
         // What makes no sense for the model is refused before there is a folder.
         let none = encode.encode::<&str>(&model, &[], Arc::new(|_| ()))?;
         let options = &encode.options;
-        let identity = Identity::default()
+        let identity = config
+            .identity()?
             .with("task", format!("encode {:?}", encode.task).to_lowercase())
             .with("prompt", options.prompt.clone())
             .with("prompt_name", options.prompt_name.clone().or(model.default_prompt_name().map(str::to_string)))
             .with("normalize", options.normalize)
             .with("dimensions", none.cols)
-            .with("dtype", config.dtype().name())
             .with("precision", args.precision.as_str())
             .with("ranges", ranges.as_ref().map(|ranges| format!("{:?}", ranges.0.data)));
         Ok((model, identity))

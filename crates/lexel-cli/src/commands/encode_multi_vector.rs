@@ -85,10 +85,9 @@ impl Encoding for Config {
         }
     }
 
-    fn identity(&self, model: &MultiVectorEncoder) -> Identity {
+    fn identity(&self, model: &MultiVectorEncoder, on: Identity) -> Identity {
         let options = &self.options;
-        Identity::default()
-            .with("task", format!("encode-multi-vector {:?}", self.task).to_lowercase())
+        on.with("task", format!("encode-multi-vector {:?}", self.task).to_lowercase())
             .with("length", self.length(model))
             .with("prompt", options.prompt.clone())
             .with("prompt_name", options.prompt_name.clone().or(model.default_prompt_name().map(str::to_string)))

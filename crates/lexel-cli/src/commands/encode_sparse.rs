@@ -73,10 +73,9 @@ impl Encoding for Config {
         }
     }
 
-    fn identity(&self, model: &SparseEncoder) -> Identity {
+    fn identity(&self, model: &SparseEncoder, on: Identity) -> Identity {
         let options = &self.options;
-        Identity::default()
-            .with("task", format!("encode-sparse {:?}", self.task).to_lowercase())
+        on.with("task", format!("encode-sparse {:?}", self.task).to_lowercase())
             .with("prompt", options.prompt.clone())
             .with("prompt_name", options.prompt_name.clone().or(model.default_prompt_name().map(str::to_string)))
             .with("max_active_dims", options.max_active_dims.or(model.max_active_dims()))

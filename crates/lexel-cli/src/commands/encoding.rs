@@ -25,8 +25,8 @@ pub trait Encoding: Sync {
     /// What is written of embeddings.
     fn rows(&self, model: &Self::Model, embeddings: Self::Embeddings) -> Rows<'static>;
 
-    /// What embeddings depend on besides the model and its dtype.
-    fn identity(&self, model: &Self::Model) -> Identity;
+    /// What embeddings depend on, with what they do `on` which model.
+    fn identity(&self, model: &Self::Model, on: Identity) -> Identity;
 
     /// Longer texts are truncated to this many tokens.
     fn length(&self, model: &Self::Model) -> Option<usize> {
@@ -107,7 +107,7 @@ fn run_job<E: Encoding>(
         config.warn();
         // What makes no sense for the model is refused before there is a folder.
         config.encode(&model, &[], Arc::new(|_| ()))?;
-        let identity = config.identity(&model).with("dtype", on.dtype().name());
+        let identity = config.identity(&model, on.identity()?);
         Ok((model, identity))
     };
     job::run(

@@ -95,6 +95,11 @@ impl Route {
         facts.insert("architecture".into(), json!(architecture));
         facts.insert("parameters".into(), json!(self.program.as_ref().map(Program::parameters)));
         facts.insert("max_seq_length".into(), json!(max_seq_length(transformer, self.program.as_ref())));
+        let adapters =
+            transformer.map_or(Ok(None), |transformer| transformer.config.strings_opt("lora_adaptations"))?;
+        if let Some(adapters) = adapters {
+            facts.insert("adapters".into(), json!(adapters));
+        }
         let modules = self.checkpoint.modules().iter().map(module).collect::<Vec<_>>();
         facts.insert("modules".into(), json!(modules));
         Ok(())

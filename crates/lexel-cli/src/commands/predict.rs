@@ -4,7 +4,7 @@ use crate::args::{OutputFormat, PredictCommand};
 use crate::config::{self, ModelConfig};
 use crate::failure::{DATA, Failure};
 use crate::interrupt;
-use crate::job::{self, Identity, JobInput, JobOutput};
+use crate::job::{self, JobInput, JobOutput};
 use crate::output::{OutputConfig, Rows};
 use crate::work::Work;
 use lexel::{CrossEncoder, PredictOptions};
@@ -56,13 +56,13 @@ fn run_job(args: &PredictCommand, json: bool) -> Result<(), Failure> {
         check_labels(model.labels())?;
         // What makes no sense for the model is refused before there is a folder.
         model.predict_with::<&str, &str>(&[], &options)?;
-        let identity = Identity::default()
+        let identity = config
+            .identity()?
             .with("task", "predict")
             .with("prompt", options.prompt.clone())
             .with("prompt_name", options.prompt_name.clone().or(model.default_prompt_name().map(str::to_string)))
             .with("activation", options.activation.unwrap_or(model.activation()).name())
-            .with("softmax", options.softmax)
-            .with("dtype", config.dtype().name());
+            .with("softmax", options.softmax);
         Ok((model, identity))
     };
     job::run(

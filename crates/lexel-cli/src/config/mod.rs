@@ -6,11 +6,12 @@ pub use input::{ending, is_pipe, pairs, texts};
 
 use crate::args::{DeviceArgs, EmbeddingArgs, ModelArgs, PromptArgs, ScoreArgs, SourceArgs};
 use crate::failure::Failure;
+use crate::job::Identity;
 use crate::messages;
 use crate::model::Model;
 use lexel::checkpoint::{Checkpoint, ModelType, SourceOptions};
 use lexel::executor::ExecutorOptions;
-use lexel::{Activation, Device, Dtype, EncodeOptions, Matrix, OnProgress, PredictOptions, SentenceTransformer};
+use lexel::{Activation, Device, Dtype, EncodeOptions, Matrix, OnProgress, PredictOptions, SentenceTransformer, jobs};
 use std::path::{Path, PathBuf};
 
 /// A model, where it comes from and what it runs on.
@@ -18,6 +19,7 @@ pub struct ModelConfig {
     id: String,
     source: SourceOptions,
     max_seq_length: Option<usize>,
+    adapter: Option<String>,
     device: Device,
     options: ExecutorOptions,
 }
@@ -57,7 +59,21 @@ impl ModelConfig {
     /// The configuration behind the arguments.
     pub fn resolve(id: String, args: &ModelArgs) -> Result<ModelConfig, Failure> {
         let (device, options) = device(&args.device)?;
-        Ok(ModelConfig { id, source: source(&args.source), max_seq_length: args.max_seq_length, device, options })
+        let (max_seq_length, adapter) = (args.max_seq_length, args.adapter.clone());
+        Ok(ModelConfig { id, source: source(&args.source), max_seq_length, adapter, device, options })
+    }
+
+    /// What of it must be the same for a job to be continued, but for the model's own files.
+    pub fn identity(&self) -> Result<Identity, Failure> {
+        let mut identity = Identity::default().with("dtype", self.dtype().name());
+        if let Some(adapter) = &self.adapter {
+            identity = identity.with("adapter", adapter.as_str());
+            if Path::new(adapter).is_dir() {
+                let files = jobs::model_files(Path::new(adapter))?.into_iter();
+                identity.0.extend(files.map(|(name, hash)| (format!("adapter: {name}"), hash)));
+            }
+        }
+        Ok(identity)
     }
 
     /// The dtype that is computed in.
@@ -96,6 +112,9 @@ impl ModelConfig {
         }
         if let Some(tokens) = self.max_seq_length {
             loader = loader.max_seq_length(tokens);
+        }
+        if let Some(adapter) = &self.adapter {
+            loader = loader.adapter(adapter);
         }
         let loaded = M::load(loader);
         bar.finish();

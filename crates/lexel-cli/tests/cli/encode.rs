@@ -164,6 +164,9 @@ fn options_reach_the_library() {
         assert!((row.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
     }
     assert_ne!(run(&["--max-seq-length", "4"]), run(&[]));
+    let adapter = crate::support::adapter(&folder);
+    assert_ne!(run(&["--adapter", &adapter]), run(&[]));
+    fail(66, "adapter 'nowhere'", &["encode", "--adapter", "nowhere", "--model", &model, "-i", &input, "-o", &output]);
 }
 
 #[test]

@@ -207,6 +207,9 @@ fn a_job_continues_only_as_it_began() {
         let run = run(options);
         assert!(run.status == 2 && run.stderr.contains(what), "{run:?}");
     }
+    let adapted = run(&["--adapter", &crate::support::adapter(&folder)]);
+    assert!(adapted.status == 2 && adapted.stderr.contains("adapter: nothing when the job began"), "{adapted:?}");
+    assert!(adapted.stderr.contains("adapter: model file adapter_model.safetensors"), "{adapted:?}");
     let other = crate::support::model("pool-mean");
     let run = lexel(&job(&other, &input, &output, &[]));
     assert!(run.status == 2 && run.stderr.contains("model file model.safetensors"), "{run:?}");

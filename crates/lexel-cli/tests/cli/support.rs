@@ -105,6 +105,23 @@ impl Folder {
     }
 }
 
+/// A LoRA adapter for golden models of 32 columns, in a folder of PEFT's form.
+pub fn adapter(folder: &Folder) -> String {
+    let (path, tensor) = (folder.path("adapter"), "base_model.model.encoder.layer.0.attention.self.query");
+    std::fs::create_dir(&path).unwrap();
+    let config = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 2, "bias": "none"}"#;
+    std::fs::write(format!("{path}/adapter_config.json"), config).unwrap();
+    let entry = |which, shape, first| {
+        let offsets = [first, first + 128];
+        format!(r#""{tensor}.lora_{which}.weight":{{"dtype":"F32","shape":{shape:?},"data_offsets":{offsets:?}}}"#)
+    };
+    let header = format!("{{{},{}}}", entry("A", [1, 32], 0), entry("B", [32, 1], 128));
+    let numbers = (0..64u8).flat_map(|i| (f32::from(i) / 64.0).to_le_bytes());
+    let bytes = (header.len() as u64).to_le_bytes().into_iter().chain(header.bytes()).chain(numbers);
+    std::fs::write(format!("{path}/adapter_model.safetensors"), bytes.collect::<Vec<u8>>()).unwrap();
+    path
+}
+
 /// Copies a folder, with those in it.
 pub fn copy_folder(from: &str, to: &str) {
     std::fs::create_dir_all(to).unwrap();
