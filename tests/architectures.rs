@@ -195,7 +195,11 @@ fn every_encoding_on_the_cpu() {
 const MATRICES_IN_F32: [&str; 2] = ["asym", "router-mapped"];
 
 /// Models whose tables have more than f16.
-const TABLES_IN_F32: [&str; 14] = [
+const TABLES_IN_F32: [&str; 18] = [
+    "gemma",
+    "gemma-gelu",
+    "gemma2",
+    "gemma2-bidirectional",
     "embedding-gemma2",
     "embedding-gemma2-half",
     "embedding-gemma2-whole",
@@ -269,13 +273,13 @@ fn every_encoding_in_f16_on_the_cpu() {
 
 /// Families whose real models leave the range of f16: refused in it on a GPU, which stores their hidden states in it.
 #[cfg(feature = "gpu")]
-const WIDE: [&str; 3] = ["embedding_gemma2_text", "gemma3_text", "t5"];
+const WIDE: [&str; 5] = ["embedding_gemma2_text", "gemma", "gemma2", "gemma3_text", "t5"];
 
 #[cfg(feature = "gpu")]
 #[test]
 fn what_leaves_the_range_of_f16_is_refused_in_it_on_a_gpu() {
     let Some(device) = support::executors::device() else { return };
-    for name in ["embedding-gemma2", "gemma3", "t5-relu", "t5-gated"] {
+    for name in ["embedding-gemma2", "gemma", "gemma2", "gemma3", "t5-relu", "t5-gated"] {
         let device = Device::Shared(device.clone());
         let loader = SentenceTransformer::builder(golden().folder(name)).device(device).dtype(Dtype::F16);
         let message = loader.load().unwrap_err().to_string();

@@ -7,10 +7,14 @@
 const HEAD4: u32 = (HEAD_DIM + 3u) / 4u;
 const LOG2_E: f32 = 1.442695;
 
-// The scores of one query and four keys, as powers of two, from those of q and k: with the bias, and SMALLEST where the query does
-// not see the key.
+// The scores of one query and four keys, as powers of two, from those of q and k: at most CAP in size, with the bias, and SMALLEST
+// where the query does not see the key.
 fn see(scores: vec4<f32>, head: u32, query: u32, keys: vec4<u32>, end: u32) -> vec4<f32> {
     var seen = scores;
+    if CAPPED {
+        // tanh of a large number is NaN on drivers that compute it by exp.
+        seen = CAP * tanh(clamp(seen / CAP, vec4<f32>(-10.0), vec4<f32>(10.0)));
+    }
     if BIASED {
         seen += LOG2_E * vec4<f32>(
             position_bias(head, query, min(keys.x, end - 1u)),

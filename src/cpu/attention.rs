@@ -12,7 +12,8 @@ use super::weights::Weights;
 use crate::batch::Batch;
 use crate::program::{Attention, PositionBias, alibi_slope};
 use rten_simd::ops::{BitOps, NumOps};
-use rten_simd::{Isa, Simd, SimdOp};
+use rten_simd::{Isa, Simd, SimdOp, SimdUnaryOp};
+use rten_vecmath::Tanh;
 use std::f32::consts::LOG2_E;
 
 /// Longer sequences' values are gathered first: rows of the packed qkv lie 2^n cache lines apart or nearly so, and more
@@ -229,7 +230,10 @@ impl<const V: usize> SimdOp for Block<'_, '_, V> {
                 },
             );
         }
-        let is_biased = disentangled.is_some() || distances.is_some();
+        if let Some(softcap) = op.softcap {
+            cap(isa, scores, softcap * LOG2_E);
+        }
+        let is_changed = op.softcap.is_some() || disentangled.is_some() || distances.is_some();
         if let Some(disentangled) = disentangled {
             let q = Strided { data: q, stride: in_cols, step: 1 };
             disentangled.add(isa, q, block, queries, head_dim, seen.clone(), scores, panel);
@@ -250,7 +254,7 @@ impl<const V: usize> SimdOp for Block<'_, '_, V> {
                 scores[place(by.end)..].fill(UNSEEN);
             }
         }
-        if is_masked || is_biased {
+        if is_masked || is_changed {
             most = largest(isa, scores);
         }
         let factors = weigh(isa, scores, most).map(|factors| factors.to_array());
@@ -267,6 +271,17 @@ impl<const V: usize> SimdOp for Block<'_, '_, V> {
             #[inline(always)]
             |query, sum| ops.mul(sum, ops.splat(factors[query / ops.len()].as_ref()[query % ops.len()])),
         );
+    }
+}
+
+/// Scores of at most `most` in size, smoothly. They are whole vectors.
+#[inline(always)]
+fn cap<I: Isa>(isa: I, scores: &mut [f32], most: f32) {
+    let (ops, tanh) = (isa.f32(), Tanh {});
+    let (most, inverse) = (ops.splat(most), ops.splat(1.0 / most));
+    for scores in scores.chunks_exact_mut(ops.len()) {
+        let capped = tanh.eval(isa, ops.mul(ops.load(scores), inverse));
+        ops.store(ops.mul(capped, most), scores);
     }
 }
 

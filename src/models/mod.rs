@@ -11,7 +11,7 @@ mod distilbert;
 mod electra;
 mod embedding_gemma2;
 mod ernie;
-mod gemma3;
+mod gemma;
 mod gte;
 mod head;
 mod jina_bert;
@@ -126,7 +126,9 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("qwen2", llama::qwen2).classifier(llama::last_token_classifier).language_model(),
     Architecture::new("mistral", llama::mistral).classifier(llama::last_token_classifier).language_model(),
     Architecture::new("llama", llama::llama).classifier(llama::last_token_classifier).language_model(),
-    Architecture::new("gemma3_text", gemma3::backbone).classifier(llama::last_token_classifier),
+    Architecture::new("gemma", gemma::gemma).classifier(llama::last_token_classifier).language_model(),
+    Architecture::new("gemma2", gemma::gemma2).classifier(llama::last_token_classifier),
+    Architecture::new("gemma3_text", gemma::gemma3).classifier(llama::last_token_classifier),
     Architecture::new("embedding_gemma2_text", embedding_gemma2::backbone),
 ];
 

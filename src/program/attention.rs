@@ -18,6 +18,8 @@ pub struct Attention {
     pub head_dim: usize,
     /// Multiplied into the scores before the bias.
     pub scale: f32,
+    /// Then, scores are at most so large, `softcap * tanh(score / softcap)` (Gemma 2). Positive.
+    pub softcap: Option<f32>,
     /// A query sees keys at most so many tokens away.
     pub window: Option<usize>,
     /// A query sees no key behind it.
@@ -78,7 +80,8 @@ impl Attention {
     /// Plain attention: as many heads of k and v as of q, every key seen, scores over the root of the head's columns.
     pub fn new(qkv: Value, heads: usize, head_dim: usize) -> Attention {
         let scale = 1.0 / (head_dim as f32).sqrt();
-        Attention { qkv, heads, kv_heads: heads, head_dim, scale, window: None, causal: false, bias: None }
+        let (softcap, window, bias) = (None, None, None);
+        Attention { qkv, heads, kv_heads: heads, head_dim, scale, softcap, window, causal: false, bias }
     }
 
     /// Columns of `qkv`.

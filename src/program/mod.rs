@@ -278,6 +278,9 @@ impl Program {
                     write!(f, " over {}", op.kv_heads)?;
                 }
                 write!(f, ", scale {}", op.scale)?;
+                if let Some(softcap) = op.softcap {
+                    write!(f, ", at most {softcap}")?;
+                }
                 if let Some(window) = op.window {
                     write!(f, ", within {window}")?;
                 }

@@ -2,7 +2,7 @@
 
 from sentence_transformers.sentence_transformer.modules import Pooling as AnyPooling
 from transformers import (
-    Gemma3TextConfig, Gemma3TextModel, LlamaConfig, LlamaModel, MistralConfig, MistralModel, Qwen2Config, Qwen2Model, Qwen3Config,
+    Gemma2Config, Gemma2Model, Gemma3TextConfig, Gemma3TextModel, GemmaConfig, GemmaModel, LlamaConfig, LlamaModel, MistralConfig, MistralModel, Qwen2Config, Qwen2Model, Qwen3Config,
     Qwen3Model,
 )  # fmt: skip
 
@@ -195,4 +195,23 @@ def gemma3(b):
     )
 
 
-FAMILIES = (qwen3, gemma3, qwen2, mistral, llama)
+def gemma(b):
+    words = tokenizers.gemma(model_max_length=280)
+    base = dict(
+        **{**SMALL, "num_attention_heads": 3, "num_key_value_heads": 1}, head_dim=10, vocab_size=len(words), max_position_embeddings=300,
+    )  # fmt: skip
+    wrong = [{"is_causal": False}, {"hidden_act": "relu"}]
+    modules = [Pooling(24, "lasttoken"), Normalize()]
+    b.sentence("gemma", "gemma", GemmaModel(GemmaConfig(**base)), words, modules, seed=171, wrong=wrong)
+    b.overlay("gemma-gelu", "gemma", config={"hidden_act": "gelu"})
+    # Caps that are felt, and a window in every second layer.
+    config = Gemma2Config(**{**base, "num_hidden_layers": 3}, query_pre_attn_scalar=20, sliding_window=6, attn_logit_softcapping=2.0)
+    wrong = [
+        {"sliding_window": 5}, {"sliding_window": 7}, {"query_pre_attn_scalar": 10}, {"attn_logit_softcapping": 3.0},
+        {"attn_logit_softcapping": None}, {"layer_types": ["full_attention"] * 3}, {"is_causal": False},
+    ]  # fmt: skip
+    b.sentence("gemma2", "gemma2", Gemma2Model(config), words, modules, seed=173, wrong=wrong)
+    b.overlay("gemma2-bidirectional", "gemma2", config={"is_causal": False, "layer_types": ...})
+
+
+FAMILIES = (qwen3, gemma, gemma3, qwen2, mistral, llama)

@@ -4,7 +4,7 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.modules import LogitScore
 from transformers import (
     AlbertConfig, AlbertForSequenceClassification, DebertaV2ForSequenceClassification, EuroBertConfig,
-    EuroBertForSequenceClassification, ModernBertForSequenceClassification, MPNetConfig, MPNetForSequenceClassification, Qwen2Config,
+    EuroBertForSequenceClassification, GemmaConfig, GemmaForCausalLM, ModernBertForSequenceClassification, MPNetConfig, MPNetForSequenceClassification, Qwen2Config,
     Qwen2ForCausalLM, Qwen2ForSequenceClassification, Qwen3Config, Qwen3ForCausalLM, Qwen3ForSequenceClassification,
 )  # fmt: skip
 
@@ -201,6 +201,10 @@ def generators(b):
     folder = b.overlay("qwen3-reranker-bare-chat", "qwen3-reranker-bare", chat=True)
     b.models["qwen3-reranker-bare-chat"]["blank"] = None
     (folder / "chat_template.jinja").write_text(CHAT, "utf-8")
+
+    # A tied output matrix, and a table of tokens that is scaled where it is read.
+    b.plain("gemma-reranker", "gemma", GemmaForCausalLM(GemmaConfig(**DECODER, **base, head_dim=6)), words, seed=316)
+    b.models["gemma-reranker"]["blank"] = [[EMPTY, EMPTY]]
 
     # As mxbai-rerank-v2: 1 and 0, the template's last line by request, an activation of its own; its own output matrix.
     words.chat_template = SHORT_CHAT

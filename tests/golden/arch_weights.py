@@ -16,7 +16,7 @@ def spread_of(name, parameter, module):
     shape = parameter.shape
     if is_norm(module):
         # Gemma multiplies by one plus the weight.
-        return 0.2, 0.0 if type(module).__name__.startswith("Gemma3") or name.endswith("bias") else 1.0
+        return 0.2, 0.0 if type(module).__name__.startswith("Gemma") or name.endswith("bias") else 1.0
     if isinstance(module, nn.Embedding):
         if any(part in name for part in RELATIVE):
             return 1.0, 0.0

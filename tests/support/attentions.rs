@@ -36,7 +36,8 @@ pub(super) fn variants() -> Vec<Case> {
             ("causal window", Attention { causal: true, window: Some(40), ..plain.clone() }),
             ("alibi", Attention { bias: Some(PositionBias::Alibi), ..plain.clone() }),
             ("relative", Attention { bias: relative, ..plain.clone() }),
-            ("all", Attention { bias: relative, causal: true, window: Some(70), ..plain }),
+            ("capped", Attention { softcap: Some(1.5), ..plain.clone() }),
+            ("all", Attention { bias: relative, causal: true, window: Some(70), softcap: Some(2.0), ..plain }),
         ] {
             b.label(label);
             y = b.attention(op);

@@ -248,9 +248,10 @@ fn attention(op: &Attention, batch: &Batch, qkv: &Wide, table: Option<Wide>) -> 
                 let seen: Vec<usize> = batch.seen(s).filter(|&u| sees(t, u)).collect();
                 let score = |u: usize| {
                     let key = &qkv.row(u)[k..k + d];
-                    f64::from(op.scale) * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>()
-                        + bias(head, t, u)
-                        + disentangled(head, t, u)
+                    let dot = query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>();
+                    let score = f64::from(op.scale) * dot + disentangled(head, t, u);
+                    let most = op.softcap.map(f64::from);
+                    most.map_or(score, |most| most * (score / most).tanh()) + bias(head, t, u)
                 };
                 let scores: Vec<f64> = seen.iter().map(|&u| score(u)).collect();
                 let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

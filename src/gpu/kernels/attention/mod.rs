@@ -298,6 +298,8 @@ fn launch(op: &Attention, context: &Context, range: Range<u32>, variant: Variant
         prelude
             .constant("OUT_STRIDE", out4 * 4)
             .constant("BIASED", op.bias.is_some())
+            .constant("CAPPED", op.softcap.is_some())
+            .constant("CAP", op.softcap.unwrap_or(1.0) * std::f32::consts::LOG2_E)
             .part(bias::position_bias(op, context))
     };
     let general = |prelude| with_bias(prelude, op);

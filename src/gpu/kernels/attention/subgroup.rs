@@ -18,7 +18,7 @@ pub(super) const QUERIES: usize = 32;
 
 /// Whether scores depend on q and k alone, in whole vectors: all that the kernel can.
 pub(super) fn fits(op: &Attention) -> bool {
-    op.head_dim.is_multiple_of(4) && op.bias.is_none()
+    op.head_dim.is_multiple_of(4) && op.bias.is_none() && op.softcap.is_none()
 }
 
 pub(super) fn choose(prelude: Prelude, target: &Target, op: &Attention, lanes: usize, out4: usize) -> Chosen {
