@@ -2,7 +2,10 @@
 
 use super::team::Team;
 use super::weights::{Packed, Weights};
-use super::{attention, embed, experts, glu, head_norm, join, linear, linear_int8, norm, normalize, pool, rotary, sum};
+use super::{
+    attention, embed, experts, glu, head_norm, join, linear, linear_int8, norm, normalize, pool, rotary, short_conv,
+    sum,
+};
 use crate::batch::Batch;
 use crate::program::{Op, Plan, Program, Value};
 
@@ -95,6 +98,10 @@ impl Pass<'_> {
             Op::Attention(op) => {
                 let bias = attention::Bias::new(op, weights);
                 attention::attention(op, value(op.qkv), &bias, batch, &mut workspace.attention, out);
+            }
+            Op::ShortConv(op) => {
+                let bias = op.bias.map(|bias| weights.rows(bias));
+                short_conv::short_conv(value(op.bcx), weights.rows(op.weight), bias, cols, batch, out);
             }
             Op::Sum(op) => sum::sum(value(op.x), op.x_factor, value(op.other), op.factor, out),
             Op::Join(op) => join::join(op.parts.iter().map(|&part| (value(part), program.shape(part).cols)), cols, out),

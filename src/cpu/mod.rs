@@ -37,6 +37,7 @@ mod rotary;
 mod rotate;
 mod rounded_file;
 mod rounding;
+mod short_conv;
 mod simd;
 mod softmax;
 mod storage;

@@ -188,6 +188,7 @@ pub fn compile(program: &Program, target: &Target) -> Result<Compiled> {
             Op::HeadNorm(op) => kernels::head_norm::launches(op, &context),
             Op::Rotary(op) => kernels::rotary::launches(op, &context),
             Op::Attention(op) => kernels::attention::launches(op, &context),
+            Op::ShortConv(op) => kernels::short_conv::launches(op, &context),
             Op::Sum(op) => kernels::sum::launches(op, &context),
             Op::Join(op) => kernels::join::launches(op, &context),
             Op::Pool(op) => kernels::pool::launches(op, &context),

@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// What is measured, and tried: other shaders, another file.
-const SHADERS: [&str; 41] = [
+const SHADERS: [&str; 42] = [
     include_str!("../../shaders/attention.wgsl"),
     include_str!("../../shaders/attention_cooperative.wgsl"),
     include_str!("../../shaders/attention_subgroup.wgsl"),
@@ -53,6 +53,7 @@ const SHADERS: [&str; 41] = [
     include_str!("../../shaders/pool_normalize.wgsl"),
     include_str!("../../shaders/quantize.wgsl"),
     include_str!("../../shaders/rotary.wgsl"),
+    include_str!("../../shaders/short_conv.wgsl"),
     include_str!("../../shaders/sum.wgsl"),
 ];
 

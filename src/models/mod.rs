@@ -18,6 +18,7 @@ mod jina_bert;
 mod jina_v3;
 mod late_interaction;
 mod layers;
+mod lfm2;
 mod llama;
 mod logit_score;
 mod masked_lm;
@@ -126,6 +127,7 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("qwen2", llama::qwen2).classifier(llama::last_token_classifier).language_model(),
     Architecture::new("mistral", llama::mistral).classifier(llama::last_token_classifier).language_model(),
     Architecture::new("llama", llama::llama).classifier(llama::last_token_classifier).language_model(),
+    Architecture::new("lfm2", lfm2::backbone).classifier(llama::last_token_classifier).language_model(),
     Architecture::new("gemma", gemma::gemma).classifier(llama::last_token_classifier).language_model(),
     Architecture::new("gemma2", gemma::gemma2).classifier(llama::last_token_classifier),
     Architecture::new("gemma3_text", gemma::gemma3).classifier(llama::last_token_classifier),

@@ -224,6 +224,15 @@ impl<'a> Builder<'a> {
         self.push(Op::Attention(op), Shape { rows: Rows::Tokens, cols })
     }
 
+    /// [`Op::ShortConv`]: `[tokens, a third of the columns]`.
+    pub fn short_conv(&mut self, op: ShortConv) -> Value {
+        let (shape, weight) = (self.shape(op.bcx), &self.weights[op.weight.index()]);
+        let cols = weight.cols;
+        assert!(shape == Shape { rows: Rows::Tokens, cols: 3 * cols } && weight.rows > 0, "{}: columns", self.label);
+        assert!(op.bias.is_none_or(|bias| self.weights[bias.index()].rows == cols));
+        self.push(Op::ShortConv(op), Shape { cols, ..shape })
+    }
+
     /// [`Op::Sum`]: `[as x]`.
     pub fn sum(&mut self, op: Sum) -> Value {
         let shape = self.shape(op.x);

@@ -41,6 +41,7 @@ impl Program {
             }
             Op::Norm(_) | Op::HeadNorm(_) => NORM * out,
             Op::Rotary(_) => 3.0 * out,
+            Op::ShortConv(op) => (3 * self.weight(op.weight).rows + 1) as f64 * out,
             Op::Glu(_) | Op::Experts(_) | Op::Sum(_) => 2.0 * out,
             Op::Join(_) => 0.0,
             Op::Normalize(_) => NORMALIZE * out,

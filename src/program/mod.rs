@@ -22,7 +22,7 @@ pub use cost::Cost;
 pub use folded::{Bucketed, Centred, Difference, Mapped, Projected, Shifted};
 pub use op::{
     Embed, Experts, Glu, Half, HeadNorm, Index, Join, Linear, Lookup, Norm, NormKind, Normalize, Op, Pool, PoolMode,
-    Rotary, RowNorm, Sum,
+    Rotary, RowNorm, ShortConv, Sum,
 };
 pub use plan::Plan;
 pub use rotary::RotaryTable;
@@ -270,6 +270,10 @@ impl Program {
                 let groups: Vec<_> = op.groups.iter().filter(|groups| **groups > 0).map(usize::to_string).collect();
                 let groups = groups.join(" + ");
                 write!(f, " {}, {groups} groups of {} by {}, eps {:e}", op.qkv, op.group, weight(op.weight), op.eps)
+            }
+            Op::ShortConv(op) => {
+                write!(f, " {} by {}", op.bcx, weight(op.weight))?;
+                op.bias.map_or(Ok(()), |bias| write!(f, " + {}", weight(bias)))
             }
             Op::Rotary(op) => write!(f, " {}, {} heads of {} by {}", op.qkv, op.heads, op.head_dim, weight(op.table)),
             Op::Attention(op) => {

@@ -26,6 +26,8 @@ pub enum Op {
     Rotary(Rotary),
     /// Multi-head self-attention within each sequence.
     Attention(Attention),
+    /// A gated convolution over a few tokens.
+    ShortConv(ShortConv),
     /// A weighted sum of two values.
     Sum(Sum),
     /// Values side by side.
@@ -182,6 +184,18 @@ pub struct Rotary {
     pub table: WeightId,
 }
 
+/// `y[t] = c[t] * (bias + sum over k of weight[k] * b[t - taps + 1 + k] * x[t - taps + 1 + k])`, each column by itself, within a
+/// sequence: LFM2's short convolution (Liquid AI 2025), over a token and those before it: `[tokens, cols]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShortConv {
+    /// `[tokens, 3 * cols]`: all of b, all of c, all of x.
+    pub bcx: Value,
+    /// `[taps, cols]`: the last tap is the token's own.
+    pub weight: WeightId,
+    /// `[cols]`
+    pub bias: Option<WeightId>,
+}
+
 /// One row for each sequence from the rows of its tokens, one block of columns a mode: `[sequences, modes * cols]`.
 /// The first `skip[sequence]` tokens of the batch (an excluded prompt) do not take part.
 /// With `normalize`, of one mode only, the row is then divided by its norm, as by [`Normalize`].
@@ -284,6 +298,7 @@ impl Op {
             Op::HeadNorm(_) => "head_norm",
             Op::Rotary(_) => "rotary",
             Op::Attention(_) => "attention",
+            Op::ShortConv(_) => "short_conv",
             Op::Sum(_) => "sum",
             Op::Join(_) => "join",
             Op::Pool(_) => "pool",
@@ -302,6 +317,7 @@ impl Op {
             Op::HeadNorm(op) => vec![op.qkv],
             Op::Rotary(op) => vec![op.qkv],
             Op::Attention(op) => vec![op.qkv],
+            Op::ShortConv(op) => vec![op.bcx],
             Op::Sum(op) => vec![op.x, op.other],
             Op::Join(op) => op.parts.clone(),
             Op::Pool(op) => vec![op.x],
@@ -329,6 +345,7 @@ impl Op {
             Op::HeadNorm(op) => op.qkv = map(op.qkv),
             Op::Rotary(op) => op.qkv = map(op.qkv),
             Op::Attention(op) => op.qkv = map(op.qkv),
+            Op::ShortConv(op) => op.bcx = map(op.bcx),
             Op::Sum(op) => {
                 op.x = map(op.x);
                 op.other = map(op.other);
@@ -344,8 +361,8 @@ impl Op {
         match self {
             Op::Linear(_) | Op::Norm(_) | Op::Glu(_) | Op::Experts(_) | Op::Sum(_) | Op::Join(_) => true,
             Op::Normalize(_) => true,
-            // Of tokens only: these know a token's position, or that they work on q, k and v.
-            Op::Embed(_) | Op::HeadNorm(_) | Op::Rotary(_) | Op::Attention(_) | Op::Pool(_) => false,
+            // Of tokens only: these know a token's position or its neighbours, or that they work on q, k and v.
+            Op::Embed(_) | Op::HeadNorm(_) | Op::Rotary(_) | Op::Attention(_) | Op::ShortConv(_) | Op::Pool(_) => false,
         }
     }
 
@@ -361,6 +378,7 @@ impl Op {
             Op::HeadNorm(op) => [Some(op.weight), op.bias].into_iter().flatten().collect(),
             Op::Rotary(op) => vec![op.table],
             Op::Attention(op) => op.table().into_iter().collect(),
+            Op::ShortConv(op) => [Some(op.weight), op.bias].into_iter().flatten().collect(),
             Op::Glu(_) | Op::Experts(_) | Op::Sum(_) | Op::Join(_) | Op::Pool(_) | Op::Normalize(_) => vec![],
         }
     }

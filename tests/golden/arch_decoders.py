@@ -2,7 +2,7 @@
 
 from sentence_transformers.sentence_transformer.modules import Pooling as AnyPooling
 from transformers import (
-    Gemma2Config, Gemma2Model, Gemma3TextConfig, Gemma3TextModel, GemmaConfig, GemmaModel, LlamaConfig, LlamaModel, MistralConfig, MistralModel, Qwen2Config, Qwen2Model, Qwen3Config,
+    Gemma2Config, Gemma2Model, Gemma3TextConfig, Gemma3TextModel, GemmaConfig, GemmaModel, Lfm2Config, Lfm2Model, LlamaConfig, LlamaModel, MistralConfig, MistralModel, Qwen2Config, Qwen2Model, Qwen3Config,
     Qwen3Model,
 )  # fmt: skip
 
@@ -214,4 +214,21 @@ def gemma(b):
     b.overlay("gemma2-bidirectional", "gemma2", config={"is_causal": False, "layer_types": ...})
 
 
-FAMILIES = (qwen3, gemma, gemma3, qwen2, mistral, llama)
+def lfm2(b):
+    words = tokenizers.qwen(model_max_length=200)
+    base = dict(
+        **{**SMALL, "num_hidden_layers": 4}, vocab_size=len(words), max_position_embeddings=256, rope_parameters=theta(10000.0),
+        pad_token_id=words.pad_token_id, bos_token_id=words.eos_token_id, eos_token_id=words.eos_token_id, block_multiple_of=8,
+        layer_types=["conv", "conv", "full_attention", "conv"],
+    )  # fmt: skip
+    modules = [Pooling(24, "mean")]
+    wrong = [{"rope_parameters": theta(100.0)}, {"norm_eps": 0.1}]
+    b.sentence("lfm2", "lfm2", Lfm2Model(Lfm2Config(**base)), words, modules, seed=174, wrong=wrong)
+    old = {"layer_types": ..., "full_attn_idxs": [2], "rope_parameters": ..., "rope_theta": 10000.0, "intermediate_size": ..., "block_ff_dim": 32}
+    b.overlay("lfm2-old", "lfm2", config=old)
+    # Another number of taps, biases, and widths as they are stated.
+    config = Lfm2Config(**base, conv_L_cache=4, conv_bias=True, block_auto_adjust_ff_dim=False)
+    b.sentence("lfm2-biased", "lfm2", Lfm2Model(config), words, modules, seed=175)
+
+
+FAMILIES = (qwen3, gemma, lfm2, gemma3, qwen2, mistral, llama)

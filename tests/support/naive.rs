@@ -67,6 +67,7 @@ pub fn step(
         Op::Glu(op) => glu(op, &value(op.x)),
         Op::Experts(op) => experts(op, &value(op.x), &value(op.logits)),
         Op::HeadNorm(op) => head_norm(op, &value(op.qkv), weight),
+        Op::ShortConv(op) => short_conv(batch, &value(op.bcx), &weight(op.weight), op.bias.map(&weight)),
         Op::Rotary(op) => rotary(op, batch, &value(op.qkv), &weight(op.table)),
         Op::Attention(op) => attention(op, batch, &value(op.qkv), op.table().map(weight)),
         Op::Sum(op) => sum(op, &value(op.x), &value(op.other)),
@@ -192,6 +193,24 @@ fn head_norm(op: &HeadNorm, qkv: &Wide, weight: impl Fn(WeightId) -> Wide) -> Wi
             let bias = bias.as_ref().map(|bias| &bias.data[part.clone()]);
             let normalised = normalised(op.kind, &qkv.row(r)[columns.clone()], &w.data[part], bias, op.eps);
             y.row_mut(r)[columns].copy_from_slice(&normalised);
+        }
+    }
+    y
+}
+
+fn short_conv(batch: &Batch, bcx: &Wide, weight: &Wide, bias: Option<Wide>) -> Wide {
+    let (taps, cols) = (weight.rows, weight.cols);
+    let mut y = Wide::zeros(bcx.rows, cols);
+    for bounds in batch.starts.windows(2) {
+        for t in bounds[0] as usize..bounds[1] as usize {
+            for c in 0..cols {
+                let mut sum = bias.as_ref().map_or(0.0, |bias| bias.data[c]);
+                for k in (0..taps).filter(|k| t + k + 1 >= bounds[0] as usize + taps) {
+                    let row = bcx.row(t + k + 1 - taps);
+                    sum += weight.row(k)[c] * row[c] * row[2 * cols + c];
+                }
+                y.row_mut(t)[c] = bcx.row(t)[cols + c] * sum;
+            }
         }
     }
     y

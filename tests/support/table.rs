@@ -45,6 +45,7 @@ pub fn table() -> Vec<Case> {
         join(),
         head_norm(),
         rotary(),
+        short_conv(),
         attentions::attention(),
         attentions::variants(),
         attentions::of_expanded(),
@@ -302,6 +303,22 @@ fn head_norm() -> Vec<Case> {
         Case::new(format!("head_norm {heads} + {kv_heads} groups of {group}"), b, y)
     };
     [(4, 2, 8), (3, 1, 5), (1, 1, 36), (70, 2, 4), (1, 1, 384)].into_iter().map(build).collect()
+}
+
+fn short_conv() -> Vec<Case> {
+    let build = |(cols, taps): (usize, usize)| {
+        let mut b = Builder::new();
+        let bcx = input(&mut b, "x", 3 * cols);
+        let stored = b.tensor("conv.weight", vec![cols, 1, taps]);
+        let weight = b.weight(vec![Part::Transposed(stored)]);
+        b.label("without a bias");
+        b.short_conv(ShortConv { bcx, weight, bias: None });
+        let bias = Some(b.vector("conv.bias", cols));
+        b.label("with a bias");
+        let y = b.short_conv(ShortConv { bcx, weight, bias });
+        Case::new(format!("short_conv of {taps} taps, {cols} columns"), b, y)
+    };
+    [(1, 1), (5, 3), (8, 4), (36, 3), (130, 2), (768, 3)].into_iter().map(build).collect()
 }
 
 fn rotary() -> Vec<Case> {

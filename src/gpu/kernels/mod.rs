@@ -12,6 +12,7 @@ pub mod norm;
 pub mod normalize;
 pub mod pool;
 pub mod rotary;
+pub mod short_conv;
 pub mod sum;
 
 use super::kernel::{Kernel, Prelude, Target};
