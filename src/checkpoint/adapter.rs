@@ -186,6 +186,18 @@ impl Delta {
     }
 }
 
+/// Refuses a folder with an adapter in the place of a model, and says how it is loaded.
+pub(super) fn refuse_alone(folder: &Path) -> Result<()> {
+    let Some(config) = JsonFile::read_if_present(&folder.join(ADAPTER_CONFIG))? else { return Ok(()) };
+    match folder.join("config.json").is_file() {
+        true => Ok(()),
+        false => {
+            let supported = "a model in this folder: load the base model, with this folder as its adapter";
+            Err(config.unsupported("base_model_name_or_path", supported))
+        }
+    }
+}
+
 /// The tasks for which a checkpoint has adapters of its own.
 pub(crate) fn tasks(config: &JsonFile) -> Result<Vec<String>> {
     let tasks = config.strings_opt("lora_adaptations")?.unwrap_or_default();
@@ -263,6 +275,19 @@ mod tests {
             assert!(message.contains(named) && message.contains(ADAPTER_CONFIG), "{message}");
         }
         assert!(peft_scaling(&config(r#"{"peft_type": "IA3"}"#)).is_err());
+    }
+
+    #[test]
+    fn an_adapter_alone_names_its_base() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(refuse_alone(folder.path()).is_ok());
+        let text = r#"{"peft_type": "LORA", "base_model_name_or_path": "microsoft/mpnet-base"}"#;
+        std::fs::write(folder.path().join(ADAPTER_CONFIG), text).unwrap();
+        let message = refuse_alone(folder.path()).unwrap_err().to_string();
+        assert!(message.contains(ADAPTER_CONFIG) && message.contains("microsoft/mpnet-base"), "{message}");
+        assert!(message.contains("with this folder as its adapter"), "{message}");
+        std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+        assert!(refuse_alone(folder.path()).is_ok());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
+use super::adapter::ADAPTER_CONFIG;
 use super::chat_template::TEMPLATE_FILE;
 use super::config::{JsonFile, SETTINGS_FILE};
 use super::late_interaction::STANFORD_FILE;
@@ -26,8 +27,9 @@ const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Small files that are read where they exist, in the folder of any module.
 #[cfg_attr(not(feature = "hub"), allow(dead_code))]
-const OPTIONAL_FILES: [&str; 10] = [
+const OPTIONAL_FILES: [&str; 11] = [
     "config.json",
+    ADAPTER_CONFIG,
     SETTINGS_FILE,
     "tokenizer_config.json",
     "special_tokens_map.json",

@@ -18,7 +18,7 @@ use super::multi_vector_modules::MultiVectorMaskConfig;
 use super::router::Router;
 use super::sparse_modules::{SparseAutoEncoderConfig, SparseStaticConfig, SpladeConfig};
 use super::transformer::{FILL_MASK, TransformerModule};
-use super::{ModelType, default_modules};
+use super::{ModelType, adapter, default_modules};
 use crate::error::{Error, Result};
 use crate::token_pooling::HierarchicalTokenPooling;
 
@@ -172,6 +172,7 @@ pub(crate) fn check_modules(folder: &Path) -> Result<()> {
 /// something else, and not looked at, as in the reference. (For late interaction, the modules of a dense model are kept.)
 pub(crate) fn read(folder: &Path, model_type: ModelType) -> Result<(Settings, Vec<Module>)> {
     if !folder.join(MODULES_FILE).is_file() && !folder.join("config.json").is_file() {
+        adapter::refuse_alone(folder)?;
         return Err(Error::NotFound {
             what: format!("model in folder '{}'", folder.display()),
             detail: format!("it has neither {MODULES_FILE} nor config.json"),

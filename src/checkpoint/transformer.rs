@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::adapter;
 use super::chat_template::{ChatTemplate, TEMPLATE_FILE};
 use super::config::JsonFile;
 use super::files::is_empty;
@@ -122,6 +123,7 @@ impl TransformerModule {
     }
 
     fn new(folder: &Path, module: JsonFile, task: &str, chat: Option<ChatTemplate>) -> Result<TransformerModule> {
+        adapter::refuse_alone(folder)?;
         let mut config = text_config(JsonFile::read(&folder.join("config.json"))?)?;
         for key in ["config_kwargs", "config_args"] {
             if let Some(overrides) = module.object_opt(key)? {
