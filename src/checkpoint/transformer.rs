@@ -143,7 +143,7 @@ impl TransformerModule {
 }
 
 /// Models of several kinds of input, of which lexel runs the part for text.
-const MULTIMODAL: [&str; 1] = ["embedding_gemma2"];
+const MULTIMODAL: [&str; 2] = ["embedding_gemma2", "qwen3_vl"];
 
 /// The configuration of a model's part for text.
 fn text_config(config: JsonFile) -> Result<JsonFile> {

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::program::{Part, Program, TensorSpec, WeightSource};
 
 /// What a backbone may be stored under.
-pub(super) const PREFIXES: [&str; 17] = [
+pub(super) const PREFIXES: [&str; 18] = [
     "",
     "bert.",
     "roberta.",
@@ -33,6 +33,7 @@ pub(super) const PREFIXES: [&str; 17] = [
     "ultrabert.",
     "data2vec_text.",
     "language_model.",
+    "model.language_model.",
     "model.",
     "new.",
     "transformer.",

@@ -1,6 +1,6 @@
 //! Llama (Touvron et al. 2023) and its successors: pre-norm by the root mean square, rotary positions, fewer heads of k and v,
 //! gated feed-forward networks. They differ in a few switches; each has a function here that reads its configuration.
-//! e5-mistral, gte-Qwen2, Qwen3-Embedding, EuroBERT, UltraBERT.
+//! e5-mistral, gte-Qwen2, Qwen3-Embedding, the texts of Qwen3-VL-Embedding, EuroBERT, UltraBERT.
 
 use super::activation;
 use super::layers::{check_heads, dense, embed_ids, rms_norm, stacked};
@@ -69,6 +69,17 @@ pub(super) fn qwen3(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let mut model = Llama::from_json(b, config, defaults)?;
     (model.head_norm, model.mlp_bias) = (true, false);
     model.windows = qwen_windows(config, model.windows.len(), model.causal)?;
+    Ok(model.build(b))
+}
+
+/// Qwen3-VL, as far as it reads text, whose positions are the same in all three dimensions.
+pub(super) fn qwen3_vl(b: &mut Builder, config: &JsonFile) -> Result<Value> {
+    let defaults = Defaults { vocab: 151_936, intermediate: 22_016, positions: 128_000, head_dim: Some(128) };
+    let mut model = Llama::from_json(b, config, defaults)?;
+    let positions = config.usize_or("max_position_embeddings", 128_000)?;
+    let base = Base { key: "rope_theta", default: 500_000.0 };
+    model.rope = rope::table(b, config, base, model.head_dim, positions)?;
+    (model.head_norm, model.mlp_bias) = (true, false);
     Ok(model.build(b))
 }
 

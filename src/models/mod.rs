@@ -124,6 +124,7 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("eurobert", llama::eurobert).classifier(llama::eurobert_classifier),
     Architecture::new("ultrabert", llama::ultrabert).classifier(llama::ultrabert_classifier),
     Architecture::new("qwen3", llama::qwen3).classifier(llama::last_token_classifier).language_model(),
+    Architecture::new("qwen3_vl_text", llama::qwen3_vl),
     Architecture::new("qwen2", llama::qwen2).classifier(llama::last_token_classifier).language_model(),
     Architecture::new("mistral", llama::mistral).classifier(llama::last_token_classifier).language_model(),
     Architecture::new("llama", llama::llama).classifier(llama::last_token_classifier).language_model(),

@@ -89,7 +89,7 @@ def flash_reranker(b):
 
 
 def composite(b):
-    """EmbeddingGemma 2 as it is published: text, images and sound. Its text alone is read."""
+    """EmbeddingGemma 2 and Qwen3-VL as they are published: text, and images or sound. Their text alone is read."""
     folder = b.overlay("embedding-gemma2-whole", "embedding-gemma2", same_as="embedding-gemma2")
     text = read_json(b.root / "embedding-gemma2/config.json")
     edit_json(
@@ -98,6 +98,17 @@ def composite(b):
     )  # fmt: skip
     stored = load_file(b.root / "embedding-gemma2/model.safetensors")
     save({f"language_model.{name}": value for name, value in stored.items()}, folder)
+    # The same of Qwen3-VL, in the dialect of its published files.
+    folder = b.overlay("qwen3-vl-whole", "qwen3-vl", same_as="qwen3-vl")
+    text = read_json(b.root / "qwen3-vl/config.json")
+    rope = text.pop("rope_parameters")
+    text.update(rope_theta=rope.pop("rope_theta"), rope_scaling=rope)
+    edit_json(
+        folder / "config.json", architectures=["Qwen3VLForConditionalGeneration"], model_type="qwen3_vl", text_config=text,
+        vision_config={"model_type": "qwen3_vl"}, image_token_id=151655,
+    )  # fmt: skip
+    stored = load_file(b.root / "qwen3-vl/model.safetensors")
+    save({f"model.language_model.{name}": value for name, value in stored.items()}, folder)
 
 
 def peft(b):

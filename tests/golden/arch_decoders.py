@@ -3,7 +3,7 @@
 from sentence_transformers.sentence_transformer.modules import Pooling as AnyPooling
 from transformers import (
     Gemma2Config, Gemma2Model, Gemma3TextConfig, Gemma3TextModel, GemmaConfig, GemmaModel, Lfm2Config, Lfm2Model, LlamaConfig, LlamaModel, MistralConfig, MistralModel, Qwen2Config, Qwen2Model, Qwen3Config,
-    Qwen3Model,
+    Qwen3Model, Qwen3VLTextConfig, Qwen3VLTextModel,
 )  # fmt: skip
 
 import arch_tokenizers as tokenizers
@@ -72,6 +72,15 @@ def qwen3(b):
         "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}",
         "utf-8",
     )
+
+
+def qwen3_vl(b):
+    words = tokenizers.qwen(model_max_length=200)
+    rope = theta(5000000.0, mrope_section=[2, 1, 1], mrope_interleaved=True)
+    config = Qwen3VLTextConfig(**SMALL, head_dim=8, vocab_size=len(words), max_position_embeddings=256, rope_parameters=rope)
+    modules = [Pooling(24, "lasttoken"), Normalize()]
+    wrong = [{"rope_parameters": {**rope, "rope_theta": 10000.0}}]
+    b.sentence("qwen3-vl", "qwen3_vl_text", Qwen3VLTextModel(config), words, modules, seed=176, wrong=wrong)
 
 
 def qwen2(b):
@@ -231,4 +240,4 @@ def lfm2(b):
     b.sentence("lfm2-biased", "lfm2", Lfm2Model(config), words, modules, seed=175)
 
 
-FAMILIES = (qwen3, gemma, lfm2, gemma3, qwen2, mistral, llama)
+FAMILIES = (qwen3, qwen3_vl, gemma, lfm2, gemma3, qwen2, mistral, llama)
