@@ -191,8 +191,8 @@ fn every_encoding_on_the_cpu() {
     check_encodings(&Device::Cpu);
 }
 
-/// Models whose Dense modules have matrices of more than f16; their tables have no more.
-const MATRICES_IN_F32: [&str; 2] = ["asym", "router-mapped"];
+/// Models whose Dense modules, or adapters, make matrices of more than f16; their tables have no more.
+const MATRICES_IN_F32: [&str; 3] = ["asym", "lora-alone", "router-mapped"];
 
 /// Models whose tables have more than f16.
 const TABLES_IN_F32: [&str; 18] = [

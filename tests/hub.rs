@@ -316,6 +316,42 @@ fn models_that_cannot_be_loaded_are_refused_before_their_weights() {
 }
 
 #[test]
+fn an_adapter_comes_without_a_model_and_names_its_base() {
+    let scene = Scene::new();
+    let base = scene.outside.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    std::fs::write(base.join("config.json"), CONFIG).unwrap();
+    let config = serde_json::json!({"peft_type": "LORA", "base_model_name_or_path": base}).to_string();
+    let files: [(&str, &[u8]); 6] = [
+        ("modules.json", MODULES),
+        ("adapter_config.json", config.as_bytes()),
+        ("adapter_model.safetensors", b"weights"),
+        ("tokenizer.json", b"{}"),
+        ("1_Pooling/config.json", POOLING),
+        ("optimizer.safetensors", b"more"),
+    ];
+    scene.server.add_revision("main", &files);
+    let checkpoint = Checkpoint::open(REPO, &scene.options).unwrap();
+    assert_eq!(checkpoint.transformer().unwrap().1.backbone, base);
+    for (name, _) in &files[..5] {
+        assert!(checkpoint.folder().join(name).is_file(), "{name}");
+    }
+    assert!(!checkpoint.folder().join("optimizer.safetensors").exists());
+    // And from the cache alone, which is known to be whole.
+    scene.server.take_requests();
+    let offline = SourceOptions { offline: true, ..scene.options.clone() };
+    assert_eq!(Checkpoint::open(REPO, &offline).unwrap().transformer().unwrap().1.backbone, base);
+    assert!(scene.server.take_requests().is_empty());
+
+    // A base model that is nowhere is an error that names it.
+    let config = serde_json::json!({"base_model_name_or_path": "./nowhere"}).to_string();
+    let files = [("adapter_config.json", config.as_bytes()), ("adapter_model.safetensors", b"weights")];
+    scene.server.add_revision("main", &files);
+    let message = Checkpoint::open(REPO, &scene.options).unwrap_err().to_string();
+    assert!(message.contains("./nowhere"), "{message}");
+}
+
+#[test]
 fn a_colbert_comes_with_its_settings() {
     let scene = Scene::new();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/multi_vector_encoder/models");

@@ -4,19 +4,19 @@
 //! They come in two forms: PEFT's, a folder with `adapter_config.json` and `adapter_model.safetensors`, and that of
 //! jina-embeddings-v3, whose checkpoint has an adapter for each task beside every matrix.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::config::JsonFile;
-use super::files::join_inside;
+use super::files::{classes, join_inside};
 use super::safetensors::SafetensorsFile;
 use super::weights::{ModuleWeights, PREFIXES};
 use crate::error::{Error, Result};
 
 /// Describes an adapter of PEFT.
 pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
-const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
+pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 
 /// How PyTorch names a matrix that has something beside it.
 pub(super) const ORIGINAL: &str = "parametrizations.weight.original";
@@ -71,13 +71,17 @@ impl Adapter {
                 format!("no folder of that name, here or in {}, has {ADAPTER_CONFIG}{tasks}", module.display());
             return Err(Error::NotFound { what: format!("adapter '{name}'"), detail });
         };
-        let config = JsonFile::read(&folder.join(ADAPTER_CONFIG))?;
-        let scaling = peft_scaling(&config)?;
-        Ok(Adapter {
-            name: name.into(),
-            form: Form::Peft(SafetensorsFile::open(&folder.join(ADAPTER_WEIGHTS))?),
-            scaling,
-        })
+        Adapter::of_peft(name, &folder)
+    }
+
+    /// That of PEFT in `folder`.
+    ///
+    /// # Errors
+    /// As [`Adapter::find`].
+    pub fn of_peft(name: &str, folder: &Path) -> Result<Adapter> {
+        let scaling = peft_scaling(&JsonFile::read(&folder.join(ADAPTER_CONFIG))?)?;
+        let form = Form::Peft(SafetensorsFile::open(&folder.join(ADAPTER_WEIGHTS))?);
+        Ok(Adapter { name: name.into(), form, scaling })
     }
 
     /// Its name, as it was given.
@@ -186,15 +190,30 @@ impl Delta {
     }
 }
 
-/// Refuses a folder with an adapter in the place of a model, and says how it is loaded.
-pub(super) fn refuse_alone(folder: &Path) -> Result<()> {
-    let Some(config) = JsonFile::read_if_present(&folder.join(ADAPTER_CONFIG))? else { return Ok(()) };
-    match folder.join("config.json").is_file() {
-        true => Ok(()),
-        false => {
-            let supported = "a model in this folder: load the base model, with this folder as its adapter";
-            Err(config.unsupported("base_model_name_or_path", supported))
+/// The folders of the models that adapters change which stand in the place of a transformer, by the adapters' folders.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Bases(BTreeMap<PathBuf, PathBuf>);
+
+impl Bases {
+    /// Those of a repository's transformers; `resolve` finds the folder of a model by its id.
+    ///
+    /// # Errors
+    /// Those of `resolve`; [`Error::InvalidFile`] for an adapter that does not say what it changes.
+    pub fn of(folder: &Path, resolve: impl Fn(&str) -> Result<PathBuf>) -> Result<Bases> {
+        let mut bases = BTreeMap::new();
+        for (class, module) in classes(folder)? {
+            let path = join_inside(folder, &module).map_err(|detail| Error::invalid_file(folder, detail))?;
+            if matches!(class.as_str(), "Transformer" | "MLMTransformer") && path.join(ADAPTER_CONFIG).is_file() {
+                let base = resolve(JsonFile::read(&path.join(ADAPTER_CONFIG))?.str("base_model_name_or_path")?)?;
+                bases.insert(path, base);
+            }
         }
+        Ok(Bases(bases))
+    }
+
+    /// The folder with the backbone of the module in `folder`: that one, unless an adapter is in its place.
+    pub fn backbone_of<'a>(&'a self, folder: &'a Path) -> &'a Path {
+        self.0.get(folder).map_or(folder, PathBuf::as_path)
     }
 }
 
@@ -278,16 +297,16 @@ mod tests {
     }
 
     #[test]
-    fn an_adapter_alone_names_its_base() {
+    fn an_adapter_in_the_place_of_a_model_names_its_base() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(refuse_alone(folder.path()).is_ok());
-        let text = r#"{"peft_type": "LORA", "base_model_name_or_path": "microsoft/mpnet-base"}"#;
+        let bases = || Bases::of(folder.path(), |base| Ok(Path::new("models").join(base)));
+        assert_eq!(bases().unwrap().backbone_of(folder.path()), folder.path());
+        std::fs::write(folder.path().join(ADAPTER_CONFIG), r#"{"peft_type": "LORA"}"#).unwrap();
+        assert!(bases().unwrap_err().to_string().contains("base_model_name_or_path"));
+        let text = r#"{"base_model_name_or_path": "microsoft/mpnet-base"}"#;
         std::fs::write(folder.path().join(ADAPTER_CONFIG), text).unwrap();
-        let message = refuse_alone(folder.path()).unwrap_err().to_string();
-        assert!(message.contains(ADAPTER_CONFIG) && message.contains("microsoft/mpnet-base"), "{message}");
-        assert!(message.contains("with this folder as its adapter"), "{message}");
-        std::fs::write(folder.path().join("config.json"), "{}").unwrap();
-        assert!(refuse_alone(folder.path()).is_ok());
+        assert_eq!(bases().unwrap().backbone_of(folder.path()), Path::new("models/microsoft/mpnet-base"));
+        assert_eq!(bases().unwrap().backbone_of(Path::new("1_Pooling")), Path::new("1_Pooling"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::adapter::Bases;
 use super::config::JsonFile;
 use super::dense_modules::{LogitScoreConfig, PoolingConfig};
 use super::files::TOKENIZER_FILE;
@@ -13,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::program::PoolMode;
 
 /// The transformer and mean pooling, or the last token for a causal language model. `why` goes into the warning.
-pub(super) fn sentence_transformer(folder: &Path, why: &str) -> Result<Vec<Module>> {
-    let transformer = TransformerModule::read_without_modules(folder)?;
+pub(super) fn sentence_transformer(folder: &Path, bases: &Bases, why: &str) -> Result<Vec<Module>> {
+    let transformer = TransformerModule::read_without_modules(folder, bases)?;
     let config = &transformer.config;
     let mode = match is_causal_lm(config)? && config.bool_or("is_causal", true)? {
         true => PoolMode::LastToken,
@@ -38,8 +39,8 @@ pub(super) fn sentence_transformer(folder: &Path, why: &str) -> Result<Vec<Modul
 /// What a repository is taken for that does not list modules of a sparse encoder: a masked language model and SPLADE's maximum, as
 /// the reference takes one without `modules.json`. (Without its head, and of a SentenceTransformer, the reference makes a sparse
 /// auto-encoder of random weights, which is to be trained.)
-pub(super) fn sparse_encoder(folder: &Path, why: &str) -> Result<Vec<Module>> {
-    let mut transformer = TransformerModule::read_without_modules(folder)?;
+pub(super) fn sparse_encoder(folder: &Path, bases: &Bases, why: &str) -> Result<Vec<Module>> {
+    let mut transformer = TransformerModule::read_without_modules(folder, bases)?;
     if !is_masked_lm(&transformer.config)? {
         let supported = "a sparse encoder: ...ForMaskedLM. If the model makes dense embeddings, load it as a \
                          SentenceTransformer";
@@ -58,8 +59,8 @@ pub(super) fn sparse_encoder(folder: &Path, why: &str) -> Result<Vec<Module>> {
 
 /// What the reference builds for a cross-encoder without `modules.json`: the transformer with its classification head, or a
 /// causal language model with the tokens "yes" and "no".
-pub(super) fn cross_encoder(folder: &Path) -> Result<Vec<Module>> {
-    let mut transformer = TransformerModule::read_without_modules(folder)?;
+pub(super) fn cross_encoder(folder: &Path, bases: &Bases) -> Result<Vec<Module>> {
+    let mut transformer = TransformerModule::read_without_modules(folder, bases)?;
     let head = match is_causal_lm(&transformer.config)? {
         true => Some(yes_or_no(folder)?),
         false => None,

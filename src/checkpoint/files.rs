@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
-use super::adapter::ADAPTER_CONFIG;
+use super::adapter::{ADAPTER_CONFIG, ADAPTER_WEIGHTS};
 use super::chat_template::TEMPLATE_FILE;
 use super::config::{JsonFile, SETTINGS_FILE};
 use super::late_interaction::STANFORD_FILE;
@@ -76,7 +76,11 @@ pub(crate) fn needed_in_module(module: &str, all: &[&str]) -> Vec<String> {
     if !exists(TOKENIZER_FILE) {
         names.push("vocab.txt");
     }
-    names.push(if exists(WEIGHTS_FILE) { WEIGHTS_FILE } else { WEIGHTS_INDEX });
+    names.push(match () {
+        () if exists(ADAPTER_CONFIG) => ADAPTER_WEIGHTS,
+        () if exists(WEIGHTS_FILE) => WEIGHTS_FILE,
+        () => WEIGHTS_INDEX,
+    });
     names.into_iter().filter(|name| exists(name)).map(|name| in_module(module, name)).collect()
 }
 
@@ -155,19 +159,29 @@ pub(crate) fn add_routed(folder: &Path, modules: &mut Vec<(String, String)>) -> 
     Ok(())
 }
 
-/// The first file that the model in `folder` lacks, or `None` if it can be loaded.
-pub(crate) fn first_missing(folder: &Path) -> Result<Option<String>> {
-    let root = [("Transformer".to_string(), String::new())];
-    let modules = match read_entries(folder)? {
+/// The classes and folders of the modules of the model in `folder`, those of routers among them.
+pub(crate) fn classes(folder: &Path) -> Result<Vec<(String, String)>> {
+    let mut modules = match read_entries(folder)? {
         Some(entries) => entries.into_iter().map(|entry| (entry.class, entry.path)).collect(),
-        None => root.to_vec(),
+        None => vec![("Transformer".to_string(), String::new())],
     };
-    let mut modules: Vec<(String, String)> = modules;
     add_routed(folder, &mut modules)?;
-    for (class, module) in modules {
+    Ok(modules)
+}
+
+/// The first file that the model in `folder` lacks, or `None` if it can be loaded. (Where an adapter is in the place of a
+/// transformer, its base model is another's business.)
+pub(crate) fn first_missing(folder: &Path) -> Result<Option<String>> {
+    for (class, module) in classes(folder)? {
         let path =
             join_inside(folder, &module).map_err(|detail| Error::invalid_file(folder.join(MODULES_FILE), detail))?;
         let missing = |name: &str| (!path.join(name).is_file()).then(|| in_module(&module, name));
+        if matches!(class.as_str(), "Transformer" | "MLMTransformer") && path.join(ADAPTER_CONFIG).is_file() {
+            match missing(ADAPTER_WEIGHTS) {
+                None => continue,
+                missing => return Ok(missing),
+            }
+        }
         let mut found = match class.as_str() {
             "Transformer" | "Pooling" | "WeightedLayerPooling" | "Dense" | "LayerNorm" => missing("config.json"),
             "MLMTransformer" | "SpladePooling" | "SparseAutoEncoder" => missing("config.json"),

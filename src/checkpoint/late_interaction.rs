@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::adapter::Bases;
 use super::config::{JsonFile, SETTINGS_FILE, Settings};
 use super::dense_modules::{DenseConfig, Feature, read_dense};
 use super::modules::{MODULES_FILE, Module, ModuleEntry, ModuleKind, read_entries, read_module};
@@ -151,9 +152,9 @@ fn punctuation() -> Vec<String> {
 
 /// The settings and modules of a model of late interaction: as they are stored, or what the reference makes of a bi-encoder with a
 /// projection, of PyLate's and of Stanford's repositories.
-pub(super) fn read(folder: &Path) -> Result<(Settings, Vec<Module>)> {
+pub(super) fn read(folder: &Path, bases: &Bases) -> Result<(Settings, Vec<Module>)> {
     let mut settings = Settings::read(folder)?;
-    let Some(entries) = read_entries(folder)? else { return stanford(folder) };
+    let Some(entries) = read_entries(folder)? else { return stanford(folder, bases) };
     let legacy = Legacy::of_pylate(folder)?;
     legacy.add_to(&mut settings);
     let stored = settings.model_type.as_deref();
@@ -163,7 +164,7 @@ pub(super) fn read(folder: &Path) -> Result<(Settings, Vec<Module>)> {
     }
     let mut modules = Vec::new();
     for entry in entries {
-        modules.push(module(folder, &legacy, entry)?);
+        modules.push(module(folder, bases, &legacy, entry)?);
     }
     match stored {
         Some("MultiVectorEncoder") => {}
@@ -183,16 +184,16 @@ pub(super) fn read(folder: &Path) -> Result<(Settings, Vec<Module>)> {
 }
 
 /// A module that `modules.json` lists.
-fn module(folder: &Path, legacy: &Legacy, entry: ModuleEntry) -> Result<Module> {
+fn module(folder: &Path, bases: &Bases, legacy: &Legacy, entry: ModuleEntry) -> Result<Module> {
     let path = entry.folder(folder)?;
     let kind = match entry.class.as_str() {
         "Transformer" => {
-            let mut transformer = TransformerModule::read_with(&path, &legacy.transformer)?;
+            let mut transformer = TransformerModule::read_with(&path, bases, &legacy.transformer)?;
             transformer.whole_prompts = legacy.whole_prompts();
             ModuleKind::Transformer(Box::new(transformer))
         }
         "Dense" => ModuleKind::Dense(read_dense(&path, Feature::Tokens)?),
-        _ => read_module(&folder.join(MODULES_FILE), &entry.class_path, &path)?,
+        _ => read_module(&folder.join(MODULES_FILE), &entry.class_path, &path, bases)?,
     };
     Ok(Module { name: entry.name, path, kind })
 }
@@ -222,14 +223,14 @@ fn append_mask(folder: &Path, words: Vec<String>, modules: &mut Vec<Module>) {
 }
 
 /// Stanford's ColBERT: a backbone, and its projection in the same file.
-fn stanford(folder: &Path) -> Result<(Settings, Vec<Module>)> {
+fn stanford(folder: &Path, bases: &Bases) -> Result<(Settings, Vec<Module>)> {
     if !is_stanford(folder)? {
         return Err(no_projection(folder, &format!("no {MODULES_FILE}, and no architecture HF_ColBERT")));
     }
     let legacy = Legacy::of_stanford(folder)?;
     let mut settings = Settings::default();
     legacy.add_to(&mut settings);
-    let mut transformer = TransformerModule::of_backbone(folder, &legacy.transformer)?;
+    let mut transformer = TransformerModule::of_backbone(folder, bases, &legacy.transformer)?;
     transformer.whole_prompts = legacy.whole_prompts();
     let module = |name: &str, kind| Module { name: name.into(), path: folder.to_path_buf(), kind };
     let transformer = module("0", ModuleKind::Transformer(Box::new(transformer)));

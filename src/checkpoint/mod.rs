@@ -53,6 +53,7 @@ use adapter::Adapter;
 pub use chat_template::{ChatTemplate, Frame};
 pub use config::{JsonFile, Settings};
 pub use dense_modules::{DenseConfig, Feature, LogitScoreConfig, PoolingConfig, WeightedLayersConfig};
+use files::TOKENIZER_FILE;
 pub use modules::{Module, ModuleKind};
 pub use multi_vector_modules::MultiVectorMaskConfig;
 pub use router::Router;
@@ -114,7 +115,7 @@ impl Checkpoint {
     /// The same for a model that is to be used as `model_type`, which decides what is built where the files do not say.
     pub fn open_as(model_type: ModelType, id_or_folder: &str, options: &SourceOptions) -> Result<Checkpoint> {
         let source = source::resolve(id_or_folder, options)?;
-        let (settings, modules) = modules::read(&source.folder, model_type)?;
+        let (settings, modules) = modules::read(&source.folder, model_type, &source.bases)?;
         Ok(Checkpoint {
             name: source.name,
             folder: source.folder,
@@ -190,6 +191,10 @@ impl Checkpoint {
     /// [`Error::NotFound`] if there is none, and [`Error::Unsupported`] for one that is not known or a model without a transformer.
     pub fn set_adapter(&mut self, name: &str) -> Result<()> {
         let (i, transformer) = self.transformer()?;
+        if transformer.backbone != self.modules[i].path {
+            let what = "its transformer is an adapter itself, and takes no other";
+            return Err(Error::InvalidInput(format!("adapter '{name}' for {}: {what}", self.name)));
+        }
         self.adapter = Some(Arc::new(Adapter::find(name, &self.modules[i].path, &transformer.config)?));
         Ok(())
     }
@@ -232,7 +237,10 @@ impl Checkpoint {
             _ => {
                 let (i, transformer) = self.transformer()?;
                 let (length, do_lower_case) = (transformer.max_seq_length, transformer.do_lower_case);
-                let mut tokenizer = Tokenizer::load(&self.modules[i].path, length, do_lower_case)?;
+                let own = &self.modules[i].path;
+                let has_own = [TOKENIZER_FILE, "vocab.txt"].iter().any(|name| own.join(name).is_file());
+                let folder = if has_own { own } else { &transformer.backbone };
+                let mut tokenizer = Tokenizer::load(folder, length, do_lower_case)?;
                 tokenizer.keep_whole(&transformer.whole_prompts)?;
                 tokenizer.with_chat(transformer.chat.clone()).with_lengths(&transformer.lengths)
             }

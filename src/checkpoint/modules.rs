@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::adapter::Bases;
 use super::config::{JsonFile, Settings, brief, read_json};
 use super::dense_modules::{
     DenseConfig, Feature, LogitScoreConfig, PoolingConfig, WeightedLayersConfig, read_dense, read_logit_score,
@@ -18,7 +19,7 @@ use super::multi_vector_modules::MultiVectorMaskConfig;
 use super::router::Router;
 use super::sparse_modules::{SparseAutoEncoderConfig, SparseStaticConfig, SpladeConfig};
 use super::transformer::{FILL_MASK, TransformerModule};
-use super::{ModelType, adapter, default_modules};
+use super::{ModelType, default_modules};
 use crate::error::{Error, Result};
 use crate::token_pooling::HierarchicalTokenPooling;
 
@@ -164,52 +165,57 @@ pub(super) fn stored_type(folder: &Path) -> Result<ModelType> {
 /// Refuses what lexel cannot run, whatever the model is used as: before its weights are downloaded.
 #[cfg(feature = "hub")]
 pub(crate) fn check_modules(folder: &Path) -> Result<()> {
-    read(folder, stored_type(folder)?).map(drop)
+    // Of an adapter's base model nothing is known yet.
+    let is_adapter =
+        |(_, module): &(String, String)| folder.join(module).join(super::adapter::ADAPTER_CONFIG).is_file();
+    match super::files::classes(folder)?.iter().any(is_adapter) {
+        true => Ok(()),
+        false => read(folder, stored_type(folder)?, &Bases::default()).map(drop),
+    }
 }
 
 /// The settings of the model in `folder`, and its modules in the order they run. A repository without `modules.json`, or that
 /// was stored for another use than `model_type`, is taken as a transformer that stands alone: its settings are then those of
 /// something else, and not looked at, as in the reference. (For late interaction, the modules of a dense model are kept.)
-pub(crate) fn read(folder: &Path, model_type: ModelType) -> Result<(Settings, Vec<Module>)> {
-    if !folder.join(MODULES_FILE).is_file() && !folder.join("config.json").is_file() {
-        adapter::refuse_alone(folder)?;
+pub(crate) fn read(folder: &Path, model_type: ModelType, bases: &Bases) -> Result<(Settings, Vec<Module>)> {
+    if !folder.join(MODULES_FILE).is_file() && !bases.backbone_of(folder).join("config.json").is_file() {
         return Err(Error::NotFound {
             what: format!("model in folder '{}'", folder.display()),
             detail: format!("it has neither {MODULES_FILE} nor config.json"),
         });
     }
-    let build: fn(&Path, &str) -> Result<Vec<Module>> = match model_type {
-        ModelType::MultiVectorEncoder => return late_interaction::read(folder),
+    let build: fn(&Path, &Bases, &str) -> Result<Vec<Module>> = match model_type {
+        ModelType::MultiVectorEncoder => return late_interaction::read(folder, bases),
         ModelType::SentenceTransformer => default_modules::sentence_transformer,
-        ModelType::CrossEncoder => |folder, _| default_modules::cross_encoder(folder),
+        ModelType::CrossEncoder => |folder, bases, _| default_modules::cross_encoder(folder, bases),
         ModelType::SparseEncoder => default_modules::sparse_encoder,
     };
     let settings = Settings::read(folder)?;
     let stored = stored_type(folder)?;
     let why = match read_entries(folder)? {
-        Some(entries) if stored == model_type => return Ok((settings, read_stored(folder, entries)?)),
+        Some(entries) if stored == model_type => return Ok((settings, read_stored(folder, bases, entries)?)),
         Some(_) => format!("saved as a {0}, and gives its own results only as a {0}", stored.name()),
         None => format!("no {MODULES_FILE}"),
     };
-    Ok((Settings::default(), build(folder, &why)?))
+    Ok((Settings::default(), build(folder, bases, &why)?))
 }
 
-fn read_stored(folder: &Path, entries: Vec<ModuleEntry>) -> Result<Vec<Module>> {
+fn read_stored(folder: &Path, bases: &Bases, entries: Vec<ModuleEntry>) -> Result<Vec<Module>> {
     entries
         .into_iter()
         .map(|entry| {
             let path = entry.folder(folder)?;
-            let kind = read_module(&folder.join(MODULES_FILE), &entry.class_path, &path)?;
+            let kind = read_module(&folder.join(MODULES_FILE), &entry.class_path, &path, bases)?;
             Ok(Module { name: entry.name, path, kind })
         })
         .collect()
 }
 
 /// What the module in `path` is, which `listed_in` says to be of a class.
-pub(super) fn read_module(listed_in: &Path, class_path: &str, path: &Path) -> Result<ModuleKind> {
+pub(super) fn read_module(listed_in: &Path, class_path: &str, path: &Path, bases: &Bases) -> Result<ModuleKind> {
     Ok(match class_path.rsplit('.').next().unwrap_or_default() {
-        "Transformer" => ModuleKind::Transformer(Box::new(TransformerModule::read(path)?)),
-        "MLMTransformer" => ModuleKind::Transformer(Box::new(TransformerModule::read_as(path, FILL_MASK)?)),
+        "Transformer" => ModuleKind::Transformer(Box::new(TransformerModule::read(path, bases)?)),
+        "MLMTransformer" => ModuleKind::Transformer(Box::new(TransformerModule::read_as(path, bases, FILL_MASK)?)),
         "StaticEmbedding" => ModuleKind::StaticEmbedding,
         "WeightedLayerPooling" => ModuleKind::WeightedLayers(read_weighted_layers(path)?),
         "Pooling" => ModuleKind::Pooling(read_pooling(path)?),
@@ -226,7 +232,7 @@ pub(super) fn read_module(listed_in: &Path, class_path: &str, path: &Path) -> Re
         "SparseAutoEncoder" => ModuleKind::SparseAutoEncoder(SparseAutoEncoderConfig::read(path)?),
         "MultiVectorMask" => ModuleKind::MultiVectorMask(MultiVectorMaskConfig::read(path)?),
         "HierarchicalTokenPooling" => ModuleKind::TokenPooling(HierarchicalTokenPooling::read(path)?),
-        "Router" | "Asym" => ModuleKind::Router(Box::new(Router::read(path)?)),
+        "Router" | "Asym" => ModuleKind::Router(Box::new(Router::read(path, bases)?)),
         _ => {
             let file = listed_in.display().to_string();
             return Err(Error::unsupported(file, "type", class_path, SUPPORTED_CLASSES));

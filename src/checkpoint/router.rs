@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
+use super::adapter::Bases;
 use super::config::read_text;
 use super::files::join_inside;
 use super::modules::{Module, ModuleKind, read_module};
@@ -54,7 +55,7 @@ struct Parameters {
 
 impl Router {
     /// Reads the router in `module`, a folder of the model in `folder`, with the modules of its chains.
-    pub(crate) fn read(module: &Path) -> Result<Router> {
+    pub(crate) fn read(module: &Path, bases: &Bases) -> Result<Router> {
         let (path, file) = read_file(module)?;
         let invalid = |detail: String| Error::invalid_file(&path, detail);
         let mut routes = Vec::new();
@@ -65,7 +66,7 @@ impl Router {
                     file.types.get(&id).ok_or_else(|| invalid(format!("structure.{route}: no type for {id:?}")))?;
                 let inside = join_inside(module, &id)
                     .map_err(|detail| invalid(format!("types: the folder {id:?} is refused: {detail}")))?;
-                let kind = read_module(&path, class_path, &inside)?;
+                let kind = read_module(&path, class_path, &inside, bases)?;
                 modules.push(Module { name: id, path: inside, kind });
             }
             routes.push((route, modules));
@@ -222,7 +223,7 @@ mod tests {
                "parameters": {parameters}}}"#
         );
         std::fs::write(folder.path().join("router_config.json"), file).unwrap();
-        Router::read(folder.path())
+        Router::read(folder.path(), &Bases::default())
     }
 
     #[test]

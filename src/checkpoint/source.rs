@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::adapter::Bases;
 use super::hub_cache::{CachedRepo, Snapshot, check_repo_and_revision, default_cache_folder};
 use crate::error::{Error, Result};
 
@@ -79,6 +80,8 @@ pub(crate) struct Source {
     pub folder: PathBuf,
     /// The commit, if it came from the hub.
     pub commit: Option<String>,
+    /// The models that its adapters change.
+    pub bases: Bases,
 }
 
 /// Ids without an organisation that the hub knows: they are not completed. The list is the reference's
@@ -159,11 +162,20 @@ pub fn download(id_or_folder: &str, options: &SourceOptions) -> Result<PathBuf> 
     Ok(resolve(id_or_folder, options)?.folder)
 }
 
-/// Finds the local folder of a model, downloading it where that is needed and allowed.
+/// Finds the local folder of a model, and of the base model of an adapter, downloading them where that is needed and allowed.
 pub(crate) fn resolve(id_or_folder: &str, options: &SourceOptions) -> Result<Source> {
-    let path = Path::new(id_or_folder);
+    let mut source = find(id_or_folder, options)?;
+    // The revision is the adapter's.
+    let of_base = SourceOptions { revision: None, ..options.clone() };
+    source.bases = Bases::of(&source.folder, |base| Ok(find(base, &of_base)?.folder))?;
+    Ok(source)
+}
+
+/// The same of the model or the adapter itself.
+fn find(id_or_folder: &str, options: &SourceOptions) -> Result<Source> {
+    let (path, bases) = (Path::new(id_or_folder), Bases::default());
     if path.is_dir() {
-        return Ok(Source { name: id_or_folder.to_string(), folder: path.to_path_buf(), commit: None });
+        return Ok(Source { name: id_or_folder.to_string(), folder: path.to_path_buf(), commit: None, bases });
     }
     if path.is_file() {
         return Err(Error::InvalidInput(format!(
@@ -196,7 +208,7 @@ pub(crate) fn resolve(id_or_folder: &str, options: &SourceOptions) -> Result<Sou
     } else {
         online(&cached, &repo, revision, options)?
     };
-    Ok(Source { name: repo, folder, commit: Some(commit) })
+    Ok(Source { name: repo, folder, commit: Some(commit), bases })
 }
 
 #[cfg(feature = "hub")]

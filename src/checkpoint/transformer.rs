@@ -1,11 +1,11 @@
 //! The transformer module: the backbone's `config.json`, the module's own file, and the maximum length they settle on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::adapter;
+use super::adapter::Bases;
 use super::chat_template::{ChatTemplate, TEMPLATE_FILE};
 use super::config::JsonFile;
 use super::files::is_empty;
@@ -30,6 +30,8 @@ pub struct TransformerModule {
     pub do_lower_case: bool,
     /// Texts become messages of a chat in this template. `None`: they stay texts.
     pub chat: Option<Arc<ChatTemplate>>,
+    /// The folder with the backbone's `config.json` and weights: the module's own, unless that has an adapter in their place.
+    pub backbone: PathBuf,
 }
 
 /// The task of an embedding model's transformer.
@@ -81,38 +83,42 @@ const UNSET_LENGTH: f64 = 1e9;
 
 impl TransformerModule {
     /// Reads the module in `folder`, which `modules.json` names.
-    pub(crate) fn read(folder: &Path) -> Result<TransformerModule> {
-        TransformerModule::read_as(folder, FEATURE_EXTRACTION)
+    pub(crate) fn read(folder: &Path, bases: &Bases) -> Result<TransformerModule> {
+        TransformerModule::read_as(folder, bases, FEATURE_EXTRACTION)
     }
 
     /// The same, where the module's class says what the backbone is loaded as if its file does not.
-    pub(crate) fn read_as(folder: &Path, task: &str) -> Result<TransformerModule> {
+    pub(crate) fn read_as(folder: &Path, bases: &Bases, task: &str) -> Result<TransformerModule> {
         let module = own_file(folder)?;
         let chat = chat(folder, &module)?;
-        TransformerModule::new(folder, module, task, chat)
+        TransformerModule::new(folder, bases, module, task, chat)
     }
 
     /// Of the backbone in a folder, where something else says what a module's own file would; that is not looked at.
-    pub(crate) fn of_backbone(folder: &Path, settings: &Map<String, Value>) -> Result<TransformerModule> {
+    pub(crate) fn of_backbone(
+        folder: &Path,
+        bases: &Bases,
+        settings: &Map<String, Value>,
+    ) -> Result<TransformerModule> {
         let module = JsonFile::from_object(folder.join(OLD_CONFIG_NAMES[0]), settings.clone());
-        TransformerModule::new(folder, module, FEATURE_EXTRACTION, None)
+        TransformerModule::new(folder, bases, module, FEATURE_EXTRACTION, None)
     }
 
     /// [`read`](Self::read), where something else says what the module's own file does not.
-    pub(crate) fn read_with(folder: &Path, more: &Map<String, Value>) -> Result<TransformerModule> {
+    pub(crate) fn read_with(folder: &Path, bases: &Bases, more: &Map<String, Value>) -> Result<TransformerModule> {
         let mut module = own_file(folder)?;
         for (key, value) in more.iter().filter(|(key, _)| !module.contains(key)).collect::<Vec<_>>() {
             module.set(key, value.clone());
         }
         let chat = chat(folder, &module)?;
-        TransformerModule::new(folder, module, FEATURE_EXTRACTION, chat)
+        TransformerModule::new(folder, bases, module, FEATURE_EXTRACTION, chat)
     }
 
     /// Reads the backbone in `folder` of a repository without `modules.json`: the module's own file is not looked at, and a
     /// chat template is used if there is one.
-    pub(crate) fn read_without_modules(folder: &Path) -> Result<TransformerModule> {
+    pub(crate) fn read_without_modules(folder: &Path, bases: &Bases) -> Result<TransformerModule> {
         let chat = ChatTemplate::read(folder, None)?;
-        TransformerModule::new(folder, no_module(folder), FEATURE_EXTRACTION, chat)
+        TransformerModule::new(folder, bases, no_module(folder), FEATURE_EXTRACTION, chat)
     }
 
     /// The most tokens of a text, whatever it is encoded for. `None`: no limit is stored anywhere.
@@ -122,9 +128,15 @@ impl TransformerModule {
         self.max_seq_length.map(|length| of_tasks.into_iter().flatten().fold(length, usize::max))
     }
 
-    fn new(folder: &Path, module: JsonFile, task: &str, chat: Option<ChatTemplate>) -> Result<TransformerModule> {
-        adapter::refuse_alone(folder)?;
-        let mut config = text_config(JsonFile::read(&folder.join("config.json"))?)?;
+    fn new(
+        folder: &Path,
+        bases: &Bases,
+        module: JsonFile,
+        task: &str,
+        chat: Option<ChatTemplate>,
+    ) -> Result<TransformerModule> {
+        let backbone = bases.backbone_of(folder).to_path_buf();
+        let mut config = text_config(JsonFile::read(&backbone.join("config.json"))?)?;
         for key in ["config_kwargs", "config_args"] {
             if let Some(overrides) = module.object_opt(key)? {
                 for name in overrides.keys().filter(|name| *name != "trust_remote_code") {
@@ -134,11 +146,13 @@ impl TransformerModule {
         }
         let task = module.str_or("transformer_task", task)?.to_string();
         check_module(&module, &task)?;
-        let max_seq_length = max_seq_length(&module, &tokenizer_config(folder)?, &config)?;
+        let has_own = folder.join("tokenizer_config.json").is_file();
+        let tokenizer = tokenizer_config(if has_own { folder } else { &backbone })?;
+        let max_seq_length = max_seq_length(&module, &tokenizer, &config)?;
         let do_lower_case = module.bool_or("do_lower_case", false)?;
         let (lengths, chat) = (TaskLengths::read(&module)?, chat.map(Arc::new));
         let whole_prompts = Vec::new();
-        Ok(TransformerModule { config, task, max_seq_length, lengths, whole_prompts, do_lower_case, chat })
+        Ok(TransformerModule { config, task, max_seq_length, lengths, whole_prompts, do_lower_case, chat, backbone })
     }
 }
 

@@ -56,8 +56,8 @@ const ALIASES: [(&str, &str); 1] = [("shared.weight", "encoder.embed_tokens.weig
 pub struct CheckpointWeights {
     /// In the order of `modules.json`; `None` for a module without weights.
     modules: Vec<Option<ModuleWeights>>,
-    /// What is added to the first transformer's tensors, by their stored names, and which module it is.
-    adapted: (usize, HashMap<String, Delta>),
+    /// What is added to tensors: by the module and their stored names.
+    adapted: HashMap<usize, HashMap<String, Delta>>,
 }
 
 /// The files of one module.
@@ -73,11 +73,19 @@ impl CheckpointWeights {
     /// Opens the weight files of `modules` and checks their headers. Numbers are read later, tensor by tensor, and those of an
     /// adapter added.
     pub(crate) fn open(modules: &[Module], adapter: Option<&Adapter>) -> Result<CheckpointWeights> {
-        let transformer = modules.iter().position(|module| matches!(module.kind, ModuleKind::Transformer(_)));
-        let modules = modules.iter().map(|module| match &module.kind {
+        let (mut adapted, mut adapter, mut i) = (HashMap::new(), adapter, 0..);
+        let modules = modules.iter().zip(&mut i).map(|(module, i)| match &module.kind {
             ModuleKind::SparseStaticEmbedding(config) if config.weights.is_some() => Ok(None),
-            ModuleKind::Transformer(_)
-            | ModuleKind::StaticEmbedding
+            ModuleKind::Transformer(transformer) => {
+                let weights = ModuleWeights::open(&transformer.backbone)?;
+                let deltas = match transformer.backbone == module.path {
+                    true => adapter.take().map(|adapter| adapter.deltas(&weights)),
+                    false => Some(Adapter::of_peft("its own", &module.path)?.deltas(&weights)),
+                };
+                deltas.transpose()?.map(|deltas| adapted.insert(i, deltas));
+                Ok(Some(weights))
+            }
+            ModuleKind::StaticEmbedding
             | ModuleKind::WeightedLayers(_)
             | ModuleKind::SparseStaticEmbedding(_)
             | ModuleKind::SparseAutoEncoder(_)
@@ -92,12 +100,7 @@ impl CheckpointWeights {
             | ModuleKind::Router(_)
             | ModuleKind::Dropout => Ok(None),
         });
-        let modules: Vec<Option<ModuleWeights>> = modules.collect::<Result<_>>()?;
-        let adapted = match (adapter, transformer.and_then(|i| Some((i, modules[i].as_ref()?)))) {
-            (Some(adapter), Some((i, module))) => (i, adapter.deltas(module)?),
-            _ => (0, HashMap::new()),
-        };
-        Ok(CheckpointWeights { modules, adapted })
+        Ok(CheckpointWeights { modules: modules.collect::<Result<_>>()?, adapted })
     }
 
     /// What the tensors are stored in, e.g. `F32`: each name once, sorted.
@@ -164,8 +167,7 @@ impl WeightSource for CheckpointWeights {
             return Err(Error::Weight { name: stored, expected, found });
         }
         let mut values = file.read(&stored, rows.clone())?;
-        let (adapted, deltas) = &self.adapted;
-        if let Some(delta) = deltas.get(&stored).filter(|_| *adapted == tensor.module) {
+        if let Some(delta) = self.adapted.get(&tensor.module).and_then(|deltas| deltas.get(&stored)) {
             delta.add(rows, &mut values);
         }
         Ok(values)

@@ -55,6 +55,7 @@ mod tests {
             whole_prompts: vec![],
             do_lower_case: false,
             chat: None,
+            backbone: "folder".into(),
         };
         let kinds = [ModuleKind::Transformer(Box::new(transformer)), ModuleKind::LogitScore(score)];
         let modules = kinds.map(|kind| Module { name: "m".into(), path: "folder".into(), kind });

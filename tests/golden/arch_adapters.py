@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import AutoModel, XLMRobertaConfig, XLMRobertaForSequenceClassification
 
@@ -137,4 +138,31 @@ def peft(b):
         edit_json(folder / name / "adapter_config.json", base_model_name_or_path="xlm-roberta", target_modules=sorted(settings["target_modules"]))
 
 
-FAMILIES = (flash, flash_reranker, composite, peft)
+def peft_alone(b):
+    """An adapter in the place of a model, as sentence-transformers saves what it trained with PEFT."""
+    from peft import LoraConfig
+
+    whole = SentenceTransformer(str(b.root / "xlm-roberta"), device="cpu", model_kwargs={"dtype": torch.float32})
+    whole.add_adapter(LoraConfig(r=3, lora_alpha=4, target_modules=["key", "value"]))
+    low = nn.Module()
+    owners = {key.replace(".", "_"): value for key, value in whole.named_parameters() if "lora_" in key}
+    for key, value in owners.items():
+        low.register_parameter(key, nn.Parameter(torch.empty(value.shape)))
+    with torch.no_grad():
+        for key, value in randomise(low, 167, {"lora_B": 0.3}).named_parameters():
+            owners[key].copy_(value)
+    folder = b.folder("lora-alone", "xlm-roberta", wrong=[])
+    whole.save(str(folder), create_model_card=False)
+    path = folder / "adapter_model.safetensors"
+    save_file({key: value.half() for key, value in load_file(path).items()}, path, metadata={"format": "pt"})
+    edit_json(folder / "adapter_config.json", base_model_name_or_path=str(b.root / "xlm-roberta"), target_modules=["key", "value"])
+
+
+def unresolve(models):
+    """Base models by their names, which tests put folders in the place of, once the reference has seen folders."""
+    for path in models.glob("*/adapter_config.json"):
+        base = Path(read_json(path)["base_model_name_or_path"]).name
+        edit_json(path, base_model_name_or_path=f"golden:{base}")
+
+
+FAMILIES = (flash, flash_reranker, composite, peft, peft_alone)

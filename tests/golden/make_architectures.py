@@ -79,6 +79,8 @@ def main():
     overlays = {name: model["base"] for name, model in builder.models.items() if model["base"]}
     bases = shrink(root / "models", builder.models, bases=overlays)
     recorder, moves = record_architectures(root, builder.models, bases)
+    arch_adapters.unresolve(root / "models")
+    compact(root / "models")
     formula.store(root / "models")
     write_golden(root, recorder, texts=TEXTS)
     for path in root.rglob("*"):

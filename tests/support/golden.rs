@@ -34,7 +34,8 @@ impl Golden {
         Golden { cases, texts, tensors: read("expected.safetensors"), overlaid: Mutex::default(), folder }
     }
 
-    /// The folder of a model. One with a `base` is the base's files and its own over them.
+    /// The folder of a model. One with a `base` is the base's files and its own over them. An adapter's base model has its folder's
+    /// path in the place of its name.
     pub fn folder(&self, model: &str) -> String {
         let stored = self.folder.join("models").join(model);
         let is_model = |case: &&Value| case["name"] == model;
@@ -42,7 +43,18 @@ impl Golden {
         let base = case.and_then(|case| case["base"].as_str()).map(|base| self.folder(base));
         let folders: Vec<_> = base.iter().map(Path::new).chain([stored.as_path()]).collect();
         let mut overlaid = self.overlaid.lock().unwrap();
-        let folder = overlaid.entry(model.to_string()).or_insert_with(|| put_together(&folders));
+        let folder = overlaid.entry(model.to_string()).or_insert_with(|| put_together(&folders)).clone();
+        drop(overlaid);
+        let config = folder.join("adapter_config.json");
+        let text = std::fs::read_to_string(&config).unwrap_or_default();
+        if let Some((before, after)) = text.split_once("golden:") {
+            let (base, after) = after.split_once('"').unwrap();
+            let base = self.folder(base).replace('\\', "/");
+            // Whole at once, and the same whoever does it.
+            let new = tempfile::NamedTempFile::new_in(&folder).unwrap();
+            std::fs::write(&new, format!("{before}{base}\"{after}")).unwrap();
+            new.persist(config).unwrap();
+        }
         folder.display().to_string()
     }
 

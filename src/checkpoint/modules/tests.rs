@@ -2,8 +2,12 @@ use super::*;
 use crate::checkpoint::TEXT_GENERATION;
 use crate::program::PoolMode;
 
+fn read_as(folder: &Path, model_type: ModelType) -> Result<(Settings, Vec<Module>)> {
+    read(folder, model_type, &Bases::default())
+}
+
 fn st_modules(folder: &Path) -> Result<Vec<Module>> {
-    read(folder, ModelType::SentenceTransformer).map(|(_, modules)| modules)
+    read_as(folder, ModelType::SentenceTransformer).map(|(_, modules)| modules)
 }
 
 /// A folder with these files, by path inside it.
@@ -100,7 +104,7 @@ fn language_models_that_score() {
             ("1/config.json", score),
             ("chat_template.jinja", "{{ messages }}"),
         ];
-        read(model(&files).path(), ModelType::CrossEncoder).map(|(_, modules)| modules)
+        read_as(model(&files).path(), ModelType::CrossEncoder).map(|(_, modules)| modules)
     };
     let module = r#"{"transformer_task": "text-generation", "module_output_name": "causal_logits", "modality_config":
         {"text": {"method_output_name": "logits"}, "message": {"method_output_name": "logits", "format": "flat"}}}"#;
@@ -126,7 +130,7 @@ fn without_modules_json_a_language_model_says_yes_or_no() {
     let config = ("config.json", r#"{"hidden_size": 8, "architectures": ["Qwen3ForCausalLM"]}"#);
     let read = |vocabulary: &str| {
         let folder = model(&[config, ("vocab.txt", vocabulary)]);
-        read(folder.path(), ModelType::CrossEncoder).map(|(_, modules)| modules)
+        read_as(folder.path(), ModelType::CrossEncoder).map(|(_, modules)| modules)
     };
     let special = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n";
     let modules = read(&format!("{special}no\nyes\n")).unwrap();
