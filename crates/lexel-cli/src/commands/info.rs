@@ -90,7 +90,13 @@ impl Route {
     /// What differs between routes.
     fn tell(&self, facts: &mut Map<String, Value>) -> Result<(), Failure> {
         // Not every bi-encoder has one.
-        let transformer = self.checkpoint.transformer().ok().map(|(_, transformer)| transformer);
+        let found = self.checkpoint.transformer().ok();
+        let transformer = found.map(|(_, transformer)| transformer);
+        if let Some((i, transformer)) = found
+            && transformer.backbone != self.checkpoint.modules()[i].path
+        {
+            facts.insert("adapter of".into(), json!(transformer.backbone));
+        }
         let architecture = transformer.map(|transformer| transformer.config.str("model_type")).transpose()?;
         facts.insert("architecture".into(), json!(architecture));
         facts.insert("parameters".into(), json!(self.program.as_ref().map(Program::parameters)));
