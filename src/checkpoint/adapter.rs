@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use super::config::JsonFile;
 use super::files::{classes, join_inside};
+use super::module_weights::{ModuleWeights, PREFIXES};
 use super::safetensors::SafetensorsFile;
-use super::weights::{ModuleWeights, PREFIXES};
 use crate::error::{Error, Result};
 
 /// Describes an adapter of PEFT.

@@ -8,7 +8,7 @@
 //!                 (router: chains of them, by what a text is encoded for)
 //!                 (dense_modules, sparse_modules, multi_vector_modules: those of each kind of encoder)
 //!                 (default_modules: where none are listed; late_interaction: where others list them)
-//!   weights       tensors by the names that programs use         (safetensors: one mapped file)
+//!   weights       tensors by the names that programs use         (module_weights: one module's; safetensors: one mapped file)
 //!                                                          (adapter: what fine-tuning adds to them)
 //!   tokenizer     texts -> ids                             (tokenizer_files: what its files mean)
 //!                                                          (leading: the first of a long text's)
@@ -34,6 +34,7 @@ mod hub_cache;
 mod hub_failure;
 mod late_interaction;
 mod leading;
+mod module_weights;
 mod modules;
 mod multi_vector_modules;
 mod router;

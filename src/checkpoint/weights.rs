@@ -1,56 +1,15 @@
-//! The weights of a checkpoint, by the names that programs use. Every prefix and old name is resolved here and nowhere
-//! else.
-//!
-//! The same backbone is stored bare (`embeddings...`) or under the name of a task model (`bert.embeddings...`), heads
-//! always bare. So one prefix is found by a tensor that every backbone has, and a name is looked for with the prefix
-//! first, then without. Old checkpoints call a norm's `weight` and `bias` `gamma` and `beta`.
+//! The weights of a checkpoint, by the names that programs use, with what an adapter adds to them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::adapter::{Adapter, Delta, ORIGINAL};
-use super::config::JsonFile;
-use super::files::{PICKLED_WEIGHTS, WEIGHTS_FILE, WEIGHTS_INDEX, pickled_weights_error, shards};
+use super::adapter::{Adapter, Delta};
+use super::module_weights::ModuleWeights;
 use super::modules::{Module, ModuleKind};
 use super::safetensors::SafetensorsFile;
 use crate::error::{Error, Result};
 use crate::program::{Part, Program, TensorSpec, WeightSource};
-
-/// What a backbone may be stored under.
-pub(super) const PREFIXES: [&str; 18] = [
-    "",
-    "bert.",
-    "roberta.",
-    "xlm-roberta.",
-    "camembert.",
-    "distilbert.",
-    "mpnet.",
-    "albert.",
-    "electra.",
-    "deberta.",
-    "ernie.",
-    "ultrabert.",
-    "data2vec_text.",
-    "language_model.",
-    "model.language_model.",
-    "model.",
-    "new.",
-    "transformer.",
-];
-
-/// The table of tokens, as the families name it: BERT and its kin, ModernBERT, decoders, T5, GPT-2.
-const SENTINELS: [&str; 6] = [
-    "embeddings.word_embeddings.weight",
-    "embeddings.tok_embeddings.weight",
-    "embed_tokens.weight",
-    "shared.weight",
-    "encoder.embed_tokens.weight",
-    "wte.weight",
-];
-
-/// Names of one tensor, of which a checkpoint may store either: T5's encoder has its table from the whole model.
-const ALIASES: [(&str, &str); 1] = [("shared.weight", "encoder.embed_tokens.weight")];
 
 /// The weights of every module of a checkpoint, memory-mapped.
 pub struct CheckpointWeights {
@@ -60,47 +19,23 @@ pub struct CheckpointWeights {
     adapted: HashMap<usize, HashMap<String, Delta>>,
 }
 
-/// The files of one module.
-pub(super) struct ModuleWeights {
-    /// The file, or the index of several.
-    path: PathBuf,
-    files: Vec<SafetensorsFile>,
-    /// What the backbone is stored under.
-    pub(super) prefix: &'static str,
-}
-
 impl CheckpointWeights {
     /// Opens the weight files of `modules` and checks their headers. Numbers are read later, tensor by tensor, and those of an
     /// adapter added.
     pub(crate) fn open(modules: &[Module], adapter: Option<&Adapter>) -> Result<CheckpointWeights> {
-        let (mut adapted, mut adapter, mut i) = (HashMap::new(), adapter, 0..);
-        let modules = modules.iter().zip(&mut i).map(|(module, i)| match &module.kind {
-            ModuleKind::SparseStaticEmbedding(config) if config.weights.is_some() => Ok(None),
-            ModuleKind::Transformer(transformer) => {
-                let weights = ModuleWeights::open(&transformer.backbone)?;
-                let deltas = match transformer.backbone == module.path {
-                    true => adapter.take().map(|adapter| adapter.deltas(&weights)),
-                    false => Some(Adapter::of_peft("its own", &module.path)?.deltas(&weights)),
-                };
-                deltas.transpose()?.map(|deltas| adapted.insert(i, deltas));
-                Ok(Some(weights))
+        let (mut opened, mut adapted, mut adapter) = (Vec::new(), HashMap::new(), adapter);
+        for (i, module) in modules.iter().enumerate() {
+            let weights = folder(module).map(ModuleWeights::open).transpose()?;
+            if let (ModuleKind::Transformer(transformer), Some(weights)) = (&module.kind, &weights) {
+                if transformer.backbone != module.path {
+                    adapted.insert(i, Adapter::of_peft("its own", &module.path)?.deltas(weights)?);
+                } else if let Some(adapter) = adapter.take() {
+                    adapted.insert(i, adapter.deltas(weights)?);
+                }
             }
-            ModuleKind::StaticEmbedding
-            | ModuleKind::WeightedLayers(_)
-            | ModuleKind::SparseStaticEmbedding(_)
-            | ModuleKind::SparseAutoEncoder(_)
-            | ModuleKind::Dense(_)
-            | ModuleKind::LayerNorm { .. } => ModuleWeights::open(&module.path).map(Some),
-            ModuleKind::Pooling(_)
-            | ModuleKind::Normalize(_)
-            | ModuleKind::LogitScore(_)
-            | ModuleKind::SpladePooling(_)
-            | ModuleKind::MultiVectorMask(_)
-            | ModuleKind::TokenPooling(_)
-            | ModuleKind::Router(_)
-            | ModuleKind::Dropout => Ok(None),
-        });
-        Ok(CheckpointWeights { modules: modules.collect::<Result<_>>()?, adapted })
+            opened.push(weights);
+        }
+        Ok(CheckpointWeights { modules: opened, adapted })
     }
 
     /// What the tensors are stored in, e.g. `F32`: each name once, sorted.
@@ -126,23 +61,7 @@ impl CheckpointWeights {
 
     /// The file and the stored name of a tensor.
     fn find(&self, module: usize, name: &str) -> Option<(&SafetensorsFile, String)> {
-        let module = self.modules.get(module)?.as_ref()?;
-        let old = if let Some(stem) = name.strip_suffix(".weight") {
-            Some(format!("{stem}.gamma"))
-        } else {
-            name.strip_suffix(".bias").map(|stem| format!("{stem}.beta"))
-        };
-        let alias = ALIASES.iter().find(|(known, _)| *known == name).map(|(_, alias)| *alias);
-        // Where adapters stand beside it.
-        let original = name.strip_suffix("weight").map(|stem| format!("{stem}{ORIGINAL}"));
-        for name in [Some(name), old.as_deref(), alias, original.as_deref()].into_iter().flatten() {
-            for stored in [format!("{}{name}", module.prefix), name.to_string()] {
-                if let Some(file) = module.files.iter().find(|file| file.shape(&stored).is_some()) {
-                    return Some((file, stored));
-                }
-            }
-        }
-        None
+        self.modules.get(module)?.as_ref()?.find(name)
     }
 }
 
@@ -178,49 +97,25 @@ impl WeightSource for CheckpointWeights {
     }
 }
 
-impl ModuleWeights {
-    fn open(folder: &Path) -> Result<ModuleWeights> {
-        let (single, index) = (folder.join(WEIGHTS_FILE), folder.join(WEIGHTS_INDEX));
-        let (path, files) = if single.is_file() {
-            let file = SafetensorsFile::open(&single)?;
-            (single, vec![file])
-        } else if index.is_file() {
-            let files = open_shards(folder, &index)?;
-            (index, files)
-        } else if folder.join(PICKLED_WEIGHTS).is_file() {
-            return Err(pickled_weights_error(folder.display()));
-        } else {
-            return Err(Error::NotFound {
-                what: format!("weights in {}", folder.display()),
-                detail: format!("neither {WEIGHTS_FILE} nor {WEIGHTS_INDEX} is there"),
-            });
-        };
-        let has = |prefix: &str| {
-            let stored = SENTINELS.map(|sentinel| format!("{prefix}{sentinel}"));
-            let adapted = stored.iter().filter_map(|name| Some(format!("{}{ORIGINAL}", name.strip_suffix("weight")?)));
-            let adapted: Vec<String> = adapted.collect();
-            stored.iter().chain(&adapted).any(|name| files.iter().any(|file| file.shape(name).is_some()))
-        };
-        let prefix = PREFIXES.into_iter().find(|prefix| has(prefix)).unwrap_or("");
-        Ok(ModuleWeights { path, files, prefix })
-    }
-}
-
-impl ModuleWeights {
-    /// The stored names of all tensors.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.files.iter().flat_map(SafetensorsFile::names)
-    }
-
-    /// The shape of a tensor, by its stored name.
-    pub(super) fn shape(&self, stored: &str) -> Option<&[usize]> {
-        self.files.iter().find_map(|file| file.shape(stored))
-    }
-
-    /// Rows of a tensor, by its stored name, as f32.
-    pub(super) fn read(&self, stored: &str, rows: Range<usize>) -> Result<Vec<f32>> {
-        let file = self.files.iter().find(|file| file.shape(stored).is_some()).unwrap_or(&self.files[0]);
-        file.read(stored, rows)
+/// Where a module's weights are, if it has some.
+fn folder(module: &Module) -> Option<&Path> {
+    match &module.kind {
+        ModuleKind::SparseStaticEmbedding(config) if config.weights.is_some() => None,
+        ModuleKind::Transformer(transformer) => Some(&transformer.backbone),
+        ModuleKind::StaticEmbedding
+        | ModuleKind::WeightedLayers(_)
+        | ModuleKind::SparseStaticEmbedding(_)
+        | ModuleKind::SparseAutoEncoder(_)
+        | ModuleKind::Dense(_)
+        | ModuleKind::LayerNorm { .. } => Some(&module.path),
+        ModuleKind::Pooling(_)
+        | ModuleKind::Normalize(_)
+        | ModuleKind::LogitScore(_)
+        | ModuleKind::SpladePooling(_)
+        | ModuleKind::MultiVectorMask(_)
+        | ModuleKind::TokenPooling(_)
+        | ModuleKind::Router(_)
+        | ModuleKind::Dropout => None,
     }
 }
 
@@ -263,37 +158,11 @@ fn layer(name: &str) -> Option<(&str, usize)> {
     None
 }
 
-/// Opens the shards that `index` lists, and checks that each tensor lies in the shard that the index says.
-fn open_shards(folder: &Path, index: &Path) -> Result<Vec<SafetensorsFile>> {
-    let names = shards(index)?;
-    let mut files = Vec::new();
-    for name in &names {
-        let path = folder.join(name);
-        if !path.is_file() {
-            let what = format!("shard {}", path.display());
-            return Err(Error::NotFound { what, detail: format!("{} lists it; get it again", index.display()) });
-        }
-        files.push(SafetensorsFile::open(&path)?);
-    }
-    let listed = JsonFile::read(index)?.object_opt("weight_map")?;
-    for tensor in listed.iter().flat_map(|map| map.keys()) {
-        let shard = listed.as_ref().map_or(Ok(""), |map| map.str(tensor))?;
-        let file = names.iter().position(|name| name == shard).map(|i| &files[i]);
-        if file.is_none_or(|file| file.shape(tensor).is_none()) {
-            let found = format!("no such tensor in {}", folder.join(shard).display());
-            return Err(Error::Weight {
-                name: tensor.to_string(),
-                expected: format!("in {shard}, as the index says"),
-                found,
-            });
-        }
-    }
-    Ok(files)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::files::{PICKLED_WEIGHTS, WEIGHTS_FILE, WEIGHTS_INDEX};
+    use crate::checkpoint::module_weights::PREFIXES;
     use ::safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 
     fn write(path: &Path, tensors: &[(&str, &[usize])]) {
