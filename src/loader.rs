@@ -111,8 +111,8 @@ impl<M> Loader<M> {
     }
 
     /// Merge a low-rank adapter (LoRA) into the weights: a task that the checkpoint has adapters for (of jina-embeddings-v3, e.g.
-    /// `retrieval.query`), or a folder that PEFT wrote, with `adapter_config.json`, by its path or by its name inside the model's
-    /// folder. Default: none, the weights as they are.
+    /// `retrieval.query`), or what PEFT wrote, with `adapter_config.json`: a folder, by its path or by its name inside the model's
+    /// folder, or a repository of the hub. Default: none, the weights as they are.
     pub fn adapter(mut self, adapter: impl Into<String>) -> Self {
         self.adapter = Some(adapter.into());
         self
@@ -125,7 +125,7 @@ impl<M> Loader<M> {
             checkpoint.set_max_seq_length(tokens);
         }
         if let Some(adapter) = &self.adapter {
-            checkpoint.set_adapter(adapter)?;
+            checkpoint.set_adapter(adapter, &self.source)?;
         }
         Ok(checkpoint)
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use lexel::Error;
 use lexel::checkpoint::{Checkpoint, ModelType, SourceOptions, download};
+use lexel::program::{TensorSpec, WeightSource};
 use support::{Fault, Server, git_sha1, sha256};
 
 const REPO: &str = "sentence-transformers/tiny";
@@ -349,6 +350,35 @@ fn an_adapter_comes_without_a_model_and_names_its_base() {
     scene.server.add_revision("main", &files);
     let message = Checkpoint::open(REPO, &scene.options).unwrap_err().to_string();
     assert!(message.contains("./nowhere"), "{message}");
+}
+
+#[test]
+fn an_adapter_is_added_to_another_model() {
+    let scene = Scene::new();
+    let base = scene.outside.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    std::fs::write(base.join("config.json"), CONFIG).unwrap();
+    std::fs::write(base.join("model.safetensors"), weights()).unwrap();
+    // The table gets 2 * [0, 1, 2, ...]^T * [1, 1, ...].
+    let name = "base_model.model.embeddings.word_embeddings.lora_embedding";
+    let header = format!(
+        r#"{{"{name}_A":{{"dtype":"F32","shape":[1,1000],"data_offsets":[0,4000]}},
+            "{name}_B":{{"dtype":"F32","shape":[64,1],"data_offsets":[4000,4256]}}}}"#
+    );
+    let numbers = (0..1000).map(|x| x as f32).chain([1.0; 64]).flat_map(f32::to_le_bytes);
+    let length = (header.len() as u64).to_le_bytes();
+    let adapter: Vec<u8> = length.into_iter().chain(header.bytes()).chain(numbers).collect();
+    let config = br#"{"peft_type": "LORA", "r": 1, "lora_alpha": 2, "base_model_name_or_path": "another/one"}"#;
+    let files = [("adapter_config.json", &config[..]), ("adapter_model.safetensors", &adapter)];
+    scene.server.add_revision("main", &files);
+    let mut checkpoint = Checkpoint::open(base.to_str().unwrap(), &scene.options).unwrap();
+    let table = TensorSpec { module: 0, name: "embeddings.word_embeddings.weight".into(), shape: vec![1000, 64] };
+    let row = |checkpoint: &Checkpoint| checkpoint.weights().unwrap().read(&table, 7..8).unwrap()[..2].to_vec();
+    assert_eq!(row(&checkpoint), [448.0, 449.0]);
+    checkpoint.set_adapter(REPO, &scene.options).unwrap();
+    assert_eq!(row(&checkpoint), [462.0, 463.0]);
+    let message = checkpoint.set_adapter("nobody/nothing", &scene.options).unwrap_err().to_string();
+    assert!(message.contains("nobody/nothing"), "{message}");
 }
 
 #[test]

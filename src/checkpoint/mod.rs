@@ -186,17 +186,23 @@ impl Checkpoint {
         set(&mut self.modules, tokens);
     }
 
-    /// Merges a low-rank adapter into the transformer's weights: a task of the checkpoint's own, or a folder of PEFT's.
+    /// Merges a low-rank adapter into the transformer's weights: a task of the checkpoint's own, or a folder or a repository of
+    /// PEFT's, which is looked for with these options.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is none, and [`Error::Unsupported`] for one that is not known or a model without a transformer.
-    pub fn set_adapter(&mut self, name: &str) -> Result<()> {
+    pub fn set_adapter(&mut self, name: &str, options: &SourceOptions) -> Result<()> {
         let (i, transformer) = self.transformer()?;
         if transformer.backbone != self.modules[i].path {
             let what = "its transformer is an adapter itself, and takes no other";
             return Err(Error::InvalidInput(format!("adapter '{name}' for {}: {what}", self.name)));
         }
-        self.adapter = Some(Arc::new(Adapter::find(name, &self.modules[i].path, &transformer.config)?));
+        let is_id = name.matches('/').count() == 1 && !name.starts_with(['.', '/', '~']) && !name.ends_with('/');
+        let adapter = match Adapter::find(name, &self.modules[i].path, &transformer.config) {
+            Err(Error::NotFound { .. }) if is_id => Adapter::of_peft(name, &source::find_adapter(name, options)?)?,
+            found => found?,
+        };
+        self.adapter = Some(Arc::new(adapter));
         Ok(())
     }
 

@@ -171,6 +171,12 @@ pub(crate) fn resolve(id_or_folder: &str, options: &SourceOptions) -> Result<Sou
     Ok(source)
 }
 
+/// The local folder of an adapter's repository.
+pub(crate) fn find_adapter(id: &str, options: &SourceOptions) -> Result<PathBuf> {
+    // The revision is the model's.
+    Ok(find(id, &SourceOptions { revision: None, ..options.clone() })?.folder)
+}
+
 /// The same of the model or the adapter itself.
 fn find(id_or_folder: &str, options: &SourceOptions) -> Result<Source> {
     let (path, bases) = (Path::new(id_or_folder), Bases::default());

@@ -55,10 +55,10 @@ pub struct ModelArgs {
     /// Truncate texts (or pairs) to N tokens, special tokens included [default: the model's own maximum]
     #[arg(long, value_name = "N", value_parser = positive, help_heading = "Model", visible_alias = "max-length")]
     pub max_seq_length: Option<usize>,
-    /// Merge a LoRA adapter: a task of the model's own (`retrieval.query` of jina-embeddings-v3), or a folder of PEFT's
+    /// Merge a LoRA adapter: a task of the model's own (`retrieval.query` of jina-embeddings-v3), a folder of PEFT's, or an id
     ///
     /// A folder is looked for by its path, then inside the model's folder; it has adapter_config.json and
-    /// adapter_model.safetensors.
+    /// adapter_model.safetensors. So has a repository of the hub, of which it may be the id.
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub adapter: Option<String>,
     /// What it runs on.
