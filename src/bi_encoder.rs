@@ -105,9 +105,9 @@ impl<P, S> BiEncoder<P, S> {
     pub fn path(&self, task: Option<&str>) -> Result<&P> {
         let (tasks, adapter) = &self.adapters;
         if let Some(task) = task.filter(|&task| tasks.iter().any(|of| of == task) && adapter.as_deref() != Some(task)) {
-            let loaded = adapter.as_deref().unwrap_or("none");
+            let loaded = adapter.as_ref().map_or("without one".to_string(), |adapter| format!("with {adapter:?}"));
             return Err(Error::InvalidInput(format!(
-                "the task {task:?} has an adapter of its own, and the model was loaded with {loaded}: load it with that one"
+                "the task {task:?} has an adapter of its own, and the model was loaded {loaded}: load it with adapter {task:?}"
             )));
         }
         if let [(_, path)] = &self.paths[..] {

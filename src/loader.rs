@@ -4,7 +4,7 @@ use crate::checkpoint::{Checkpoint, DownloadProgress, ModelType, SourceOptions, 
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::executor::{Dtype, Executor, ExecutorOptions};
-use crate::program::Program;
+use crate::program::{Program, WeightSource};
 use crate::sample;
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -158,6 +158,10 @@ impl<M> Loader<M> {
         pairs: bool,
     ) -> Result<Arc<dyn Executor>> {
         let weights = checkpoint.weights()?;
+        // Before anything is allocated for a tensor that is stored in another shape.
+        for tensor in program.tensors() {
+            weights.read(tensor, 0..0)?;
+        }
         let mut options = self.options.clone();
         if options.dtype == Dtype::Int8 {
             let sample = match &self.sample {

@@ -195,7 +195,8 @@ fn every_encoding_on_the_cpu() {
 const MATRICES_IN_F32: [&str; 3] = ["asym", "lora-alone", "router-mapped"];
 
 /// Models whose tables have more than f16.
-const TABLES_IN_F32: [&str; 18] = [
+const TABLES_IN_F32: [&str; 19] = [
+    "gemma3-uncausal",
     "gemma",
     "gemma-gelu",
     "gemma2",

@@ -12,8 +12,9 @@ const LOG2_E: f32 = 1.442695;
 fn see(scores: vec4<f32>, head: u32, query: u32, keys: vec4<u32>, end: u32) -> vec4<f32> {
     var seen = scores;
     if CAPPED {
-        // tanh of a large number is NaN on drivers that compute it by exp.
-        seen = CAP * tanh(clamp(seen / CAP, vec4<f32>(-10.0), vec4<f32>(10.0)));
+        // tanh of a large number is NaN on drivers that compute it by exp, and of a small one it is not exact.
+        let x = clamp(seen / CAP, vec4<f32>(-10.0), vec4<f32>(10.0));
+        seen = CAP * select(tanh(x), x - x * x * x / 3.0, abs(x) < vec4<f32>(0.02));
     }
     if BIASED {
         seen += LOG2_E * vec4<f32>(

@@ -4,13 +4,15 @@
 //! They come in two forms: PEFT's, a folder with `adapter_config.json` and `adapter_model.safetensors`, and that of
 //! jina-embeddings-v3, whose checkpoint has an adapter for each task beside every matrix.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::adapter_names::{is_head, places};
 use super::config::JsonFile;
 use super::files::{classes, join_inside};
 use super::module_weights::{ModuleWeights, PREFIXES};
+use super::modules::MODULES_FILE;
 use super::safetensors::SafetensorsFile;
 use crate::error::{Error, Result};
 
@@ -21,6 +23,9 @@ pub(crate) const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 /// How PyTorch names a matrix that has something beside it.
 pub(super) const ORIGINAL: &str = "parametrizations.weight.original";
 
+/// What is added to tensors, by their stored names.
+pub(super) type Deltas = BTreeMap<String, Vec<Delta>>;
+
 /// An adapter that is to be merged into a model's weights.
 pub(crate) struct Adapter {
     name: String,
@@ -30,14 +35,16 @@ pub(crate) struct Adapter {
 }
 
 enum Form {
-    /// A file of its own.
-    Peft(SafetensorsFile),
-    /// One of several in the model's own file.
-    Task(usize),
+    /// A file of its own, of this rank.
+    Peft { file: SafetensorsFile, rank: usize },
+    /// One of several in the model's own file, of this rank.
+    Task { index: usize, rank: usize },
 }
 
-/// What is added to a matrix `[rows, cols]`: `scaling * left * right`.
+/// What is added to some rows of a matrix, `[rows, cols]`: `scaling * left * right`.
 pub(super) struct Delta {
+    /// The first of the rows.
+    first: usize,
     /// `[rows, rank]`
     left: Vec<f32>,
     /// `[rank, cols]`
@@ -48,29 +55,35 @@ pub(super) struct Delta {
 }
 
 impl Adapter {
-    /// The adapter `name` for the transformer in the folder `module`: one of its configuration's tasks, a folder, or a folder inside
-    /// the transformer's.
+    /// The adapter `name` for a transformer of this configuration: one of its tasks, a folder, or a folder inside the model's
+    /// `folders`, its own first.
     ///
     /// # Errors
     /// [`Error::NotFound`] if it is none of these, [`Error::Unsupported`] for a kind of adapter that lexel does not know.
-    pub fn find(name: &str, module: &Path, config: &JsonFile) -> Result<Adapter> {
+    pub fn find(name: &str, folders: [&Path; 2], config: &JsonFile) -> Result<Adapter> {
         let tasks = tasks(config)?;
         if let Some(index) = tasks.iter().position(|task| task == name) {
             let (rank, alpha) = (config.usize_or("lora_rank", 4)?, config.f32_or("lora_alpha", 1.0)?);
             let scaling = alpha / positive(config, "lora_rank", rank)?;
-            return Ok(Adapter { name: name.into(), form: Form::Task(index), scaling });
+            return Ok(Adapter { name: name.into(), form: Form::Task { index, rank }, scaling });
         }
-        let folders = [Some(Path::new(name).to_path_buf()), join_inside(module, name).ok()];
-        let found = folders.into_iter().flatten().find(|folder| folder.join(ADAPTER_CONFIG).is_file());
+        let inside = folders.iter().filter_map(|folder| join_inside(folder, name).ok());
+        let found = [Path::new(name).to_path_buf()].into_iter().chain(inside);
+        let found = found.into_iter().find(|folder| folder.join(ADAPTER_CONFIG).is_file());
         let Some(folder) = found else {
             let tasks = match tasks[..] {
                 [] => String::new(),
                 _ => format!("; the model has {}", tasks.join(", ")),
             };
             let detail =
-                format!("no folder of that name, here or in {}, has {ADAPTER_CONFIG}{tasks}", module.display());
+                format!("no folder of that name, here or in {}, has {ADAPTER_CONFIG}{tasks}", folders[0].display());
             return Err(Error::NotFound { what: format!("adapter '{name}'"), detail });
         };
+        if folder.join(MODULES_FILE).is_file() {
+            let supported = "none, in an adapter for another model: load this folder as the model";
+            let file = folder.join(MODULES_FILE).display().to_string();
+            return Err(Error::unsupported(file, "type", "modules of its own", supported));
+        }
         Adapter::of_peft(name, &folder)
     }
 
@@ -79,8 +92,13 @@ impl Adapter {
     /// # Errors
     /// As [`Adapter::find`].
     pub fn of_peft(name: &str, folder: &Path) -> Result<Adapter> {
-        let scaling = peft_scaling(&JsonFile::read(&folder.join(ADAPTER_CONFIG))?)?;
-        let form = Form::Peft(SafetensorsFile::open(&folder.join(ADAPTER_WEIGHTS))?);
+        let (rank, scaling) = peft_scaling(&JsonFile::read(&folder.join(ADAPTER_CONFIG))?)?;
+        let path = folder.join(ADAPTER_WEIGHTS);
+        if !path.is_file() {
+            let detail = "an adapter that is stored otherwise must be saved as that";
+            return Err(Error::NotFound { what: path.display().to_string(), detail: detail.into() });
+        }
+        let form = Form::Peft { file: SafetensorsFile::open(&path)?, rank };
         Ok(Adapter { name: name.into(), form, scaling })
     }
 
@@ -93,72 +111,113 @@ impl Adapter {
     ///
     /// # Errors
     /// [`Error::Weight`] if it belongs to another model.
-    pub(super) fn deltas(&self, module: &ModuleWeights) -> Result<HashMap<String, Delta>> {
+    pub(super) fn deltas(&self, module: &ModuleWeights) -> Result<Deltas> {
         match &self.form {
-            Form::Peft(file) => self.peft_deltas(file, module),
-            Form::Task(index) => self.task_deltas(*index, module),
+            Form::Peft { file, rank } => self.peft_deltas(file, *rank, module),
+            Form::Task { index, rank } => self.task_deltas(*index, *rank, module),
         }
     }
 
-    fn peft_deltas(&self, file: &SafetensorsFile, module: &ModuleWeights) -> Result<HashMap<String, Delta>> {
-        const KINDS: [(&str, &str, bool); 2] =
-            [(".lora_A.weight", ".lora_B.weight", false), (".lora_embedding_A", ".lora_embedding_B", true)];
-        let mut deltas = HashMap::new();
-        for a in file.names() {
-            let Some((end_a, end_b, is_table)) = KINDS.into_iter().find(|(end_a, ..)| a.ends_with(end_a)) else {
-                match KINDS.iter().any(|(_, end_b, _)| a.ends_with(end_b)) {
-                    true => continue,
-                    false => return Err(weight(a, "lora_A or lora_B", "another tensor in an adapter")),
+    fn peft_deltas(&self, file: &SafetensorsFile, rank: usize, module: &ModuleWeights) -> Result<Deltas> {
+        let mut deltas = Deltas::new();
+        let mut names: Vec<&str> = file.names().collect();
+        names.sort();
+        for name in names {
+            let Some((path, kind)) = KINDS.iter().find_map(|kind| Some((name.strip_suffix(kind.a)?, kind))) else {
+                let other = KINDS.iter().find_map(|kind| Some(format!("{}{}", name.strip_suffix(kind.b)?, kind.a)));
+                match other.is_some_and(|a| file.shape(&a).is_some()) {
+                    true => continue, // read with the other
+                    false => return Err(weight(name, "a pair of lora_A and lora_B", "another tensor in an adapter")),
                 }
             };
-            let path = a.strip_suffix(end_a).unwrap_or(a);
-            let b = format!("{path}{end_b}");
-            let path = path.strip_prefix("base_model.model.").unwrap_or(path);
-            let bare = PREFIXES.into_iter().filter_map(|prefix| path.strip_prefix(prefix));
-            let stored = bare.flat_map(|bare| [format!("{}{bare}.weight", module.prefix), format!("{bare}.weight")]);
-            let stored = stored.into_iter().find(|name| module.shape(name).is_some());
-            let Some(stored) = stored else {
-                return Err(weight(path, "a matrix of the model", "an adapter that belongs to another"));
+            let read = |name: &str, expected: &str, fits: fn(&[usize], usize) -> bool| {
+                let Some(&[rows, cols]) = file.shape(name).filter(|shape| fits(shape, rank)) else {
+                    let found = file.shape(name).map_or("none".to_string(), |shape| format!("{shape:?}"));
+                    return Err(weight(name, &expected.replace("RANK", &rank.to_string()), &found));
+                };
+                Ok((file.read(name, 0..rows)?, rows, cols))
             };
-            let read = |name: &str| {
-                let shape = file.shape(name).filter(|shape| shape.len() == 2);
-                let rows = shape.map_or(0, |shape| shape[0]);
-                Ok::<_, Error>((file.read(name, 0..rows)?, rows))
-            };
-            let ((a, rank), (b, rows)) = (read(a)?, read(&b)?);
-            let cols = a.len().checked_div(rank).unwrap_or(0);
-            let (left, right, rows, cols) = match is_table {
+            let (a, _, cols) = read(name, "[RANK, columns]", |shape, rank| shape.len() == 2 && shape[0] == rank)?;
+            let b = format!("{path}{}", kind.b);
+            let (b, rows, _) = read(&b, "[rows, RANK]", |shape, rank| shape.len() == 2 && shape[1] == rank)?;
+            let (left, right, rows, cols) = match kind.is_table {
                 false => (b, a, rows, cols),
                 true => (transposed(&a, cols), transposed(&b, rank), cols, rows),
             };
-            let delta = Delta { left, right, rank, cols, scaling: self.scaling };
-            deltas.insert(stored.clone(), delta.checked(&stored, rows, module)?);
+            let path = path.strip_prefix("base_model.model.").unwrap_or(path);
+            let Some((stored, part, parts)) = place_of(path, module) else {
+                if PREFIXES.iter().any(|prefix| path.strip_prefix(prefix).is_some_and(is_head)) {
+                    log::warn!("{}: {path} is in no tensor of {}", self.name, module.path.display());
+                    continue;
+                }
+                return Err(weight(path, "a matrix of the model", "an adapter that belongs to another"));
+            };
+            let shape = module.shape(&stored).unwrap_or_default();
+            if shape != [rows * parts, cols] {
+                let found = format!("[{rows}, {cols}] in the adapter, for one of {parts} parts");
+                return Err(weight(&stored, &format!("{shape:?}"), &found));
+            }
+            let of_tensor = deltas.entry(stored.clone()).or_default();
+            let first = part * rows;
+            if of_tensor.iter().any(|delta: &Delta| delta.first == first) {
+                return Err(weight(&stored, "one adapter", "two, by names that mean the same"));
+            }
+            of_tensor.push(Delta { first, left, right, rank, cols, scaling: self.scaling });
         }
-        Ok(deltas)
+        match deltas.is_empty() {
+            true => Err(weight("lora_A", "some in an adapter", "none")),
+            false => Ok(deltas),
+        }
     }
 
-    fn task_deltas(&self, index: usize, module: &ModuleWeights) -> Result<HashMap<String, Delta>> {
-        let mut deltas = HashMap::new();
+    fn task_deltas(&self, index: usize, rank: usize, module: &ModuleWeights) -> Result<Deltas> {
+        let mut deltas = Deltas::new();
         for stored in module.names().filter(|name| name.ends_with(ORIGINAL)) {
             let beside = |which: &str| stored.replace("original", &format!("0.lora_{which}"));
             let read = |name: &str| {
                 let shape = module.shape(name).filter(|shape| shape.len() == 3 && index < shape[0]);
-                let shape = shape.ok_or_else(|| weight(name, "[tasks, rows, cols]", "another shape, or none"))?;
+                let shape = shape.ok_or_else(|| weight(name, "[tasks, rows, columns]", "another shape, or none"))?;
                 Ok::<_, Error>((module.read(name, index..index + 1)?, shape[1], shape[2]))
             };
             let (a, b) = (read(&beside("A"))?, read(&beside("B"))?);
             // Of a table of tokens A comes first.
             let [rows, cols] = module.shape(stored).and_then(|shape| shape.try_into().ok()).unwrap_or([0, 0]);
-            let (left, right) = if (b.1, a.2) == (rows, cols) { (b, a) } else { (a, b) };
-            let (rows, rank, cols) = (left.1, right.1, right.2);
-            let delta = Delta { left: left.0, right: right.0, rank, cols, scaling: self.scaling };
-            deltas.insert(stored.to_string(), delta.checked(stored, rows, module)?);
+            let is_matrix = (b.1, b.2, a.1, a.2) == (rows, rank, rank, cols);
+            let is_table = (a.1, a.2, b.1, b.2) == (rows, rank, rank, cols);
+            if !is_matrix && !is_table {
+                let found = format!("[{}, {}] and [{}, {}] of rank {rank} in the adapter", a.1, a.2, b.1, b.2);
+                return Err(weight(stored, &format!("[{rows}, {cols}]"), &found));
+            }
+            let (left, right) = if is_matrix { (b.0, a.0) } else { (a.0, b.0) };
+            deltas.insert(stored.to_string(), vec![Delta { first: 0, left, right, rank, cols, scaling: self.scaling }]);
         }
         match deltas.is_empty() {
             true => Err(weight(ORIGINAL, "matrices with adapters", "none in the model")),
             false => Ok(deltas),
         }
     }
+}
+
+/// How PEFT ends the names of a pair.
+struct Kind {
+    a: &'static str,
+    b: &'static str,
+    /// Of a table of tokens, whose parts are stored as they meet a token's number.
+    is_table: bool,
+}
+
+const KINDS: [Kind; 2] = [
+    Kind { a: ".lora_A.weight", b: ".lora_B.weight", is_table: false },
+    Kind { a: ".lora_embedding_A", b: ".lora_embedding_B", is_table: true },
+];
+
+/// The stored tensor that has a layer of an adapter, the layer's part of it, and how many parts there are.
+fn place_of(path: &str, module: &ModuleWeights) -> Option<(String, usize, usize)> {
+    let bare = PREFIXES.into_iter().filter_map(|prefix| path.strip_prefix(prefix));
+    bare.flat_map(places).find_map(|place| {
+        let (_, stored) = module.find(&format!("{}.weight", place.name))?;
+        Some((stored, place.part, place.parts))
+    })
 }
 
 impl std::fmt::Debug for Adapter {
@@ -168,20 +227,16 @@ impl std::fmt::Debug for Adapter {
 }
 
 impl Delta {
-    /// Itself, if its shape is that of the tensor `stored`.
-    fn checked(self, stored: &str, rows: usize, module: &ModuleWeights) -> Result<Delta> {
-        let shape = module.shape(stored).unwrap_or_default();
-        let fits = self.left.len() == rows * self.rank && self.right.len() == self.rank * self.cols;
-        match fits && shape == [rows, self.cols] {
-            true => Ok(self),
-            false => Err(weight(stored, &format!("{shape:?}"), &format!("[{rows}, {}] in the adapter", self.cols))),
-        }
-    }
-
-    /// Adds its rows `rows` to `values`, those rows of the matrix.
+    /// Adds what it has of the rows `rows` to `values`, those rows of the matrix.
     pub fn add(&self, rows: Range<usize>, values: &mut [f32]) {
-        let left = self.left[rows.start * self.rank..rows.end * self.rank].chunks_exact(self.rank);
-        for (row, left) in values.chunks_exact_mut(self.cols).zip(left) {
+        let own = self.first..self.first + self.left.len() / self.rank;
+        let (from, to) = (rows.start.max(own.start), rows.end.min(own.end));
+        if from >= to {
+            return;
+        }
+        let values = &mut values[(from - rows.start) * self.cols..(to - rows.start) * self.cols];
+        let left = &self.left[(from - own.start) * self.rank..(to - own.start) * self.rank];
+        for (row, left) in values.chunks_exact_mut(self.cols).zip(left.chunks_exact(self.rank)) {
             for (factor, right) in left.iter().zip(self.right.chunks_exact(self.cols)) {
                 let factor = factor * self.scaling;
                 row.iter_mut().zip(right).for_each(|(value, right)| *value += factor * right);
@@ -223,7 +278,8 @@ pub(crate) fn tasks(config: &JsonFile) -> Result<Vec<String>> {
     Ok(tasks.into_iter().map(str::to_string).collect())
 }
 
-fn peft_scaling(config: &JsonFile) -> Result<f32> {
+/// The rank, and what `B * A` is multiplied by.
+fn peft_scaling(config: &JsonFile) -> Result<(usize, f32)> {
     if config.str("peft_type")? != "LORA" {
         return Err(config.unsupported("peft_type", "LORA"));
     }
@@ -235,7 +291,20 @@ fn peft_scaling(config: &JsonFile) -> Result<f32> {
     if config.str_or("bias", "none")? != "none" {
         return Err(config.unsupported("bias", "none"));
     }
-    for key in ["modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication", "trainable_token_indices"] {
+    // Others change the matrix that they begin with, too, each time they are loaded.
+    let begins = config.get("init_lora_weights");
+    if !begins.is_none_or(|how| how.is_boolean() || ["gaussian", "orthogonal"].iter().any(|known| how == known)) {
+        return Err(config.unsupported("init_lora_weights", "true, false, gaussian, orthogonal"));
+    }
+    const MORE: [&str; 6] = [
+        "alora_invocation_tokens",
+        "alpha_pattern",
+        "layer_replication",
+        "modules_to_save",
+        "rank_pattern",
+        "trainable_token_indices",
+    ];
+    for key in MORE {
         let is_empty = |value: &serde_json::Value| {
             value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty)
         };
@@ -243,9 +312,9 @@ fn peft_scaling(config: &JsonFile) -> Result<f32> {
             return Err(config.unsupported(key, "null"));
         }
     }
-    let (rank, alpha) = (config.usize_or("r", 8)?, config.f32_or("lora_alpha", 8.0)?);
-    let rank = positive(config, "r", rank)?;
-    Ok(alpha / if config.bool_or("use_rslora", false)? { rank.sqrt() } else { rank })
+    let (rank, alpha) = (config.usize("r")?, config.f32("lora_alpha")?);
+    let root = positive(config, "r", rank)?;
+    Ok((rank, alpha / if config.bool_or("use_rslora", false)? { root.sqrt() } else { root }))
 }
 
 fn positive(config: &JsonFile, key: &str, number: usize) -> Result<f32> {
@@ -265,63 +334,4 @@ fn transposed(values: &[f32], cols: usize) -> Vec<f32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::Value;
-
-    fn config(text: &str) -> JsonFile {
-        let Ok(Value::Object(object)) = serde_json::from_str(text) else { panic!("the test's JSON is an object") };
-        JsonFile::from_object(ADAPTER_CONFIG, object)
-    }
-
-    #[test]
-    fn what_pefts_adapters_are_multiplied_by() {
-        for (text, expected) in [
-            (r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 6, "bias": "none", "rank_pattern": {}}"#, 1.5),
-            (r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 6, "use_rslora": true, "modules_to_save": null}"#, 3.0),
-        ] {
-            assert_eq!(peft_scaling(&config(text)).unwrap(), expected, "{text}");
-        }
-        for (more, named) in [
-            (r#""use_dora": true"#, "use_dora"),
-            (r#""bias": "lora_only""#, "bias"),
-            (r#""modules_to_save": ["classifier"]"#, "modules_to_save"),
-            (r#""alpha_pattern": {"query": 3}"#, "alpha_pattern"),
-            (r#""r": 0"#, "r: expected at least 1"),
-        ] {
-            let message =
-                peft_scaling(&config(&format!(r#"{{"peft_type": "LORA", {more}}}"#))).unwrap_err().to_string();
-            assert!(message.contains(named) && message.contains(ADAPTER_CONFIG), "{message}");
-        }
-        assert!(peft_scaling(&config(r#"{"peft_type": "IA3"}"#)).is_err());
-    }
-
-    #[test]
-    fn an_adapter_in_the_place_of_a_model_names_its_base() {
-        let folder = tempfile::tempdir().unwrap();
-        let bases = || Bases::of(folder.path(), |base| Ok(Path::new("models").join(base)));
-        assert_eq!(bases().unwrap().backbone_of(folder.path()), folder.path());
-        std::fs::write(folder.path().join(ADAPTER_CONFIG), r#"{"peft_type": "LORA"}"#).unwrap();
-        assert!(bases().unwrap_err().to_string().contains("base_model_name_or_path"));
-        let text = r#"{"base_model_name_or_path": "microsoft/mpnet-base"}"#;
-        std::fs::write(folder.path().join(ADAPTER_CONFIG), text).unwrap();
-        assert_eq!(bases().unwrap().backbone_of(folder.path()), Path::new("models/microsoft/mpnet-base"));
-        assert_eq!(bases().unwrap().backbone_of(Path::new("1_Pooling")), Path::new("1_Pooling"));
-    }
-
-    #[test]
-    fn a_delta_is_a_product_of_narrow_matrices() {
-        let delta = Delta {
-            left: vec![1.0, 2.0, 3.0, 4.0],
-            right: vec![1.0, 0.0, 5.0, 0.0, 1.0, 7.0],
-            rank: 2,
-            cols: 3,
-            scaling: 0.5,
-        };
-        let mut values = vec![1.0; 3];
-        delta.add(1..2, &mut values);
-        assert_eq!(values, [2.5, 3.0, 22.5]);
-        assert_eq!(transposed(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
-        assert!(transposed(&[], 0).is_empty());
-    }
-}
+mod tests;

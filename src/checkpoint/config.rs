@@ -75,10 +75,13 @@ impl JsonFile {
 
     /// A whole number, if the key is there.
     pub fn usize_opt(&self, key: &str) -> Result<Option<usize>> {
-        self.typed(key, "a whole number, zero or more", |value| {
+        // No size of a model comes near this, and products of two of them are numbers still.
+        const MOST: u64 = 1 << 31;
+        self.typed(key, "a whole number, zero or more, below 2^31", |value| {
             // Some exporters write sizes as 512.0.
             let whole = value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=9e15).contains(number));
-            value.as_u64().or(whole.map(|number| number as u64)).and_then(|number| usize::try_from(number).ok())
+            let number = value.as_u64().or(whole.map(|number| number as u64)).filter(|&number| number < MOST);
+            number.and_then(|number| usize::try_from(number).ok())
         })
     }
 
@@ -304,7 +307,10 @@ mod tests {
     fn errors_name_file_key_and_value() {
         let file = json(r#"{"hidden_size": "big", "negative": -1, "half": 0.5, "text_config": {"layers": []}}"#);
         let message = file.usize("hidden_size").unwrap_err().to_string();
-        assert_eq!(message, r#"some/config.json: hidden_size: expected a whole number, zero or more, found "big""#);
+        assert_eq!(
+            message,
+            r#"some/config.json: hidden_size: expected a whole number, zero or more, below 2^31, found "big""#
+        );
         assert!(file.usize("negative").is_err() && file.usize("half").is_err());
         assert_eq!(
             file.usize("vocab_size").unwrap_err().to_string(),

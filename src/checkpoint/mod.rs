@@ -9,7 +9,7 @@
 //!                 (dense_modules, sparse_modules, multi_vector_modules: those of each kind of encoder)
 //!                 (default_modules: where none are listed; late_interaction: where others list them)
 //!   weights       tensors by the names that programs use         (module_weights: one module's; safetensors: one mapped file)
-//!                                                          (adapter: what fine-tuning adds to them)
+//!                                                          (adapter: what fine-tuning adds to them, by adapter_names)
 //!   tokenizer     texts -> ids                             (tokenizer_files: what its files mean)
 //!                                                          (leading: the first of a long text's)
 //!                                                          (task_lengths: how many for a query, and for a document)
@@ -19,6 +19,7 @@
 //! Everything here is parsed and checked, nothing is computed: the layers above turn a [`Checkpoint`] into a program.
 
 mod adapter;
+mod adapter_names;
 #[cfg(feature = "hub")]
 mod blob;
 mod chat;
@@ -64,7 +65,7 @@ pub use sparse_modules::{SparseAutoEncoderConfig, SparseStaticConfig, SpladeConf
 pub use task_lengths::{QueryExpansion, TaskLengths};
 pub use tokenizer::{Encoding, Tokenizer};
 pub use transformer::TransformerModule;
-pub(crate) use transformer::{FEATURE_EXTRACTION, FILL_MASK, SEQUENCE_CLASSIFICATION, TEXT_GENERATION};
+pub(crate) use transformer::{FEATURE_EXTRACTION, FILL_MASK, SEQUENCE_CLASSIFICATION, TEXT_GENERATION, is_flash};
 pub use weights::CheckpointWeights;
 
 use crate::error::{Error, Result};
@@ -192,13 +193,16 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::NotFound`] if there is none, and [`Error::Unsupported`] for one that is not known or a model without a transformer.
     pub fn set_adapter(&mut self, name: &str, options: &SourceOptions) -> Result<()> {
-        let (i, transformer) = self.transformer()?;
+        let (i, transformer) = self.transformer().map_err(|_| {
+            let what = "the model has no transformer, or has routes, and takes none";
+            Error::InvalidInput(format!("adapter '{name}' for {}: {what}", self.name))
+        })?;
         if transformer.backbone != self.modules[i].path {
             let what = "its transformer is an adapter itself, and takes no other";
             return Err(Error::InvalidInput(format!("adapter '{name}' for {}: {what}", self.name)));
         }
         let is_id = name.matches('/').count() == 1 && !name.starts_with(['.', '/', '~']) && !name.ends_with('/');
-        let adapter = match Adapter::find(name, &self.modules[i].path, &transformer.config) {
+        let adapter = match Adapter::find(name, [&self.folder, &self.modules[i].path], &transformer.config) {
             Err(Error::NotFound { .. }) if is_id => Adapter::of_peft(name, &source::find_adapter(name, options)?)?,
             found => found?,
         };

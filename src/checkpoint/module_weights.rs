@@ -86,6 +86,11 @@ impl ModuleWeights {
         Ok(ModuleWeights { path, files, prefix })
     }
 
+    /// The stored name of the table of tokens.
+    pub(super) fn table(&self) -> Option<String> {
+        SENTINELS.into_iter().find_map(|sentinel| Some(self.find(sentinel)?.1))
+    }
+
     /// The file and the stored name of a tensor.
     pub(super) fn find(&self, name: &str) -> Option<(&SafetensorsFile, String)> {
         let old = if let Some(stem) = name.strip_suffix(".weight") {

@@ -271,6 +271,12 @@ fn model_max_length(tokenizer: &JsonFile) -> Result<Option<usize>> {
     length.map(|_| tokenizer.usize(key)).transpose()
 }
 
+/// Whether a configuration is that of the code called XLM-RoBERTa flash: jina-embeddings-v3 as it was published first.
+pub(crate) fn is_flash(config: &JsonFile) -> Result<bool> {
+    let Some(classes) = config.object_opt("auto_map")? else { return Ok(false) };
+    Ok(classes.str_or("AutoConfig", "")?.ends_with("XLMRobertaFlashConfig"))
+}
+
 /// The rule of the reference: a stored length replaces the tokenizer's limit, even above `max_position_embeddings`; only
 /// without it is the tokenizer's limit lowered to that. On top of it, positions that the backbone's table does not have
 /// are never used: there the reference fails with an index out of range.
@@ -285,7 +291,8 @@ fn max_seq_length(module: &JsonFile, tokenizer: &JsonFile, config: &JsonFile) ->
     // XLNet's -1 means that there is no table.
     let is_unset = config.get("max_position_embeddings").and_then(Value::as_i64) == Some(-1);
     let mut positions = if is_unset { None } else { config.usize_opt("max_position_embeddings")? };
-    let absolute = config.str_or("position_embedding_type", "absolute")? == "absolute";
+    let default = if is_flash(config)? { "rotary" } else { "absolute" };
+    let absolute = config.str_or("position_embedding_type", default)? == "absolute";
     let offset = absolute && OFFSET_POSITIONS.contains(&family);
     if let Some(size) = positions
         && offset

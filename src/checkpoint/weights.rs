@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::Path;
 
-use super::adapter::{Adapter, Delta};
+use super::adapter::{Adapter, Deltas};
 use super::module_weights::ModuleWeights;
 use super::modules::{Module, ModuleKind};
 use super::safetensors::SafetensorsFile;
+use super::transformer::{FILL_MASK, TEXT_GENERATION, TransformerModule};
 use crate::error::{Error, Result};
 use crate::program::{Part, Program, TensorSpec, WeightSource};
 
@@ -16,7 +17,7 @@ pub struct CheckpointWeights {
     /// In the order of `modules.json`; `None` for a module without weights.
     modules: Vec<Option<ModuleWeights>>,
     /// What is added to tensors: by the module and their stored names.
-    adapted: HashMap<usize, HashMap<String, Delta>>,
+    adapted: HashMap<usize, Deltas>,
 }
 
 impl CheckpointWeights {
@@ -27,10 +28,14 @@ impl CheckpointWeights {
         for (i, module) in modules.iter().enumerate() {
             let weights = folder(module).map(ModuleWeights::open).transpose()?;
             if let (ModuleKind::Transformer(transformer), Some(weights)) = (&module.kind, &weights) {
-                if transformer.backbone != module.path {
-                    adapted.insert(i, Adapter::of_peft("its own", &module.path)?.deltas(weights)?);
-                } else if let Some(adapter) = adapter.take() {
-                    adapted.insert(i, adapter.deltas(weights)?);
+                let own = match transformer.backbone != module.path {
+                    true => Some(Adapter::of_peft("its own", &module.path)?),
+                    false => None,
+                };
+                if let Some(adapter) = own.as_ref().or_else(|| adapter.take()) {
+                    let deltas = adapter.deltas(weights)?;
+                    check_head(transformer, weights, &deltas)?;
+                    adapted.insert(i, deltas);
                 }
             }
             opened.push(weights);
@@ -86,14 +91,26 @@ impl WeightSource for CheckpointWeights {
             return Err(Error::Weight { name: stored, expected, found });
         }
         let mut values = file.read(&stored, rows.clone())?;
-        if let Some(delta) = self.adapted.get(&tensor.module).and_then(|deltas| deltas.get(&stored)) {
-            delta.add(rows, &mut values);
-        }
+        let deltas = self.adapted.get(&tensor.module).and_then(|deltas| deltas.get(&stored));
+        deltas.into_iter().flatten().for_each(|delta| delta.add(rows.clone(), &mut values));
         Ok(values)
     }
 
     fn shape(&self, module: usize, name: &str) -> Option<Vec<usize>> {
         self.find(module, name).and_then(|(file, stored)| file.shape(&stored).map(<[usize]>::to_vec))
+    }
+}
+
+/// Refuses an adapter of a table of tokens that is a language model's head, too: the reference changes the one and not the other.
+fn check_head(transformer: &TransformerModule, weights: &ModuleWeights, deltas: &Deltas) -> Result<()> {
+    let has_head = [FILL_MASK, TEXT_GENERATION].contains(&transformer.task.as_str());
+    let table = weights.table().filter(|table| has_head && deltas.contains_key(table));
+    match table {
+        Some(table) if transformer.config.bool_or("tie_word_embeddings", true)? => {
+            let (expected, found) = ("no adapter of a table that is the output's matrix, too", "one");
+            Err(Error::Weight { name: table, expected: expected.into(), found: found.into() })
+        }
+        _ => Ok(()),
     }
 }
 

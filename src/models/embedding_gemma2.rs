@@ -5,7 +5,7 @@ use super::activation;
 use super::layers::{check_heads, dense, rms_norm, stacked};
 use super::rope::{self, Base};
 use crate::checkpoint::JsonFile;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::program::{
     Activation, Attention, Builder, Glu, Half, HeadNorm, Index, Linear, Lookup, Norm, NormKind, Part, Rotary, RowNorm,
     Sum, Value, WeightId,
@@ -76,16 +76,25 @@ fn heads(b: &mut Builder, config: &JsonFile, layers: usize) -> Result<Vec<Heads>
     let (head_dim, window) = (config.usize_or("head_dim", 256)?, config.usize_or("sliding_window", 512)?);
     let positions = config.usize_or("max_position_embeddings", 262_144)?;
     let own = config.object_opt("per_layer_config")?;
+    if let Some(layer) = own.iter().flat_map(|own| own.keys()).find(|key| !key.parse().is_ok_and(|i: usize| i < layers))
+    {
+        let detail = format!("per_layer_config: {layer:?} is none of {layers} layers");
+        return Err(Error::invalid_file(config.path(), detail));
+    }
     let layer = |(i, is_local): (usize, bool)| {
         let (mut kv_heads, mut head_dim) = (kv_heads, head_dim);
         match &own {
             Some(own) => {
                 if let Some(own) = own.object_opt(&i.to_string())? {
+                    const KNOWN: [&str; 2] = ["head_dim", "num_key_value_heads"];
+                    if let Some(key) = own.keys().find(|key| !KNOWN.contains(key)) {
+                        return Err(own.unsupported(key, KNOWN.join(", ")));
+                    }
                     kv_heads = own.usize_or("num_key_value_heads", kv_heads)?;
                     head_dim = own.usize_or("head_dim", head_dim)?;
                 }
             }
-            None if !is_local => {
+            None if !is_local && !config.contains("per_layer_config") => {
                 kv_heads = config.usize_or("num_global_key_value_heads", 1)?;
                 head_dim = config.usize_or("global_head_dim", 512)?;
             }

@@ -44,6 +44,7 @@ pub(super) fn gemma(b: &mut Builder, config: &JsonFile) -> Result<Value> {
         activation => activation,
     };
     (model.norms_behind, model.scale) = (false, 1.0 / (model.head_dim as f32).sqrt());
+    model.causal = is_causal(config)?;
     let layers = config.usize_or("num_hidden_layers", 28)?;
     let table = table(b, config, model.head_dim)?;
     model.layers = vec![(None, table); layers];
@@ -54,13 +55,7 @@ pub(super) fn gemma(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 pub(super) fn gemma2(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let defaults = Defaults { vocab: 256_000, hidden: 2304, intermediate: 9216, heads: [8, 4] };
     let mut model = Gemma::from_json(config, defaults)?;
-    model.softcap = match config.contains("attn_logit_softcapping") {
-        true => config.f32_opt("attn_logit_softcapping")?,
-        false => Some(50.0),
-    };
-    if model.softcap.is_some_and(|softcap| softcap <= 0.0) {
-        return Err(config.invalid("attn_logit_softcapping", "a positive number, or null"));
-    }
+    (model.softcap, model.causal) = (softcap(config)?, is_causal(config)?);
     let layers = config.usize_or("num_hidden_layers", 26)?;
     let window = config.usize_or("sliding_window", 4096)?;
     // A causal window counts the query itself, one in both directions does not.
@@ -79,12 +74,16 @@ pub(super) fn gemma3(b: &mut Builder, config: &JsonFile) -> Result<Value> {
         return Err(config.unsupported("attn_logit_softcapping", "null"));
     }
     model.head_norms = true;
-    // Of all flags for this, it looks at this one.
-    model.causal = !config.bool_or("use_bidirectional_attention", false)?;
+    let halves = config.bool_or("use_bidirectional_attention", false)?;
+    model.causal = !halves && config.bool_or("is_causal", true)?;
     let layers = config.usize_or("num_hidden_layers", 26)?;
     let window = config.usize_or("sliding_window", 4096)?;
-    // The window counts the query itself, and in both directions it is half on each side.
-    let window = if model.causal { window.saturating_sub(1) } else { window / 2 };
+    let window = match (halves, model.causal) {
+        (true, _) => window / 2,
+        // It counts the query itself.
+        (false, true) => window.saturating_sub(1),
+        (false, false) => window,
+    };
     let pattern = config.usize_or("sliding_window_pattern", 6)?.max(1);
     let is_local = rope::local_layers(config, layers, |i| !(i + 1).is_multiple_of(pattern))?;
     let positions = config.usize_or("max_position_embeddings", 131_072)?;
@@ -97,6 +96,16 @@ pub(super) fn gemma3(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let layer = |is_local| if is_local { (Some(window), near) } else { (None, far) };
     model.layers = is_local.into_iter().map(layer).collect();
     Ok(model.build(b))
+}
+
+/// What scores are capped at.
+fn softcap(config: &JsonFile) -> Result<Option<f32>> {
+    let key = "attn_logit_softcapping";
+    let softcap = if config.contains(key) { config.f32_opt(key)? } else { Some(50.0) };
+    match softcap.is_none_or(|softcap| softcap > 0.0 && softcap.is_finite()) {
+        true => Ok(softcap),
+        false => Err(config.invalid(key, "a positive number, or null")),
+    }
 }
 
 /// The table of a backbone whose layers all turn alike.
@@ -116,7 +125,7 @@ struct Defaults {
 }
 
 impl Gemma {
-    /// What the versions share, by the keys of the later ones. Layers are to come.
+    /// What the versions share, by the keys of the later ones. Layers, and what else differs, are to come.
     fn from_json(config: &JsonFile, defaults: Defaults) -> Result<Gemma> {
         let [heads, kv_heads] = defaults.heads;
         let heads = config.usize_or("num_attention_heads", heads)?;
@@ -134,7 +143,7 @@ impl Gemma {
             eps: config.f32_or("rms_norm_eps", 1e-6)?,
             scale: 1.0 / config.f32_or("query_pre_attn_scalar", 256.0)?.sqrt(),
             softcap: None,
-            causal: is_causal(config)?,
+            causal: true,
             head_norms: false,
             norms_behind: true,
             layers: vec![],

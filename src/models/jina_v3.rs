@@ -34,7 +34,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 /// The same in the original's dialect.
 pub(super) fn original(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let jina = Jina::from_json(config)?;
-    match config.str_or("position_embedding_type", "absolute")? {
+    match config.str_or("position_embedding_type", "rotary")? {
         "rotary" => {
             let layer = jina.rotary(b, config, Base { key: "rotary_emb_base", default: 10_000.0 })?;
             Ok(jina.build(b, &layer, None))
@@ -47,12 +47,6 @@ pub(super) fn original(b: &mut Builder, config: &JsonFile) -> Result<Value> {
         }
         _ => Err(config.unsupported("position_embedding_type", "absolute, rotary")),
     }
-}
-
-/// Whether `config.json` names the original's code.
-pub(super) fn is_original(config: &JsonFile) -> Result<bool> {
-    let Some(classes) = config.object_opt("auto_map")? else { return Ok(false) };
-    Ok(classes.str_or("AutoConfig", "")?.ends_with("XLMRobertaFlashConfig"))
 }
 
 /// The head of its masked language model: RoBERTa's.

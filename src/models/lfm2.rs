@@ -14,6 +14,7 @@ struct Lfm2 {
     hidden: usize,
     heads: usize,
     kv_heads: usize,
+    head_dim: usize,
     intermediate: usize,
     eps: f32,
     causal: bool,
@@ -30,7 +31,8 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     check_heads(config, ("num_attention_heads", heads), ("num_key_value_heads", kv_heads))?;
     let positions = config.usize_or("max_position_embeddings", 128_000)?;
     let base = Base { key: "rope_theta", default: 1_000_000.0 };
-    let table = rope::table(b, config, base, hidden / heads, positions)?;
+    let head_dim = config.usize_or("head_dim", hidden / heads)?;
+    let table = rope::table(b, config, base, head_dim, positions)?;
     let taps = config.usize_or("conv_L_cache", 3)?;
     if taps == 0 {
         return Err(config.invalid("conv_L_cache", "at least 1"));
@@ -39,6 +41,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
         hidden,
         heads,
         kv_heads,
+        head_dim,
         intermediate: intermediate(config)?,
         eps: config.f32_or("norm_eps", 1e-5)?,
         causal: is_causal(config)?,
@@ -76,14 +79,14 @@ fn intermediate(config: &JsonFile) -> Result<usize> {
         return Ok(stated);
     }
     let less = 2 * stated / 3;
-    let contains = config.contains("block_ffn_dim_multiplier");
-    match if contains { config.f32_opt("block_ffn_dim_multiplier")? } else { Some(1.0) } {
-        None => Ok(less),
-        Some(factor) => {
-            let less = (f64::from(factor) * less as f64) as usize;
-            Ok(less.next_multiple_of(config.usize_or("block_multiple_of", 256)?.max(1)))
-        }
-    }
+    let key = "block_ffn_dim_multiplier";
+    config.f32_opt(key)?; // a number, if it is there
+    let factor = match config.get(key).and_then(|factor| factor.as_f64()) {
+        None if config.contains(key) => return Ok(less),
+        factor => factor.unwrap_or(1.0),
+    };
+    let less = (factor * less as f64) as usize;
+    Ok(less.next_multiple_of(config.usize_or("block_multiple_of", 256)?.max(1)))
 }
 
 /// Of each layer, whether it attends: else it convolves.
@@ -108,8 +111,7 @@ fn attention_layers(config: &JsonFile) -> Result<Vec<bool>> {
 
 impl Lfm2 {
     fn attend(&self, b: &mut Builder, prefix: &str, h: Value, x: Value) -> Value {
-        let &Lfm2 { hidden, heads, kv_heads, table, causal, eps, .. } = self;
-        let head_dim = hidden / heads;
+        let &Lfm2 { hidden, heads, kv_heads, head_dim, table, causal, eps, .. } = self;
         let parts = [("q_proj", heads), ("k_proj", kv_heads), ("v_proj", kv_heads)];
         let parts = parts.map(|(part, heads)| (format!("{prefix}.{part}"), heads * head_dim));
         let qkv = stacked(parts).bias(false).of(b, h);

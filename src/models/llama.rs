@@ -6,7 +6,7 @@ use super::activation;
 use super::layers::{check_heads, dense, embed_ids, rms_norm, stacked};
 use super::rope::{self, Base, is_causal};
 use crate::checkpoint::JsonFile;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::program::{
     Activation, Attention, Builder, Glu, Half, HeadNorm, NormKind, Pool, PoolMode, Rotary, RotaryTable, Value, WeightId,
 };
@@ -96,23 +96,27 @@ pub(super) fn eurobert(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 pub(super) fn ultrabert(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let defaults = Defaults { vocab: 32_000, intermediate: 11_008, positions: 32_768, head_dim: None };
     // Once, a list held the window of each layer, and another its base.
-    let old = ["attention_windows", "rope_theta"].map(|key| config.get(key).and_then(|value| value.as_array()));
+    let old = [list(config, "attention_windows")?, list(config, "rope_theta")?];
     let mut silent = config.clone();
     silent.set("rope_theta", serde_json::Value::Null);
     let mut model = Llama::from_json(b, &silent, defaults)?;
     let layers = model.windows.len();
-    let old_window = |i: usize| old[0].and_then(|windows| windows.get(i)?.as_u64()).filter(|&window| window > 0);
+    if old.iter().flatten().any(|list| list.len() != layers) {
+        let detail = format!("attention_windows and rope_theta must have an entry for each of {layers} layers");
+        return Err(Error::invalid_file(config.path(), detail));
+    }
+    let old_window = |i: usize| old[0].as_ref().map(|windows| windows[i] as usize).filter(|&window| window > 0);
     let is_local = rope::local_layers(config, layers, |i| match old[0] {
         Some(_) => old_window(i).is_some(),
         None => !(i + 1).is_multiple_of(3),
     })?;
     let window = match (0..layers).find_map(old_window) {
-        Some(window) => window as usize,
+        Some(window) => window,
         None => config.usize_or("sliding_window", 128)?,
     };
     let table = |local, layer_type, default| {
         let of_type = (0..layers).rfind(|&i| is_local[i] == local);
-        let theta = of_type.and_then(|i| old[1]?.get(i)?.as_f64()).map_or(default, |theta| theta as f32);
+        let theta = of_type.and_then(|i| Some(old[1].as_ref()?[i])).map_or(default, |theta| theta as f32);
         let base = Base { key: "rope_theta", default: theta };
         rope::table_of(
             b,
@@ -127,6 +131,17 @@ pub(super) fn ultrabert(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     (model.causal, model.rope, model.local_rope) = (false, far, Some(near));
     model.windows = is_local.into_iter().map(|is_local| is_local.then_some(window)).collect();
     Ok(model.build(b))
+}
+
+/// A list of numbers that are not negative, where there is one; `null` is 0.
+fn list(config: &JsonFile, key: &str) -> Result<Option<Vec<f64>>> {
+    let Some(value) = config.get(key) else { return Ok(None) };
+    let number = |value: &serde_json::Value| if value.is_null() { Some(0.0) } else { value.as_f64() };
+    let numbers = value.as_array().and_then(|list| list.iter().map(number).collect::<Option<Vec<f64>>>());
+    match numbers.filter(|numbers| numbers.iter().all(|&number| number >= 0.0)) {
+        Some(numbers) => Ok(Some(numbers)),
+        None => Err(config.invalid(key, "a list of numbers, one for each layer")),
+    }
 }
 
 /// The first token, or the mean, through a bare matrix and its bias.

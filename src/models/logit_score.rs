@@ -12,9 +12,10 @@ pub(super) fn build(
     config: &JsonFile,
     module: &Module,
     score: &LogitScoreConfig,
+    is_tied: bool,
     x: Value,
 ) -> Result<Value> {
-    let table = head(b, config, b.shape(x).cols)?;
+    let table = head(b, config, is_tied, b.shape(x).cols)?;
     for (key, token) in [("true_token_id", Some(score.true_token)), ("false_token_id", score.false_token)] {
         if let Some(token) = token.filter(|&token| token >= table.rows()) {
             let detail = format!("{key} = {token}, but the vocabulary has {} tokens", table.rows());
@@ -27,11 +28,13 @@ pub(super) fn build(
     Ok(b.linear(Linear { x, weight, bias: None, activation: Activation::Identity, residual: None }))
 }
 
-/// The matrix from hidden states to logits. Where it is not stored, it is the table of tokens, if the configuration says so.
-fn head(b: &Builder, config: &JsonFile, hidden: usize) -> Result<TensorSpec> {
+/// The matrix from hidden states to logits. Where it is not stored, it is the table of tokens, if the configuration says so, or, where
+/// that is silent, `is_tied`.
+fn head(b: &Builder, config: &JsonFile, is_tied: bool, hidden: usize) -> Result<TensorSpec> {
     let vocab = config.usize("vocab_size")?;
     let head = b.tensor("lm_head.weight", vec![vocab, hidden]);
-    let is_tied = config.bool_or("tie_word_embeddings", false)?;
+    // LFM2 has another key for it, too.
+    let is_tied = config.bool_or("tie_embedding", config.bool_or("tie_word_embeddings", is_tied)?)?;
     match is_tied && b.stored_shape(&head.name).is_none() {
         true => Ok(b.tensor("embed_tokens.weight", vec![vocab, hidden])),
         false => Ok(head),

@@ -40,6 +40,7 @@ pub use sparse::{SparseProgram, sparse_encoder};
 
 use crate::checkpoint::{
     FEATURE_EXTRACTION, JsonFile, Module, ModuleKind, SEQUENCE_CLASSIFICATION, TEXT_GENERATION, TransformerModule,
+    is_flash,
 };
 use crate::error::{Error, Result};
 use crate::program::{Activation, Builder, Program, Rows, Value, WeightSource};
@@ -63,14 +64,15 @@ struct Architecture {
     classifier: Option<Classifier>,
     /// `None` if no sparse encoder of this kind is known.
     masked_lm: Option<MaskedLm>,
-    /// Whether its causal language model is known: the backbone with a matrix `lm_head`.
-    is_language_model: bool,
+    /// If its causal language model is known, the backbone with a matrix `lm_head`: whether that is the table of tokens where the
+    /// configuration does not say.
+    language_model: Option<bool>,
 }
 
 impl Architecture {
     const fn new(model_type: &'static str, backbone: Backbone) -> Architecture {
         let (classifier, masked_lm) = (None, None);
-        Architecture { model_type, is: |_| Ok(true), backbone, classifier, masked_lm, is_language_model: false }
+        Architecture { model_type, is: |_| Ok(true), backbone, classifier, masked_lm, language_model: None }
     }
 
     const fn masked_lm(mut self, head: MaskedLm) -> Architecture {
@@ -83,8 +85,8 @@ impl Architecture {
         self
     }
 
-    const fn language_model(mut self) -> Architecture {
-        self.is_language_model = true;
+    const fn language_model(mut self, is_tied: bool) -> Architecture {
+        self.language_model = Some(is_tied);
         self
     }
 
@@ -101,7 +103,7 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("ernie", ernie::backbone).classifier(bert::classifier).masked_lm(bert::masked_lm),
     Architecture::new("roberta", roberta::backbone).classifier(roberta::classifier).masked_lm(roberta::masked_lm),
     Architecture::new("data2vec-text", roberta::backbone).classifier(roberta::classifier).masked_lm(roberta::masked_lm),
-    Architecture::new("xlm-roberta", jina_v3::original).only_if(jina_v3::is_original).classifier(roberta::classifier),
+    Architecture::new("xlm-roberta", jina_v3::original).only_if(is_flash).classifier(roberta::classifier),
     Architecture::new("jina_embeddings_v3", jina_v3::backbone)
         .classifier(roberta::classifier)
         .masked_lm(jina_v3::masked_lm),
@@ -123,13 +125,13 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture::new("t5", t5::backbone),
     Architecture::new("eurobert", llama::eurobert).classifier(llama::eurobert_classifier),
     Architecture::new("ultrabert", llama::ultrabert).classifier(llama::ultrabert_classifier),
-    Architecture::new("qwen3", llama::qwen3).classifier(llama::last_token_classifier).language_model(),
+    Architecture::new("qwen3", llama::qwen3).classifier(llama::last_token_classifier).language_model(false),
     Architecture::new("qwen3_vl_text", llama::qwen3_vl),
-    Architecture::new("qwen2", llama::qwen2).classifier(llama::last_token_classifier).language_model(),
-    Architecture::new("mistral", llama::mistral).classifier(llama::last_token_classifier).language_model(),
-    Architecture::new("llama", llama::llama).classifier(llama::last_token_classifier).language_model(),
-    Architecture::new("lfm2", lfm2::backbone).classifier(llama::last_token_classifier).language_model(),
-    Architecture::new("gemma", gemma::gemma).classifier(llama::last_token_classifier).language_model(),
+    Architecture::new("qwen2", llama::qwen2).classifier(llama::last_token_classifier).language_model(false),
+    Architecture::new("mistral", llama::mistral).classifier(llama::last_token_classifier).language_model(false),
+    Architecture::new("llama", llama::llama).classifier(llama::last_token_classifier).language_model(false),
+    Architecture::new("lfm2", lfm2::backbone).classifier(llama::last_token_classifier).language_model(true),
+    Architecture::new("gemma", gemma::gemma).classifier(llama::last_token_classifier).language_model(true),
     Architecture::new("gemma2", gemma::gemma2).classifier(llama::last_token_classifier),
     Architecture::new("gemma3_text", gemma::gemma3).classifier(llama::last_token_classifier),
     Architecture::new("embedding_gemma2_text", embedding_gemma2::backbone),
@@ -204,12 +206,12 @@ pub fn cross_encoder(modules: &[Module], weights: &dyn WeightSource) -> Result<P
         [module @ Module { kind: ModuleKind::LogitScore(score), .. }] => {
             check_task(transformer, TEXT_GENERATION)?;
             let architecture = architecture(config)?;
-            if !architecture.is_language_model {
-                return Err(config.unsupported("model_type", names_of(|architecture| architecture.is_language_model)));
-            }
+            let Some(is_tied) = architecture.language_model else {
+                return Err(config.unsupported("model_type", names_of(|other| other.language_model.is_some())));
+            };
             let x = (architecture.backbone)(&mut b, config)?;
             b.label("score");
-            (logit_score::build(&mut b, config, module, score, x)?, x)
+            (logit_score::build(&mut b, config, module, score, is_tied, x)?, x)
         }
         _ => {
             let supported = "a Transformer alone, or a Transformer and a LogitScore";

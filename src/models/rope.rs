@@ -61,11 +61,12 @@ fn build(
     let scaling = parameters.as_ref().unwrap_or(&empty);
     let key = if scaling.get("rope_type").is_some() { "rope_type" } else { "type" };
     let kind = scaling.str_or(key, "default")?;
-    let partly = scaling.f32_or("partial_rotary_factor", 1.0)?;
-    for (file, factor) in [(scaling, partly), (config, config.f32_or("partial_rotary_factor", 1.0)?)] {
-        if factor != 1.0 && kind != "proportional" {
-            return Err(file.unsupported("partial_rotary_factor", "1, but where rope_type is proportional"));
-        }
+    let partly = scaling.get("partial_rotary_factor").and_then(|factor| factor.as_f64()).unwrap_or(1.0);
+    if partly != 1.0 && kind != "proportional" {
+        return Err(scaling.unsupported("partial_rotary_factor", "1, but where rope_type is proportional"));
+    }
+    if config.f32_or("partial_rotary_factor", 1.0)? != 1.0 {
+        return Err(config.unsupported("partial_rotary_factor", "1"));
     }
     let theta = match scaling.f32_opt("rope_theta")? {
         Some(theta) => theta,
@@ -76,7 +77,7 @@ fn build(
         "default" => plain,
         // Of Gemma 4: some pairs of columns, as in heads that turn whole; the others do not turn.
         "proportional" => {
-            let (turned, factor) = ((partly * head_dim as f32) as usize / 2, scaling.f32_or("factor", 1.0)?);
+            let (turned, factor) = ((partly * head_dim as f64) as usize / 2, scaling.f32_or("factor", 1.0)?);
             let pairs = plain.into_iter().enumerate();
             pairs.map(|(i, frequency)| if i < turned { frequency / factor } else { 0.0 }).collect()
         }
@@ -141,7 +142,11 @@ pub(super) fn local_layers(config: &JsonFile, layers: usize, is_local: impl Fn(u
 
 /// Whether each token sees those before it only: the key is absent in most configurations of decoders.
 pub(super) fn is_causal(config: &JsonFile) -> Result<bool> {
-    Ok(config.bool_or("is_causal", true)? && !config.bool_or("use_bidirectional_attention", false)?)
+    match config.bool_or("use_bidirectional_attention", false)? {
+        // Transformers' models of all families but Gemma 3 do not look at it.
+        true => Err(config.unsupported("use_bidirectional_attention", "false; is_causal = false in its place")),
+        false => config.bool_or("is_causal", true),
+    }
 }
 
 #[cfg(test)]

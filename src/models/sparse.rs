@@ -87,9 +87,9 @@ fn splade(b: &mut Builder, transformer: &TransformerModule, config: &SpladeConfi
     let architecture = architecture(&transformer.config)?;
     let Some(head) = architecture.masked_lm else {
         let has_head = |other: &Architecture| other.masked_lm.is_some();
-        // Two architectures share a name.
+        // Architectures share a name: those with code of their own have no head.
         if ARCHITECTURES.iter().any(|other| other.model_type == architecture.model_type && has_head(other)) {
-            return Err(transformer.config.unsupported("position_embedding_type", "absolute"));
+            return Err(transformer.config.unsupported("auto_map", "null, in a sparse encoder of this model_type"));
         }
         return Err(transformer.config.unsupported("model_type", names_of(has_head)));
     };

@@ -113,7 +113,7 @@ impl Attention {
     pub fn seen_by(&self, key: usize, len: usize) -> std::ops::Range<usize> {
         let window = self.window.unwrap_or(len);
         let first = if self.causal { key } else { key.saturating_sub(window) };
-        first..(key + window + 1).min(len)
+        first..key.saturating_add(window).saturating_add(1).min(len)
     }
 }
 

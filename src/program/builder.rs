@@ -210,6 +210,8 @@ impl<'a> Builder<'a> {
         let (cols, qkv) = (op.heads * op.head_dim, Shape { rows: Rows::Tokens, cols: op.qkv_cols() });
         assert_eq!(self.shape(op.qkv), qkv, "{}: columns of qkv", self.label);
         assert!(op.kv_heads > 0 && op.heads.is_multiple_of(op.kv_heads), "{}: heads over those of k and v", self.label);
+        let is_disentangled = matches!(op.bias, Some(PositionBias::Disentangled { .. }));
+        assert!(op.softcap.is_none_or(|softcap| softcap > 0.0 && !is_disentangled), "{}: the softcap", self.label);
         let table = op.table().map(|table| &self.weights[table.index()]);
         match op.bias {
             Some(PositionBias::Relative { .. }) => {

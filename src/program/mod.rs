@@ -124,6 +124,11 @@ impl Shape {
 }
 
 impl Program {
+    /// The tensors of a checkpoint that it needs.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &TensorSpec> {
+        self.weights.iter().flat_map(|weight| &weight.parts).flat_map(Part::tensors)
+    }
+
     /// The shape of a value.
     pub fn shape(&self, value: Value) -> Shape {
         self.steps[value.index()].shape

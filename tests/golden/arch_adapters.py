@@ -84,7 +84,7 @@ def flash_reranker(b):
         for old, new in parts:
             name = name.replace(old, new)
         renamed[name] = value
-    config = {"auto_map": FLASH, "use_flash_attn": True}
+    config = {"auto_map": FLASH, "use_flash_attn": True, "position_embedding_type": "absolute"}
     folder = b.overlay("flash-reranker", "xlm-roberta-reranker", same_as="xlm-roberta-reranker", config=config)
     save(renamed, folder)
 
@@ -114,28 +114,38 @@ def composite(b):
 
 def peft(b):
     """Adapters that PEFT wrote: of matrices, of the table of tokens, and with the root of the rank."""
-    from peft import LoraConfig, get_peft_model
-
     kinds = {
         "adapter": dict(r=3, lora_alpha=6, target_modules=["query", "value", "output.dense"]),
         "adapter-table": dict(r=2, lora_alpha=3, target_modules=["word_embeddings", "key"]),
         "adapter-root": dict(r=4, lora_alpha=3, target_modules=["intermediate.dense"], use_rslora=True),
     }
-    folder = b.overlay("lora", "xlm-roberta", adapters=kinds)
-    for i, (name, settings) in enumerate(kinds.items()):
-        model = get_peft_model(AutoModel.from_pretrained(b.root / "xlm-roberta", dtype=torch.float32), LoraConfig(**settings))
+    write_adapters(b, "lora", "xlm-roberta", kinds, 163)
+    # Layers that are stored as parts of others, or by other names.
+    of_decoders = ["q_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj", "fc1"]
+    kinds = {"adapter": dict(r=3, lora_alpha=4, target_modules=of_decoders)}
+    for i, base in enumerate(("jina-v3", "gte-native", "nomic-native")):
+        write_adapters(b, f"lora-{base}", base, kinds, 180 + i)
+
+
+def write_adapters(b, name, base, kinds, seed):
+    from peft import LoraConfig, get_peft_model
+
+    folder = b.overlay(name, base, adapters=kinds)
+    for i, (adapter, settings) in enumerate(kinds.items()):
+        model = get_peft_model(AutoModel.from_pretrained(b.root / base, dtype=torch.float32), LoraConfig(**settings))
         low = nn.Module()
         owners = {key.replace(".", "_"): value for key, value in model.named_parameters() if "lora_" in key}
         for key, value in owners.items():
             low.register_parameter(key, nn.Parameter(torch.empty(value.shape)))
         with torch.no_grad():
-            for key, value in randomise(low, 163 + i, {"lora_B": 0.3, "lora_embedding_B": 0.3}).named_parameters():
+            for key, value in randomise(low, seed + i, {"lora_B": 0.3, "lora_embedding_B": 0.3}).named_parameters():
                 owners[key].copy_(value)
-        model.save_pretrained(folder / name, save_embedding_layers=False)
-        (folder / name / "README.md").unlink()
-        path = folder / name / "adapter_model.safetensors"
+        model.save_pretrained(folder / adapter, save_embedding_layers=False)
+        (folder / adapter / "README.md").unlink()
+        path = folder / adapter / "adapter_model.safetensors"
         save_file({key: value.half() for key, value in load_file(path).items()}, path, metadata={"format": "pt"})
-        edit_json(folder / name / "adapter_config.json", base_model_name_or_path="xlm-roberta", target_modules=sorted(settings["target_modules"]))
+        targets = sorted(settings["target_modules"])
+        edit_json(folder / adapter / "adapter_config.json", base_model_name_or_path=base, target_modules=targets)
 
 
 def peft_alone(b):

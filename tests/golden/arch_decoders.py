@@ -202,6 +202,10 @@ def gemma3(b):
         config={"use_bidirectional_attention": False, "sliding_window": 5},
         wrong=[{"sliding_window": 4}, {"sliding_window": 6}],
     )
+    # Another flag for it, by which a window is as wide as it says on each side.
+    config = {"use_bidirectional_attention": False, "is_causal": False, "sliding_window": 5}
+    wrong = [{"sliding_window": 4}, {"sliding_window": 6}]
+    b.overlay("gemma3-uncausal", "gemma3", config=config, wrong=wrong)
 
 
 def gemma(b):
@@ -236,7 +240,7 @@ def lfm2(b):
     old = {"layer_types": ..., "full_attn_idxs": [2], "rope_parameters": ..., "rope_theta": 10000.0, "intermediate_size": ..., "block_ff_dim": 32}
     b.overlay("lfm2-old", "lfm2", config=old)
     # Another number of taps, biases, and widths as they are stated.
-    config = Lfm2Config(**base, conv_L_cache=4, conv_bias=True, block_auto_adjust_ff_dim=False)
+    config = Lfm2Config(**base, conv_L_cache=4, conv_bias=True, block_auto_adjust_ff_dim=False, head_dim=8)
     b.sentence("lfm2-biased", "lfm2", Lfm2Model(config), words, modules, seed=175)
 
 

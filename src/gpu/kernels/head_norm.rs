@@ -18,7 +18,7 @@ static HEAD_NORM: Kernel = Kernel {
 pub fn launches(op: &HeadNorm, context: &Context) -> Result<Vec<Launch>> {
     let vector = |id| Slot::Weight(WeightUse::whole(id, context.weight(id), &VECTOR));
     let groups: usize = op.groups.iter().sum();
-    let is_whole = groups * op.group == context.out_shape().cols;
+    let is_whole = groups * op.group == 4 * stride4(context.out_shape().cols);
     // The groups, and what is in none.
     let parts = groups + usize::from(!is_whole);
     Ok(vec![Launch {
