@@ -178,10 +178,14 @@ pub(crate) fn check_modules(folder: &Path) -> Result<()> {
 /// was stored for another use than `model_type`, is taken as a transformer that stands alone: its settings are then those of
 /// something else, and not looked at, as in the reference. (For late interaction, the modules of a dense model are kept.)
 pub(crate) fn read(folder: &Path, model_type: ModelType, bases: &Bases) -> Result<(Settings, Vec<Module>)> {
-    if !folder.join(MODULES_FILE).is_file() && !bases.backbone_of(folder).join("config.json").is_file() {
+    let backbone = bases.backbone_of(folder);
+    if !folder.join(MODULES_FILE).is_file() && !backbone.join("config.json").is_file() {
         return Err(Error::NotFound {
-            what: format!("model in folder '{}'", folder.display()),
-            detail: format!("it has neither {MODULES_FILE} nor config.json"),
+            what: format!("model in folder '{}'", backbone.display()),
+            detail: match backbone == folder {
+                true => format!("it has neither {MODULES_FILE} nor config.json"),
+                false => format!("it has no config.json, and {} is an adapter of it", folder.display()),
+            },
         });
     }
     let build: fn(&Path, &Bases, &str) -> Result<Vec<Module>> = match model_type {
