@@ -1,5 +1,7 @@
 //! What `encode` promises beside its numbers: order, equal texts once, progress, cancellation, threads, little memory.
 
+mod support;
+
 use lexel::{Cancel, Device, Dtype, EncodeOptions, Error, Matrix, Progress, SentenceTransformer};
 use std::sync::{Arc, Mutex};
 
@@ -175,7 +177,8 @@ fn a_small_memory_budget_means_smaller_batches_and_the_same_vectors() {
 /// samples give what f32 does.
 #[test]
 fn texts_of_ones_own_are_the_sample_for_int8() {
-    let builder = || SentenceTransformer::builder(folder("../architectures/models/albert")).device(Device::Cpu);
+    let folder = support::golden::Golden::read("architectures").folder("albert");
+    let builder = || SentenceTransformer::builder(&folder).device(Device::Cpu);
     let expected = builder().load().unwrap().encode(&texts(3)).unwrap();
     for sample in [&[][..], &["one"], &["", "a longer text", "one"]] {
         let model = builder().dtype(Dtype::Int8).sample(sample.iter().copied()).load().unwrap();
