@@ -21,8 +21,10 @@ pub(crate) struct BiEncoder<P, S = SimilarityFunction> {
     pub settings: Settings,
     pub prompts: BTreeMap<String, String>,
     pub similarity: S,
-    /// Tasks that the checkpoint has adapters for, and the one that it was loaded with.
-    adapters: (Vec<String>, Option<String>),
+    /// Tasks that the checkpoint has adapters for.
+    tasks: Vec<String>,
+    /// The adapter that it was loaded with.
+    adapter: Option<String>,
     /// By the names of their routes: one, unless the model has a Router. The first is that of a text for no task.
     paths: Vec<(Vec<String>, P)>,
 }
@@ -82,10 +84,10 @@ impl<P, S> BiEncoder<P, S> {
         if let Some(i) = paths.iter().position(|(routes, _)| *routes == default) {
             paths.swap(0, i);
         }
-        let (tasks, adapter) = checkpoint.adapters()?;
-        let adapters = (tasks, adapter.map(str::to_string));
+        let tasks = checkpoint.adapter_tasks()?;
+        let adapter = checkpoint.adapter().map(str::to_string);
         let (folder, modules) = (checkpoint.folder().to_path_buf(), checkpoint.modules().to_vec());
-        Ok(BiEncoder { folder, modules, settings, prompts, similarity, adapters, paths })
+        Ok(BiEncoder { folder, modules, settings, prompts, similarity, tasks, adapter, paths })
     }
 
     /// That of a text for no task.
@@ -103,9 +105,9 @@ impl<P, S> BiEncoder<P, S> {
     /// # Errors
     /// [`Error::InvalidInput`] if there is no route for the task, or an adapter that the model was not loaded with.
     pub fn path(&self, task: Option<&str>) -> Result<&P> {
-        let (tasks, adapter) = &self.adapters;
-        if let Some(task) = task.filter(|&task| tasks.iter().any(|of| of == task) && adapter.as_deref() != Some(task)) {
-            let loaded = adapter.as_ref().map_or("without one".to_string(), |adapter| format!("with {adapter:?}"));
+        let is_other = |task: &&str| self.tasks.iter().any(|of| of == task) && self.adapter.as_deref() != Some(task);
+        if let Some(task) = task.filter(is_other) {
+            let loaded = self.adapter.as_ref().map_or("without one".to_string(), |adapter| format!("with {adapter:?}"));
             return Err(Error::InvalidInput(format!(
                 "the task {task:?} has an adapter of its own, and the model was loaded {loaded}: load it with adapter {task:?}"
             )));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::adapter_names::{is_head, places};
 use super::config::JsonFile;
-use super::files::{classes, join_inside};
+use super::files::{TOKENIZER_FILE, classes, join_inside};
 use super::module_weights::{ModuleWeights, PREFIXES};
 use super::modules::MODULES_FILE;
 use super::safetensors::SafetensorsFile;
@@ -270,6 +270,12 @@ impl Bases {
     pub fn backbone_of<'a>(&'a self, folder: &'a Path) -> &'a Path {
         self.0.get(folder).map_or(folder, PathBuf::as_path)
     }
+}
+
+/// The folder with the tokenizer of a module in the folder `own`: an adapter may leave it with its base model.
+pub(super) fn tokenizer_folder<'a>(own: &'a Path, backbone: &'a Path) -> &'a Path {
+    let has_own = [TOKENIZER_FILE, "vocab.txt"].iter().any(|name| own.join(name).is_file());
+    if has_own { own } else { backbone }
 }
 
 /// The tasks for which a checkpoint has adapters of its own.

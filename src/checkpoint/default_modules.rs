@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::adapter::Bases;
+use super::adapter::{Bases, tokenizer_folder};
 use super::config::JsonFile;
 use super::dense_modules::{LogitScoreConfig, PoolingConfig};
 use super::files::TOKENIZER_FILE;
@@ -62,7 +62,7 @@ pub(super) fn sparse_encoder(folder: &Path, bases: &Bases, why: &str) -> Result<
 pub(super) fn cross_encoder(folder: &Path, bases: &Bases) -> Result<Vec<Module>> {
     let mut transformer = TransformerModule::read_without_modules(folder, bases)?;
     let head = match is_causal_lm(&transformer.config)? {
-        true => Some(yes_or_no(folder)?),
+        true => Some(yes_or_no(tokenizer_folder(folder, &transformer.backbone))?),
         false => None,
     };
     transformer.task = if head.is_some() { TEXT_GENERATION } else { SEQUENCE_CLASSIFICATION }.into();

@@ -76,10 +76,12 @@ pub(crate) fn needed_in_module(module: &str, all: &[&str]) -> Vec<String> {
     if !exists(TOKENIZER_FILE) {
         names.push("vocab.txt");
     }
-    names.push(match () {
-        () if exists(ADAPTER_CONFIG) => ADAPTER_WEIGHTS,
-        () if exists(WEIGHTS_FILE) => WEIGHTS_FILE,
-        () => WEIGHTS_INDEX,
+    names.push(if exists(ADAPTER_CONFIG) {
+        ADAPTER_WEIGHTS
+    } else if exists(WEIGHTS_FILE) {
+        WEIGHTS_FILE
+    } else {
+        WEIGHTS_INDEX
     });
     names.into_iter().filter(|name| exists(name)).map(|name| in_module(module, name)).collect()
 }
@@ -159,12 +161,17 @@ pub(crate) fn add_routed(folder: &Path, modules: &mut Vec<(String, String)>) -> 
     Ok(())
 }
 
-/// The classes and folders of the modules of the model in `folder`, those of routers among them.
-pub(crate) fn classes(folder: &Path) -> Result<Vec<(String, String)>> {
-    let mut modules = match read_entries(folder)? {
+/// The classes and folders of the modules that the model in `folder` lists.
+pub(crate) fn listed(folder: &Path) -> Result<Vec<(String, String)>> {
+    Ok(match read_entries(folder)? {
         Some(entries) => entries.into_iter().map(|entry| (entry.class, entry.path)).collect(),
         None => vec![("Transformer".to_string(), String::new())],
-    };
+    })
+}
+
+/// The same, and those of its routers.
+pub(crate) fn classes(folder: &Path) -> Result<Vec<(String, String)>> {
+    let mut modules = listed(folder)?;
     add_routed(folder, &mut modules)?;
     Ok(modules)
 }

@@ -20,12 +20,12 @@ use hf_hub::{HFClient, HFError};
 use super::blob::{self, BlobWriter};
 use super::config::SETTINGS_FILE;
 use super::files::{
-    PICKLED_WEIGHTS, WEIGHTS_FILE, WEIGHTS_INDEX, add_routed, has_weights, join_inside, needed_in_module,
+    PICKLED_WEIGHTS, WEIGHTS_FILE, WEIGHTS_INDEX, add_routed, has_weights, join_inside, listed, needed_in_module,
     pickled_weights_error, shards,
 };
 use super::hub_cache::{CachedRepo, Snapshot, is_commit, is_plain_name};
 use super::hub_failure::{CopyError, Failure, chain, hub_error, is_not_served};
-use super::modules::{MODULES_FILE, check_modules, read_entries};
+use super::modules::{MODULES_FILE, check_modules};
 use super::router::ROUTER_FILES;
 use super::source::{DownloadProgress, SourceOptions};
 use super::transformer::OLD_CONFIG_NAMES;
@@ -208,11 +208,7 @@ impl<'a> Download<'a> {
         }
         self.fetch_files(commit, files, &[MODULES_FILE.to_string()]).await?;
         let names: Vec<&str> = files.keys().map(String::as_str).collect();
-        let entries = read_entries(&folder)?;
-        let transformers_at_root = vec![("Transformer".to_string(), String::new())];
-        let mut modules = entries.map_or(transformers_at_root, |entries| {
-            entries.into_iter().map(|entry| (entry.class, entry.path)).collect()
-        });
+        let mut modules = listed(&folder)?;
         let is_router = |(class, _): &&(String, String)| matches!(class.as_str(), "Router" | "Asym");
         for (_, path) in modules.iter().filter(is_router) {
             let inside = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };

@@ -55,7 +55,6 @@ use adapter::Adapter;
 pub use chat_template::{ChatTemplate, Frame};
 pub use config::{JsonFile, Settings};
 pub use dense_modules::{DenseConfig, Feature, LogitScoreConfig, PoolingConfig, WeightedLayersConfig};
-use files::TOKENIZER_FILE;
 pub use modules::{Module, ModuleKind};
 pub use multi_vector_modules::MultiVectorMaskConfig;
 pub use router::Router;
@@ -210,13 +209,14 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The tasks that the checkpoint has adapters for, and the name of that which is merged.
-    pub(crate) fn adapters(&self) -> Result<(Vec<String>, Option<&str>)> {
-        let merged = self.adapter.as_ref().map(|adapter| adapter.name());
-        match self.transformer() {
-            Ok((_, transformer)) => Ok((adapter::tasks(&transformer.config)?, merged)),
-            Err(_) => Ok((vec![], merged)),
-        }
+    /// The tasks that the checkpoint has adapters for.
+    pub(crate) fn adapter_tasks(&self) -> Result<Vec<String>> {
+        self.transformer().map_or_else(|_| Ok(vec![]), |(_, transformer)| adapter::tasks(&transformer.config))
+    }
+
+    /// The name of the adapter that is merged.
+    pub(crate) fn adapter(&self) -> Option<&str> {
+        self.adapter.as_ref().map(|adapter| adapter.name())
     }
 
     /// The paths that texts take through the modules, by the names of their routes: one without names unless there is a
@@ -248,9 +248,7 @@ impl Checkpoint {
             _ => {
                 let (i, transformer) = self.transformer()?;
                 let (length, do_lower_case) = (transformer.max_seq_length, transformer.do_lower_case);
-                let own = &self.modules[i].path;
-                let has_own = [TOKENIZER_FILE, "vocab.txt"].iter().any(|name| own.join(name).is_file());
-                let folder = if has_own { own } else { &transformer.backbone };
+                let folder = adapter::tokenizer_folder(&self.modules[i].path, &transformer.backbone);
                 let mut tokenizer = Tokenizer::load(folder, length, do_lower_case)?;
                 tokenizer.keep_whole(&transformer.whole_prompts)?;
                 tokenizer.with_chat(transformer.chat.clone()).with_lengths(&transformer.lengths)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::adapter::Bases;
+use super::adapter::{Bases, tokenizer_folder};
 use super::chat_template::{ChatTemplate, TEMPLATE_FILE};
 use super::config::JsonFile;
 use super::files::is_empty;
@@ -146,8 +146,7 @@ impl TransformerModule {
         }
         let task = module.str_or("transformer_task", task)?.to_string();
         check_module(&module, &task)?;
-        let has_own = folder.join("tokenizer_config.json").is_file();
-        let tokenizer = tokenizer_config(if has_own { folder } else { &backbone })?;
+        let tokenizer = tokenizer_config(tokenizer_folder(folder, &backbone))?;
         let max_seq_length = max_seq_length(&module, &tokenizer, &config)?;
         let do_lower_case = module.bool_or("do_lower_case", false)?;
         let (lengths, chat) = (TaskLengths::read(&module)?, chat.map(Arc::new));

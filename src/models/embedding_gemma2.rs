@@ -2,13 +2,13 @@
 //! wider heads, and behind each layer a gate by a projection of the tokens' embeddings.
 
 use super::activation;
-use super::layers::{check_heads, dense, rms_norm, stacked};
+use super::layers::{check_heads, dense, embed_ids_scaled, rms_norm, stacked};
 use super::rope::{self, Base};
 use crate::checkpoint::JsonFile;
 use crate::error::{Error, Result};
 use crate::program::{
-    Activation, Attention, Builder, Glu, Half, HeadNorm, Index, Linear, Lookup, Norm, NormKind, Part, Rotary, RowNorm,
-    Sum, Value, WeightId,
+    Activation, Attention, Builder, Glu, Half, HeadNorm, Linear, Norm, NormKind, Part, Rotary, RowNorm, Sum, Value,
+    WeightId,
 };
 
 /// What all layers share.
@@ -51,9 +51,7 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 
     b.wide();
     b.label("embeddings");
-    let words = b.tensor("embed_tokens.weight", vec![config.usize_or("vocab_size", 262_144)?, hidden]);
-    let scaled = b.weight(vec![Part::Scaled(words, (hidden as f32).sqrt().to_bits())]);
-    let embeddings = b.embed(vec![Lookup { table: scaled, index: Index::Ids, offset: 0 }]);
+    let embeddings = embed_ids_scaled(b, "embed_tokens", config.usize_or("vocab_size", 262_144)?, hidden);
     let mut x = embeddings;
     for (i, heads) in heads.iter().enumerate() {
         x = gemma.attention(b, i, heads, x);

@@ -3,13 +3,12 @@
 //! tokens see both directions), bge-multilingual-gemma2, bge-reranker-v2-gemma.
 
 use super::activation;
-use super::layers::{check_heads, dense, stacked};
+use super::layers::{check_heads, dense, embed_ids_scaled, stacked};
 use super::rope::{self, Base, is_causal};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
 use crate::program::{
-    Activation, Attention, Builder, Glu, Half, HeadNorm, Index, Lookup, Norm, NormKind, Part, Rotary, RowNorm, Value,
-    WeightId,
+    Activation, Attention, Builder, Glu, Half, HeadNorm, Norm, NormKind, Part, Rotary, RowNorm, Value, WeightId,
 };
 
 /// What shapes such a backbone.
@@ -154,9 +153,7 @@ impl Gemma {
     fn build(&self, b: &mut Builder) -> Value {
         b.wide();
         b.label("embeddings");
-        let words = b.tensor("embed_tokens.weight", vec![self.vocab, self.hidden]);
-        let scaled = b.weight(vec![Part::Scaled(words, (self.hidden as f32).sqrt().to_bits())]);
-        let mut x = b.embed(vec![Lookup { table: scaled, index: Index::Ids, offset: 0 }]);
+        let mut x = embed_ids_scaled(b, "embed_tokens", self.vocab, self.hidden);
         for (i, &(window, table)) in self.layers.iter().enumerate() {
             let name = |name: &str| format!("layers.{i}.{name}");
             let (behind, before) = match self.norms_behind {

@@ -3,7 +3,7 @@
 use crate::checkpoint::JsonFile;
 use crate::error::{Error, Result};
 use crate::program::{
-    Activation, Bucketed, Builder, Index, Linear, Lookup, Norm, NormKind, Part, PositionBias, RowNorm, Value,
+    Activation, Bucketed, Builder, Index, Linear, Lookup, Norm, NormKind, Part, PoolMode, PositionBias, RowNorm, Value,
 };
 
 /// A linear layer; see [`dense`].
@@ -104,6 +104,22 @@ pub(super) fn rms_norm(b: &mut Builder, name: &str, eps: f32, x: Value) -> Value
 pub(super) fn embed_ids(b: &mut Builder, name: &str, vocab: usize, cols: usize) -> Value {
     let words = ids(b, name, vocab, cols);
     b.embed(vec![words])
+}
+
+/// The same, times the root of the columns: Gemma's.
+pub(super) fn embed_ids_scaled(b: &mut Builder, name: &str, vocab: usize, cols: usize) -> Value {
+    let words = b.tensor(format!("{name}.weight"), vec![vocab, cols]);
+    let table = b.weight(vec![Part::Scaled(words, (cols as f32).sqrt().to_bits())]);
+    b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }])
+}
+
+/// How a classifier pools: the first token, or the mean.
+pub(super) fn cls_or_mean(config: &JsonFile) -> Result<PoolMode> {
+    match config.str_or("classifier_pooling", "cls")? {
+        "cls" => Ok(PoolMode::Cls),
+        "mean" => Ok(PoolMode::Mean),
+        _ => Err(config.unsupported("classifier_pooling", "cls, mean")),
+    }
 }
 
 /// The table `name.weight`, looked up by token id.

@@ -4,7 +4,7 @@
 use super::layers::{check_heads, dense, embed_ids, rms_norm, stacked};
 use super::rope::{self, Base, is_causal};
 use crate::checkpoint::JsonFile;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::program::{
     Activation, Attention, Builder, Glu, Half, HeadNorm, NormKind, Part, Rotary, ShortConv, Value, WeightId,
 };
@@ -52,13 +52,13 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 
     b.label("embeddings");
     let mut x = embed_ids(b, "embed_tokens", config.usize_or("vocab_size", 65_536)?, hidden);
-    for (i, attends) in attention_layers(config)?.into_iter().enumerate() {
+    for (i, convolves) in convolutions(config)?.into_iter().enumerate() {
         let name = |name: &str| format!("layers.{i}.{name}");
-        b.label(name(if attends { "attention" } else { "conv" }));
+        b.label(name(if convolves { "conv" } else { "attention" }));
         let h = rms_norm(b, &name("operator_norm"), model.eps, x);
-        x = match attends {
-            true => model.attend(b, &name("self_attn"), h, x),
-            false => model.convolve(b, &name("conv"), h, x),
+        x = match convolves {
+            true => model.convolve(b, &name("conv"), h, x),
+            false => model.attend(b, &name("self_attn"), h, x),
         };
         b.label(name("mlp"));
         let h = rms_norm(b, &name("ffn_norm"), model.eps, x);
@@ -89,24 +89,12 @@ fn intermediate(config: &JsonFile) -> Result<usize> {
     Ok(less.next_multiple_of(config.usize_or("block_multiple_of", 256)?.max(1)))
 }
 
-/// Of each layer, whether it attends: else it convolves.
-fn attention_layers(config: &JsonFile) -> Result<Vec<bool>> {
+/// Of each layer, whether it convolves: else it attends.
+fn convolutions(config: &JsonFile) -> Result<Vec<bool>> {
     let layers = config.usize_or("num_hidden_layers", 32)?;
-    if let Some(types) = config.strings_opt("layer_types")? {
-        if types.len() != layers {
-            let detail = format!("layer_types has {} entries for {layers} layers", types.len());
-            return Err(Error::invalid_file(config.path(), detail));
-        }
-        let attends = |name: &str| match name {
-            "full_attention" => Ok(true),
-            "conv" => Ok(false),
-            _ => Err(config.unsupported("layer_types", "full_attention, conv")),
-        };
-        return types.into_iter().map(attends).collect();
-    }
-    let listed = config.get("full_attn_idxs").and_then(|list| list.as_array());
-    let attends = |i: usize| listed.is_none_or(|list| list.iter().any(|index| index.as_u64() == Some(i as u64)));
-    Ok((0..layers).map(attends).collect())
+    let attend = config.get("full_attn_idxs").and_then(|list| list.as_array());
+    let convolves = |i: usize| attend.is_some_and(|list| list.iter().all(|index| index.as_u64() != Some(i as u64)));
+    rope::layers_of_type("conv", config, layers, convolves)
 }
 
 impl Lfm2 {

@@ -3,7 +3,7 @@
 //! e5-mistral, gte-Qwen2, Qwen3-Embedding, the texts of Qwen3-VL-Embedding, EuroBERT, UltraBERT.
 
 use super::activation;
-use super::layers::{check_heads, dense, embed_ids, rms_norm, stacked};
+use super::layers::{check_heads, cls_or_mean, dense, embed_ids, rms_norm, stacked};
 use super::rope::{self, Base, is_causal};
 use crate::checkpoint::JsonFile;
 use crate::error::{Error, Result};
@@ -146,12 +146,7 @@ fn list(config: &JsonFile, key: &str) -> Result<Option<Vec<f64>>> {
 
 /// The first token, or the mean, through a bare matrix and its bias.
 pub(super) fn ultrabert_classifier(b: &mut Builder, config: &JsonFile, x: Value, labels: usize) -> Result<Value> {
-    let mode = match config.str_or("classifier_pooling", "cls")? {
-        "cls" => PoolMode::Cls,
-        "mean" => PoolMode::Mean,
-        _ => return Err(config.unsupported("classifier_pooling", "cls, mean")),
-    };
-    let pooled = b.pool(Pool::new(x, mode));
+    let pooled = b.pool(Pool::new(x, cls_or_mean(config)?));
     Ok(dense("classifier", labels).of(b, pooled))
 }
 

@@ -2,12 +2,12 @@
 //! window only. modernbert-embed, gte-modernbert, granite-embedding-r2, ettin, ruri-v3.
 
 use super::activation;
-use super::layers::{check_heads, dense, embed_normed_with, ids, layer_norm_with};
+use super::layers::{check_heads, cls_or_mean, dense, embed_normed_with, ids, layer_norm_with};
 use super::masked_lm::Head;
 use super::rope::{self, Base};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
-use crate::program::{Attention, Builder, Glu, Half, Pool, PoolMode, Rotary, Value, WeightId};
+use crate::program::{Attention, Builder, Glu, Half, Pool, Rotary, Value, WeightId};
 
 /// The backbone that `config.json` describes; absent keys have the defaults of transformers' `ModernBertConfig`.
 pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
@@ -57,14 +57,9 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 
 /// The first token, or the mean, through the prediction head and the classifier: `[sequences, labels]`.
 pub(super) fn classifier(b: &mut Builder, config: &JsonFile, x: Value, labels: usize) -> Result<Value> {
-    let mode = match config.str_or("classifier_pooling", "cls")? {
-        "cls" => PoolMode::Cls,
-        "mean" => PoolMode::Mean,
-        _ => return Err(config.unsupported("classifier_pooling", "cls, mean")),
-    };
     let activation = activation::hidden_act(config, "classifier_activation", "gelu")?;
     let (hidden, bias) = (b.shape(x).cols, config.bool_or("classifier_bias", false)?);
-    let pooled = b.pool(Pool::new(x, mode));
+    let pooled = b.pool(Pool::new(x, cls_or_mean(config)?));
     let h = dense("head.dense", hidden).bias(bias).activation(activation).of(b, pooled);
     let h = Norm::from_json(config)?.of(b, "head.norm", h);
     Ok(dense("classifier", labels).of(b, h))

@@ -127,17 +127,27 @@ fn llama3(scaling: &JsonFile, frequencies: Vec<f32>, positions: usize) -> Result
 
 /// The types of a backbone's layers, `true` for those that see a window only: `layer_types`, else `is_local` of each.
 pub(super) fn local_layers(config: &JsonFile, layers: usize, is_local: impl Fn(usize) -> bool) -> Result<Vec<bool>> {
-    let Some(types) = config.strings_opt("layer_types")? else { return Ok((0..layers).map(is_local).collect()) };
+    layers_of_type("sliding_attention", config, layers, is_local)
+}
+
+/// The same of another type than `full_attention`.
+pub(super) fn layers_of_type(
+    other: &str,
+    config: &JsonFile,
+    layers: usize,
+    is_other: impl Fn(usize) -> bool,
+) -> Result<Vec<bool>> {
+    let Some(types) = config.strings_opt("layer_types")? else { return Ok((0..layers).map(is_other).collect()) };
     if types.len() != layers {
         let detail = format!("layer_types has {} entries for {layers} layers", types.len());
         return Err(Error::invalid_file(config.path(), detail));
     }
-    let is_local = |name: &str| match name {
+    let is_other = |name: &str| match name {
         "full_attention" => Ok(false),
-        "sliding_attention" => Ok(true),
-        _ => Err(config.unsupported("layer_types", "full_attention, sliding_attention")),
+        name if name == other => Ok(true),
+        _ => Err(config.unsupported("layer_types", format!("full_attention, {other}"))),
     };
-    types.into_iter().map(is_local).collect()
+    types.into_iter().map(is_other).collect()
 }
 
 /// Whether each token sees those before it only: the key is absent in most configurations of decoders.
