@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// What is measured, and tried: other shaders, another file.
-const SHADERS: [&str; 42] = [
+const SHADERS: [&str; 44] = [
     include_str!("../../shaders/attention.wgsl"),
     include_str!("../../shaders/attention_cooperative.wgsl"),
     include_str!("../../shaders/attention_subgroup.wgsl"),
@@ -28,6 +28,7 @@ const SHADERS: [&str; 42] = [
     include_str!("../../shaders/common/batch.wgsl"),
     include_str!("../../shaders/common/embed.wgsl"),
     include_str!("../../shaders/common/linear.wgsl"),
+    include_str!("../../shaders/common/linear_blocks.wgsl"),
     include_str!("../../shaders/common/norm.wgsl"),
     include_str!("../../shaders/common/pool.wgsl"),
     include_str!("../../shaders/common/team_subgroup.wgsl"),
@@ -44,6 +45,7 @@ const SHADERS: [&str; 42] = [
     include_str!("../../shaders/join.wgsl"),
     include_str!("../../shaders/linear.wgsl"),
     include_str!("../../shaders/linear_cooperative.wgsl"),
+    include_str!("../../shaders/linear_cooperative_staged.wgsl"),
     include_str!("../../shaders/linear_few.wgsl"),
     include_str!("../../shaders/linear_int8.wgsl"),
     include_str!("../../shaders/linear_subgroup.wgsl"),

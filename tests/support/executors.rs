@@ -136,8 +136,19 @@ pub fn gpu() -> Vec<Kind> {
 #[cfg(feature = "gpu")]
 pub fn linear_kernels() -> Vec<Kind> {
     tuned(|target| {
-        let variants = RowClass::ALL.into_iter().flat_map(|rows| linear::candidates(target, rows));
-        variants.map(|variant| (format!("linear: {variant}"), Tuning::only(variant))).collect()
+        let candidates = RowClass::ALL.into_iter().flat_map(|rows| linear::candidates(target, rows));
+        let mut variants: Vec<_> = candidates.collect();
+        // A software adapter's matrices are of 8, which only Metal must not be asked to read from vectors.
+        if device().is_some_and(|device| device.description().is_software()) {
+            let staged = |variant: &linear::Variant| match *variant {
+                linear::Variant::Cooperative { size, rows, columns, .. } => {
+                    Some(linear::Variant::Cooperative { size, rows, columns, staged: true })
+                }
+                _ => None,
+            };
+            variants.extend(variants.iter().filter_map(staged).filter(|it| it.fits(target, 96)).collect::<Vec<_>>());
+        }
+        variants.into_iter().map(|variant| (format!("linear: {variant}"), Tuning::only(variant))).collect()
     })
 }
 

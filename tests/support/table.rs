@@ -97,8 +97,8 @@ fn embed_norm() -> Vec<Case> {
 }
 
 /// Inner and outer sizes of a linear.
-const LINEARS: [(usize, usize); 10] =
-    [(1, 1), (3, 2), (5, 30), (30, 5), (37, 36), (64, 64), (65, 129), (128, 127), (37, 384), (384, 256)];
+const LINEARS: [(usize, usize); 11] =
+    [(1, 1), (3, 2), (5, 30), (30, 5), (37, 36), (64, 64), (65, 129), (128, 127), (37, 384), (384, 256), (96, 200)];
 
 /// Rows around every tile's edge. The combinations of bias, residual and activation take turns, but for one size that has
 /// all of them: each costs a pipeline on a GPU.

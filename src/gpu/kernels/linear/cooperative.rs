@@ -3,6 +3,7 @@
 //! Both operands come straight from storage: the rows of x as they lie, and the weight in tiles that lie as a matrix unit
 //! reads them, one output column behind the other. So a load is a few whole lines of the cache, without workgroup memory and
 //! without barriers; only the results pass through it, because the elements of a cooperative matrix cannot be named.
+//! `staged.rs` has both pass through workgroup memory.
 
 use super::{BINDINGS, Chosen, LINEAR_PART};
 use crate::gpu::kernel::{Kernel, Prelude, Target};
@@ -12,9 +13,11 @@ use std::fmt::Write as _;
 static LINEAR_COOPERATIVE: Kernel = Kernel {
     name: "linear_cooperative",
     source: include_str!("../../../../shaders/linear_cooperative.wgsl"),
-    parts: &[LINEAR_PART],
+    parts: &[LINEAR_PART, BLOCKS_PART],
     bindings: BINDINGS,
 };
+
+pub(super) const BLOCKS_PART: &str = include_str!("../../../../shaders/common/linear_blocks.wgsl");
 
 /// Parts of a workgroup's tile in each direction. A subgroup computes a part; where there are fewer, each computes several.
 pub(super) const PARTS_A_SIDE: usize = 2;
@@ -50,60 +53,109 @@ fn pack<const SIZE: usize>(values: &[f32], cols: usize, mut push: impl FnMut(&[f
     }
 }
 
-pub(super) fn choose(prelude: Prelude, target: &Target, size: usize, rows: usize, columns: usize) -> Chosen {
-    // A subgroup a part; where their size varies, it is 32 or 64, and there are 4 or 2.
-    let lanes = target.features.subgroup_size.unwrap_or(32) as usize;
-    let prelude = prelude
-        .cooperative()
-        .constant("THREADS", PARTS_A_SIDE * PARTS_A_SIDE * lanes)
-        .constant("SIZE", size)
-        .constant("BLOCKS_DOWN", rows)
-        .constant("BLOCKS_ACROSS", columns)
-        .constant("PARTS_A_SIDE", PARTS_A_SIDE)
-        .part(unrolled(size, rows, columns));
-    let tile = [rows, columns].map(|blocks| PARTS_A_SIDE * blocks * size);
-    Chosen { kernel: &LINEAR_COOPERATIVE, prelude, packing: packing(size), tile }
+/// The blocks of a workgroup's tile, and how their sums are read from the matrices.
+#[derive(Clone, Copy)]
+pub(super) struct Blocks {
+    /// Rows and columns of a block.
+    pub size: usize,
+    /// Blocks of a part, down.
+    pub rows: usize,
+    /// Blocks of a part, across.
+    pub columns: usize,
+    /// Blocks across whose sums pass through workgroup memory at a time: a divisor of `columns`.
+    pub scratch: usize,
 }
 
-/// `part` of linear_cooperative.wgsl: a line for each block, because cooperative matrices belong into variables of their
-/// own and not into an array.
-fn unrolled(size: usize, rows: usize, columns: usize) -> String {
-    let blocks = || (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
-    let matrix = |role: char| format!("coop_mat{size}x{size}<{}, {role}>", if role == 'C' { "f32" } else { "Elem" });
-    let mut text = String::new();
-    let _ = writeln!(text, "fn part(row: u32, tile: u32, run: Run) {{");
-    for (row, column) in blocks() {
-        let _ = writeln!(text, "    var c{row}_{column}: {};", matrix('C'));
+impl Blocks {
+    /// Rows and columns of a workgroup.
+    pub fn tile(self) -> [usize; 2] {
+        [self.rows, self.columns].map(|blocks| PARTS_A_SIDE * blocks * self.size)
     }
-    for row in 0..rows {
-        let _ = writeln!(text, "    let x{row} = x_at(row, {row}u, run.rows);");
+
+    /// A subgroup a part; where their size varies, it is 32 or 64, and there are 4 or 2.
+    pub fn threads(target: &Target) -> usize {
+        PARTS_A_SIDE * PARTS_A_SIDE * target.features.subgroup_size.unwrap_or(32) as usize
     }
-    for column in 0..columns {
-        let _ = writeln!(text, "    let w{column} = w_at(tile, {column}u);");
+
+    /// The prelude of a kernel whose `part` is `part`.
+    pub fn prelude(self, prelude: Prelude, target: &Target, part: String) -> Prelude {
+        prelude
+            .cooperative()
+            .constant("THREADS", Blocks::threads(target))
+            .constant("SIZE", self.size)
+            .constant("BLOCKS_DOWN", self.rows)
+            .constant("BLOCKS_ACROSS", self.columns)
+            .constant("SCRATCH_BLOCKS", self.scratch)
+            .constant("PARTS_A_SIDE", PARTS_A_SIDE)
+            .part(part)
     }
-    let _ = writeln!(text, "    for (var k = 0u; k < INNER; k += SIZE) {{");
-    for row in 0..rows {
-        let _ = writeln!(text, "        let a{row} = coopLoadT<{}>(&x[x{row} + k], INNER);", matrix('A'));
+
+    /// The type of a matrix of role A, B or C.
+    pub fn matrix(self, role: char) -> String {
+        format!("coop_mat{0}x{0}<{1}, {role}>", self.size, if role == 'C' { "f32" } else { "Elem" })
     }
-    for column in 0..columns {
-        let _ =
-            writeln!(text, "        let b{column} = coopLoad<{}>(&weight[w{column} + k * SIZE], SIZE);", matrix('B'));
-    }
-    for (row, column) in blocks() {
-        let _ = writeln!(text, "        c{row}_{column} = coopMultiplyAdd(a{row}, b{column}, c{row}_{column});");
-    }
-    text.push_str("    }\n");
-    for row in 0..rows {
-        for column in 0..columns {
-            let _ = writeln!(
-                text,
-                "    coopStoreT(c{row}_{column}, &scratch[run.scratch + {}u], SCRATCH_STRIDE);",
-                column * size
-            );
+
+    /// A line for each block, because cooperative matrices belong into variables of their own and not into an array.
+    pub fn declare_sums(self, text: &mut String) {
+        for (row, column) in self.each() {
+            let _ = writeln!(text, "    var c{row}_{column}: {};", self.matrix('C'));
         }
-        let _ = writeln!(text, "    workgroupBarrier();\n    finish_blocks(row + {row}u * SIZE, tile, run);");
-        let _ = writeln!(text, "    workgroupBarrier();");
     }
+
+    /// c += a * b, of the matrices of one step.
+    pub fn multiply(self, text: &mut String) {
+        for (row, column) in self.each() {
+            let _ = writeln!(text, "        c{row}_{column} = coopMultiplyAdd(a{row}, b{column}, c{row}_{column});");
+        }
+    }
+
+    /// The sums, through `scratch`.
+    pub fn finish_sums(self, text: &mut String) {
+        for (row, first) in
+            (0..self.rows).flat_map(|row| (0..self.columns).step_by(self.scratch).map(move |c| (row, c)))
+        {
+            for at in 0..self.scratch {
+                let (column, at) = (first + at, at * self.size);
+                let to = format!("&scratch[scratch_at(run) + {at}u]");
+                let _ = writeln!(text, "    coopStoreT(c{row}_{column}, {to}, SCRATCH_STRIDE);");
+            }
+            let _ = writeln!(text, "    workgroupBarrier();\n    finish_blocks(run, vec2<u32>({row}u, {first}u));");
+            let _ = writeln!(text, "    workgroupBarrier();");
+        }
+    }
+
+    fn each(self) -> impl Iterator<Item = (usize, usize)> {
+        (0..self.rows).flat_map(move |row| (0..self.columns).map(move |column| (row, column)))
+    }
+}
+
+pub(super) fn choose(prelude: Prelude, target: &Target, size: usize, rows: usize, columns: usize) -> Chosen {
+    let blocks = Blocks { size, rows, columns, scratch: columns };
+    let prelude = blocks.prelude(prelude, target, part(blocks));
+    Chosen { kernel: &LINEAR_COOPERATIVE, prelude, packing: packing(size), tile: blocks.tile() }
+}
+
+/// `part` of linear_cooperative.wgsl.
+fn part(blocks: Blocks) -> String {
+    let mut text = String::from("fn part(run: Run) {\n");
+    blocks.declare_sums(&mut text);
+    for row in 0..blocks.rows {
+        let _ = writeln!(text, "    let x{row} = x_at(run, {row}u);");
+    }
+    for column in 0..blocks.columns {
+        let _ = writeln!(text, "    let w{column} = w_at(run, {column}u);");
+    }
+    text.push_str("    for (var k = 0u; k < INNER; k += SIZE) {\n");
+    let (a, b) = (blocks.matrix('A'), blocks.matrix('B'));
+    for row in 0..blocks.rows {
+        let _ = writeln!(text, "        let a{row} = coopLoadT<{a}>(&x[x{row} + k], INNER);");
+    }
+    for column in 0..blocks.columns {
+        let _ = writeln!(text, "        let b{column} = coopLoad<{b}>(&weight[w{column} + k * SIZE], SIZE);");
+    }
+    blocks.multiply(&mut text);
+    text.push_str("    }\n");
+    blocks.finish_sums(&mut text);
     text.push_str("}\n");
     text
 }

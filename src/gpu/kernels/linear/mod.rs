@@ -5,12 +5,14 @@
 //! - `few.rs`: for few rows, the inner columns shared out among threads; needs no feature;
 //! - `subgroup.rs`: broadcasts instead of barriers, for software adapters with a fixed subgroup size;
 //! - `cooperative.rs`: the device's matrix units, in f16 (and in f32 where they have it);
+//! - `staged.rs`: the same, fed from workgroup memory;
 //! - `int8.rs`: in 8 bits, four products at a time.
 
 mod cooperative;
 mod few;
 mod int8;
 mod panels;
+mod staged;
 mod subgroup;
 mod tiled;
 
@@ -61,6 +63,9 @@ pub enum Variant {
         rows: usize,
         /// Blocks of a part, across.
         columns: usize,
+        /// `linear_cooperative_staged.wgsl`: from workgroup memory.
+        #[serde(default)]
+        staged: bool,
     },
     /// `quantize.wgsl` and `linear_int8.wgsl`: `rows` rows by 64 columns.
     Int8 {
@@ -77,9 +82,10 @@ impl std::fmt::Display for Variant {
             Variant::Few => f.write_str("few rows"),
             Variant::Int8 { rows } => write!(f, "int8 {rows} x {}", panels::COLUMNS),
             Variant::Subgroup { lanes, rows, .. } => write!(f, "subgroups of {lanes}, {rows} x {}", panels::COLUMNS),
-            Variant::Cooperative { size, rows, columns } => {
+            Variant::Cooperative { size, rows, columns, staged } => {
                 let parts = cooperative::PARTS_A_SIDE * size;
-                write!(f, "cooperative {} x {} of {size} x {size}", parts * rows, parts * columns)
+                write!(f, "cooperative {} x {} of {size} x {size}", parts * rows, parts * columns)?;
+                f.write_str(if staged { ", staged" } else { "" })
             }
         }
     }
@@ -110,8 +116,10 @@ impl Variant {
             Variant::Tiled { .. } | Variant::Few => true,
             Variant::Int8 { .. } => target.int8,
             Variant::Subgroup { lanes, .. } => target.features.subgroup_size == Some(lanes as u32),
-            Variant::Cooperative { size, .. } => {
-                target.features.cooperative.size(target.dtype) == Some(size as u32) && cols.is_multiple_of(size)
+            Variant::Cooperative { size, rows, columns, staged } => {
+                target.features.cooperative.size(target.dtype) == Some(size as u32)
+                    && cols.is_multiple_of(size)
+                    && (!staged || staged::fits(target, size, rows, columns, cols))
             }
         }
     }
@@ -123,7 +131,10 @@ impl Variant {
             Variant::Few => few::choose(prelude),
             Variant::Int8 { rows } => int8::choose(prelude, cols, rows),
             Variant::Subgroup { lanes, rows, wide } => subgroup::choose(prelude, target.dtype, lanes, rows, wide),
-            Variant::Cooperative { size, rows, columns } => cooperative::choose(prelude, target, size, rows, columns),
+            Variant::Cooperative { size, rows, columns, staged } => {
+                let choose = if staged { staged::choose } else { cooperative::choose };
+                choose(prelude, target, size, rows, columns)
+            }
         }
     }
 }
@@ -159,7 +170,16 @@ fn every_candidate(target: &Target, rows: RowClass) -> Vec<Variant> {
             RowClass::Many => &[(2, 2), (2, 4), (4, 2), (4, 4)],
         };
         let size = size as usize;
-        variants.extend(blocks.iter().map(|&(rows, columns)| Variant::Cooperative { size, rows, columns }));
+        let direct = |&(rows, columns)| Variant::Cooperative { size, rows, columns, staged: false };
+        variants.extend(blocks.iter().map(direct));
+        // Metal, whose matrices are of 8, cannot read them from an array of vectors.
+        let blocks: &[(usize, usize)] = match rows {
+            RowClass::Medium if size == 16 => &[(2, 2), (2, 4)],
+            RowClass::Many if size == 16 => &[(2, 4), (4, 2), (4, 4)],
+            _ => &[],
+        };
+        let staged = |&(rows, columns)| Variant::Cooperative { size, rows, columns, staged: true };
+        variants.extend(blocks.iter().map(staged).filter(|variant| variant.fits(target, staged::STEP)));
     }
     variants
 }
