@@ -7,7 +7,7 @@ use lexel::RunError;
 use lexel::batch::Batch;
 use lexel::error::Result;
 use lexel::executor::Executor;
-use lexel::gpu::{GpuDevice, GpuExecutor, GpuOptions};
+use lexel::gpu::{Dtype, GpuDevice, GpuExecutor, GpuOptions};
 use lexel::program::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -84,10 +84,7 @@ fn gelu_is_the_exact_form() {
     let input = b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }]);
     let y = b.linear(Linear { x: input, weight, bias: None, activation: Activation::Gelu, residual: None });
     let pooled = b.pool(Pool::new(y, PoolMode::Mean));
-    let executor = load(b.finish(pooled, y), &Axis, &device);
-    let mut batch = Batch::new();
-    batch.push(&(0..8001).collect::<Vec<u32>>(), &[0; 8001], 0);
-    let result = executor.submit(batch, Output::Tokens).unwrap().wait().unwrap();
+    let program = Arc::new(b.finish(pooled, y));
 
     // Maclaurin's series; in f64 it is good to 1e-9 up to 4, and erf is 1 to 1e-8 behind it.
     let erf = |z: f64| {
@@ -98,12 +95,24 @@ fn gelu_is_the_exact_form() {
         }
         if z.abs() > 4.0 { z.signum() } else { sum * 2.0 / std::f64::consts::PI.sqrt() }
     };
-    let error = |row: usize| {
-        let x = f64::from(x(row));
-        let exact = 0.5 * x * (1.0 + erf(x / 2f64.sqrt()));
-        (f64::from(result.row(row)[0]) - exact).abs() / x.abs().max(1.0)
-    };
-    let worst = (0..8001).map(|row| (error(row), row)).fold((0.0, 0), |a, b| if b.0 > a.0 { b } else { a });
-    println!("gelu: worst error {:e} at x = {}", worst.0, x(worst.1));
-    assert!(worst.0 <= 3e-7, "{worst:?}");
+    let gelu = |x: f64| 0.5 * x * (1.0 + erf(x / 2f64.sqrt()));
+    let f16 = device.description().features.f16.then_some(Dtype::F16);
+    for dtype in [Dtype::F32].into_iter().chain(f16) {
+        let options = GpuOptions { dtype, ..GpuOptions::default() };
+        let executor = GpuExecutor::load(program.clone(), &Axis, &device, &options).unwrap();
+        let mut batch = Batch::new();
+        batch.push(&(0..8001).collect::<Vec<u32>>(), &[0; 8001], 0);
+        let result = executor.submit(batch, Output::Tokens).unwrap().wait().unwrap();
+        let error = |row: usize| {
+            let got = f64::from(result.row(row)[0]);
+            let (x, rounding) = match dtype {
+                Dtype::F16 => (half::f16::from_f32(x(row)).to_f64(), got.abs() / 2048.0 + 3e-8),
+                _ => (f64::from(x(row)), 0.0),
+            };
+            ((got - gelu(x)).abs() - rounding) / x.abs().max(1.0)
+        };
+        let worst = (0..8001).map(|row| (error(row), row)).fold((0.0, 0), |a, b| if b.0 > a.0 { b } else { a });
+        println!("gelu in {}: worst error {:e} at x = {}", dtype.name(), worst.0, x(worst.1));
+        assert!(worst.0 <= if dtype == Dtype::F16 { 1e-5 } else { 3e-7 }, "{worst:?}");
+    }
 }

@@ -6,15 +6,19 @@
 // Writes four columns of a row, unless they lie behind the last row or column.
 fn finish(sum: vec4<f32>, row: u32, rows: u32, column: u32) {
     if row < rows && column < OUT4 {
-        var y = sum;
-        if BIAS {
-            y += bias[column];
-        }
-        y = activation(y);
-        let at = row * OUT4 + column;
-        if RESIDUAL {
-            y += vec4<f32>(residual[at]);
-        }
-        out[at] = Elem4(y);
+        finish_inside(sum, row, column);
     }
+}
+
+fn finish_inside(sum: vec4<f32>, row: u32, column: u32) {
+    var y = sum;
+    if BIAS {
+        y += bias[column];
+    }
+    y = activation(y);
+    let at = row * OUT4 + column;
+    if RESIDUAL {
+        y += vec4<f32>(residual[at]);
+    }
+    out[at] = Elem4(y);
 }

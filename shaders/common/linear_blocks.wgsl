@@ -6,6 +6,9 @@ const TILES: u32 = (4u * OUT4 + SIZE - 1u) / SIZE;
 const PARTS: u32 = PARTS_A_SIDE * PARTS_A_SIDE;
 const PART_ROWS: u32 = BLOCKS_DOWN * SIZE;
 const SCRATCH_STRIDE: u32 = SCRATCH_BLOCKS * SIZE;
+const SCRATCH4: u32 = SCRATCH_STRIDE / 4u;
+// Whether every workgroup has columns in all of its blocks.
+const WHOLE_TILES: bool = 4u * OUT4 % (PARTS_A_SIDE * BLOCKS_ACROSS * SIZE) == 0u;
 var<workgroup> scratch: array<f32, PARTS * SIZE * SCRATCH_STRIDE>;
 
 // What a subgroup is doing: the part's number, its first row and tile of columns; its lanes; the rows of x.
@@ -22,12 +25,18 @@ fn scratch_at(run: Run) -> u32 {
     return run.part * SIZE * SCRATCH_STRIDE;
 }
 
-// Some blocks of the part, from `scratch` on: `block` counts down and across.
+// Some blocks of the part, from `scratch` on: `block` counts down and across. Where the lanes are known, each keeps to its columns.
 fn finish_blocks(run: Run, block: vec2<u32>) {
-    let first = (run.tile + block.y) * SIZE / 4u;
-    for (var i = run.lane; i < SIZE * SCRATCH_STRIDE / 4u; i += run.lanes) {
-        let at = scratch_at(run) + i * 4u;
-        let sum = vec4<f32>(scratch[at], scratch[at + 1u], scratch[at + 2u], scratch[at + 3u]);
-        finish(sum, run.row + block.x * SIZE + i / (SCRATCH_STRIDE / 4u), run.rows, first + i % (SCRATCH_STRIDE / 4u));
+    let lanes = select(LANES, run.lanes, LANES == 0u);
+    let first = vec2<u32>(run.row + block.x * SIZE, (run.tile + block.y) * SIZE / 4u);
+    for (var n = 0u; n < (SIZE * SCRATCH4 + lanes - 1u) / lanes; n++) {
+        let i = n * lanes + run.lane;
+        let row = first.x + i / SCRATCH4;
+        let column = first.y + i % SCRATCH4;
+        let is_column = WHOLE_TILES || column < OUT4;
+        if row < run.rows && is_column && (SIZE * SCRATCH4 % lanes == 0u || i < SIZE * SCRATCH4) {
+            let at = scratch_at(run) + i * 4u;
+            finish_inside(vec4<f32>(scratch[at], scratch[at + 1u], scratch[at + 2u], scratch[at + 3u]), row, column);
+        }
     }
 }

@@ -159,6 +159,7 @@ impl Prelude {
             };
         }
         if self.activation != Activation::Identity {
+            let _ = writeln!(text, "const STORES_F16: bool = {};", self.dtype == Dtype::F16);
             text.push_str(ACTIVATION_PART);
         }
         match self.activation {

@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// What is measured, and tried: other shaders, another file.
-const SHADERS: [&str; 44] = [
+const SHADERS: [&str; 48] = [
     include_str!("../../shaders/attention.wgsl"),
     include_str!("../../shaders/attention_cooperative.wgsl"),
     include_str!("../../shaders/attention_subgroup.wgsl"),
@@ -24,6 +24,10 @@ const SHADERS: [&str; 44] = [
     include_str!("../../shaders/common/attention_distances.wgsl"),
     include_str!("../../shaders/common/attention_load.wgsl"),
     include_str!("../../shaders/common/attention_mask.wgsl"),
+    include_str!("../../shaders/common/attention_rows.wgsl"),
+    include_str!("../../shaders/common/attention_rows1.wgsl"),
+    include_str!("../../shaders/common/attention_store.wgsl"),
+    include_str!("../../shaders/common/attention_store1.wgsl"),
     include_str!("../../shaders/common/attention_tiles.wgsl"),
     include_str!("../../shaders/common/batch.wgsl"),
     include_str!("../../shaders/common/embed.wgsl"),

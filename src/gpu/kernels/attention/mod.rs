@@ -26,6 +26,9 @@ use std::ops::Range;
 const MASK_PART: &str = include_str!("../../../../shaders/common/attention_mask.wgsl");
 const PART: &str = include_str!("../../../../shaders/common/attention.wgsl");
 const LOAD_PART: &str = include_str!("../../../../shaders/common/attention_load.wgsl");
+/// How all but attention_subgroup.wgsl write: heads of whole vectors, and others.
+const STORE_PART: &str = include_str!("../../../../shaders/common/attention_store.wgsl");
+const STORE1_PART: &str = include_str!("../../../../shaders/common/attention_store1.wgsl");
 
 /// What they bind: q, k and v; the bias's table; out.
 const BINDINGS: &[Binding] = &[Binding::Read, Binding::Read, Binding::Write];
@@ -300,6 +303,7 @@ fn launch(op: &Attention, context: &Context, range: Range<u32>, variant: Variant
             .constant("BIASED", op.bias.is_some())
             .constant("CAPPED", op.softcap.is_some())
             .constant("CAP", op.softcap.unwrap_or(1.0) * std::f32::consts::LOG2_E)
+            .part(if op.head_dim.is_multiple_of(4) { STORE_PART } else { STORE1_PART })
             .part(bias::position_bias(op, context))
     };
     let general = |prelude| with_bias(prelude, op);

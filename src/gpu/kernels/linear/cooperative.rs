@@ -82,6 +82,7 @@ impl Blocks {
         prelude
             .cooperative()
             .constant("THREADS", Blocks::threads(target))
+            .constant("LANES", target.features.subgroup_size.unwrap_or(0))
             .constant("SIZE", self.size)
             .constant("BLOCKS_DOWN", self.rows)
             .constant("BLOCKS_ACROSS", self.columns)
