@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// A repository, with a `P` for each way of a text through its modules, whose embeddings an `S` compares.
 pub(crate) struct BiEncoder<P, S = SimilarityFunction> {
-    pub folder: PathBuf,
+    pub folders: Vec<PathBuf>,
     pub modules: Vec<Module>,
     pub settings: Settings,
     pub prompts: BTreeMap<String, String>,
@@ -86,8 +86,8 @@ impl<P, S> BiEncoder<P, S> {
         }
         let tasks = checkpoint.adapter_tasks()?;
         let adapter = checkpoint.adapter().map(str::to_string);
-        let (folder, modules) = (checkpoint.folder().to_path_buf(), checkpoint.modules().to_vec());
-        Ok(BiEncoder { folder, modules, settings, prompts, similarity, tasks, adapter, paths })
+        let (folders, modules) = (checkpoint.folders().to_vec(), checkpoint.modules().to_vec());
+        Ok(BiEncoder { folders, modules, settings, prompts, similarity, tasks, adapter, paths })
     }
 
     /// That of a text for no task.

@@ -29,6 +29,8 @@ pub(super) type Deltas = BTreeMap<String, Vec<Delta>>;
 /// An adapter that is to be merged into a model's weights.
 pub(crate) struct Adapter {
     name: String,
+    /// Where it is from, unless it is one of the model's own.
+    folder: Option<PathBuf>,
     form: Form,
     /// What `B * A` is multiplied by.
     scaling: f32,
@@ -65,7 +67,7 @@ impl Adapter {
         if let Some(index) = tasks.iter().position(|task| task == name) {
             let (rank, alpha) = (config.usize_or("lora_rank", 4)?, config.f32_or("lora_alpha", 1.0)?);
             let scaling = alpha / positive(config, "lora_rank", rank)?;
-            return Ok(Adapter { name: name.into(), form: Form::Task { index, rank }, scaling });
+            return Ok(Adapter { name: name.into(), folder: None, form: Form::Task { index, rank }, scaling });
         }
         let inside = folders.iter().filter_map(|folder| join_inside(folder, name).ok());
         let found = [Path::new(name).to_path_buf()].into_iter().chain(inside);
@@ -99,7 +101,12 @@ impl Adapter {
             return Err(Error::NotFound { what: path.display().to_string(), detail: detail.into() });
         }
         let form = Form::Peft { file: SafetensorsFile::open(&path)?, rank };
-        Ok(Adapter { name: name.into(), form, scaling })
+        Ok(Adapter { name: name.into(), folder: Some(folder.to_path_buf()), form, scaling })
+    }
+
+    /// Where it is from, unless it is one of the model's own.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
     }
 
     /// Its name, as it was given.
@@ -264,6 +271,11 @@ impl Bases {
             }
         }
         Ok(Bases(bases))
+    }
+
+    /// The models' folders.
+    pub fn folders(&self) -> impl Iterator<Item = &PathBuf> {
+        self.0.values()
     }
 
     /// The folder with the backbone of the module in `folder`: that one, unless an adapter is in its place.

@@ -98,7 +98,8 @@ impl ModelType {
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     name: String,
-    folder: PathBuf,
+    /// Its own first.
+    folders: Vec<PathBuf>,
     commit: Option<String>,
     settings: Settings,
     modules: Vec<Module>,
@@ -117,14 +118,8 @@ impl Checkpoint {
     pub fn open_as(model_type: ModelType, id_or_folder: &str, options: &SourceOptions) -> Result<Checkpoint> {
         let source = source::resolve(id_or_folder, options)?;
         let (settings, modules) = modules::read(&source.folder, model_type, &source.bases)?;
-        Ok(Checkpoint {
-            name: source.name,
-            folder: source.folder,
-            commit: source.commit,
-            settings,
-            modules,
-            adapter: None,
-        })
+        let folders = std::iter::once(&source.folder).chain(source.bases.folders()).cloned().collect();
+        Ok(Checkpoint { name: source.name, folders, commit: source.commit, settings, modules, adapter: None })
     }
 
     /// What the files of `id_or_folder` say that the model is: they name it, or a head for sequence classification stands for a
@@ -150,7 +145,13 @@ impl Checkpoint {
 
     /// The folder with its files.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        &self.folders[0]
+    }
+
+    /// All folders that its files are in: its own first, then those of the models that its adapters change, and that of an adapter
+    /// that is merged.
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
     }
 
     /// The commit, for a model that came from the hub.
@@ -201,10 +202,11 @@ impl Checkpoint {
             return Err(Error::InvalidInput(format!("adapter '{name}' for {}: {what}", self.name)));
         }
         let is_id = name.matches('/').count() == 1 && !name.starts_with(['.', '/', '~']) && !name.ends_with('/');
-        let adapter = match Adapter::find(name, [&self.folder, &self.modules[i].path], &transformer.config) {
+        let adapter = match Adapter::find(name, [self.folder(), &self.modules[i].path], &transformer.config) {
             Err(Error::NotFound { .. }) if is_id => Adapter::of_peft(name, &source::find_adapter(name, options)?)?,
             found => found?,
         };
+        self.folders.extend(adapter.folder().map(Path::to_path_buf));
         self.adapter = Some(Arc::new(adapter));
         Ok(())
     }
@@ -233,7 +235,7 @@ impl Checkpoint {
             _ => None,
         });
         found.ok_or_else(|| {
-            let file = self.folder.join(modules::MODULES_FILE).display().to_string();
+            let file = self.folder().join(modules::MODULES_FILE).display().to_string();
             Error::unsupported(file, "type", "no Transformer", "a model with a Transformer module")
         })
     }

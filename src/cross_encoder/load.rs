@@ -23,7 +23,7 @@ impl Loader<CrossEncoder> {
         let activation = default_activation(&checkpoint, labels.len())?;
         let executor = self.executor(&checkpoint, &program, &tokenizer, true)?;
         let model = Model {
-            folder: checkpoint.folder().to_path_buf(),
+            folders: checkpoint.folders().to_vec(),
             modules: checkpoint.modules().to_vec(),
             prompts: settings.prompts.clone(),
             default_prompt_name: settings.default_prompt_name.clone(),

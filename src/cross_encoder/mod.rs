@@ -40,7 +40,7 @@ pub struct CrossEncoder {
 
 /// What the clones of a model share.
 struct Model {
-    folder: PathBuf,
+    folders: Vec<PathBuf>,
     modules: Vec<Module>,
     prompts: BTreeMap<String, String>,
     default_prompt_name: Option<String>,
@@ -99,7 +99,13 @@ impl CrossEncoder {
 
     /// The folder that the model was loaded from: its own, or a snapshot in the hub's cache.
     pub fn folder(&self) -> &Path {
-        &self.model.folder
+        &self.model.folders[0]
+    }
+
+    /// All folders that its files are in: its own first, then those of the models that its adapters change, and that of an adapter
+    /// that is merged.
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.model.folders
     }
 
     /// The modules of the repository, in order.

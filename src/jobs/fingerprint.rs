@@ -10,20 +10,24 @@ use std::path::{Path, PathBuf};
 /// Endings of a model's files that matter.
 const ENDINGS: [&str; 5] = ["json", "txt", "model", "safetensors", "jinja"];
 
-/// The SHA-256 of each file of a model, for a [`JobFile`](super::JobFile)'s identity: a job is continued with the same
-/// model, wherever its folder is and however it is called.
+/// The SHA-256 of each file in a model's `folders`, for a [`JobFile`](super::JobFile)'s identity: a job is continued with the same
+/// model, wherever its folders are and however it is called.
 ///
 /// # Errors
-/// [`Error::Io`] if the folder or a file in it cannot be read.
-pub fn model_files(folder: &Path) -> Result<Vec<(String, Value)>> {
-    let mut files = Vec::new();
-    collect(folder, &mut files)?;
-    files.sort();
-    let entry = |path: &PathBuf| {
-        let name = path.strip_prefix(folder).unwrap_or(path).display();
-        Ok((format!("model file {name}"), hash(path)?.into()))
-    };
-    files.iter().map(entry).collect()
+/// [`Error::Io`] if a folder or a file in it cannot be read.
+pub fn model_files(folders: &[PathBuf]) -> Result<Vec<(String, Value)>> {
+    let mut hashes = Vec::new();
+    for (i, folder) in folders.iter().enumerate() {
+        let mut files = Vec::new();
+        collect(folder, &mut files)?;
+        files.sort();
+        let what = if i == 0 { "model file".to_string() } else { format!("model file of folder {}:", i + 1) };
+        for path in files {
+            let name = path.strip_prefix(folder).unwrap_or(&path).display();
+            hashes.push((format!("{what} {name}"), hash(&path)?.into()));
+        }
+    }
+    Ok(hashes)
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

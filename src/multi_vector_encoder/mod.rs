@@ -145,7 +145,13 @@ impl MultiVectorEncoder {
 
     /// The folder that the model was loaded from: its own, or a snapshot in the hub's cache.
     pub fn folder(&self) -> &std::path::Path {
-        &self.model.folder
+        &self.model.folders[0]
+    }
+
+    /// All folders that its files are in: its own first, then those of the models that its adapters change, and that of an adapter
+    /// that is merged.
+    pub fn folders(&self) -> &[std::path::PathBuf] {
+        &self.model.folders
     }
 
     /// The modules of the repository, in order, and those that it implies.

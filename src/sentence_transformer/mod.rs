@@ -109,7 +109,13 @@ impl SentenceTransformer {
 
     /// The folder that the model was loaded from: its own, or a snapshot in the hub's cache.
     pub fn folder(&self) -> &Path {
-        &self.model.folder
+        &self.model.folders[0]
+    }
+
+    /// All folders that its files are in: its own first, then those of the models that its adapters change, and that of an adapter
+    /// that is merged.
+    pub fn folders(&self) -> &[std::path::PathBuf] {
+        &self.model.folders
     }
 
     /// The modules of the repository, in order.

@@ -54,7 +54,7 @@ impl Client {
         }
         let options = SourceOptions { revision: settings.revision.clone(), ..SourceOptions::default() };
         let model = Checkpoint::open(&settings.model, &options)?;
-        let identity = source.dataset.identity().into_iter().chain(jobs::model_files(model.folder())?);
+        let identity = source.dataset.identity().into_iter().chain(jobs::model_files(model.folders())?);
         let mut job = JobFile::new(identity, &source.parts);
         job.plan = serde_json::to_value(&source.dataset).map_err(|error| Error::InvalidInput(error.to_string()))?;
         let folder = JobFolder::begin(&path, &job, EXTENSION, "")?;

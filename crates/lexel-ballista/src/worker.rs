@@ -64,7 +64,7 @@ impl Worker {
         }
         let model = builder.load()?;
         // This machine's files, which must be those of the client's.
-        let identity = source.dataset.identity().into_iter().chain(jobs::model_files(model.folder())?);
+        let identity = source.dataset.identity().into_iter().chain(jobs::model_files(model.folders())?);
         let here = JobFile::new(identity, &job.parts);
         let folder = JobFolder::begin(path, &here, part::EXTENSION, &model.device())?;
         Ok(Worker { path: path.to_path_buf(), job, folder, source, model })

@@ -1,7 +1,7 @@
 //! What subcommands run: the library's kinds of models, as far as they are alike.
 
 use lexel::{CrossEncoder, Loader, MultiVectorEncoder, SentenceTransformer, SparseEncoder};
-use std::path::Path;
+use std::path::PathBuf;
 
 /// A model on a device.
 pub trait Model: Sized {
@@ -13,8 +13,8 @@ pub trait Model: Sized {
     fn device(&self) -> String;
     /// Longer inputs are truncated to this many tokens.
     fn max_seq_length(&self) -> Option<usize>;
-    /// The folder that it was loaded from.
-    fn folder(&self) -> &Path;
+    /// The folders that it was loaded from.
+    fn folders(&self) -> &[PathBuf];
 }
 
 macro_rules! model {
@@ -36,8 +36,8 @@ macro_rules! model {
                 self.max_seq_length()
             }
 
-            fn folder(&self) -> &Path {
-                self.folder()
+            fn folders(&self) -> &[PathBuf] {
+                self.folders()
             }
         }
     };

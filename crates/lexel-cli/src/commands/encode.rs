@@ -89,7 +89,7 @@ fn run_job(args: &EncodeCommand, json: bool) -> Result<(), Failure> {
         let none = encode.encode::<&str>(&model, &[], Arc::new(|_| ()))?;
         let options = &encode.options;
         let identity = config
-            .identity()?
+            .identity()
             .with("task", format!("encode {:?}", encode.task).to_lowercase())
             .with("prompt", options.prompt.clone())
             .with("prompt_name", options.prompt_name.clone().or(model.default_prompt_name().map(str::to_string)))

@@ -107,7 +107,7 @@ fn run_job<E: Encoding>(
         config.warn();
         // What makes no sense for the model is refused before there is a folder.
         config.encode(&model, &[], Arc::new(|_| ()))?;
-        let identity = config.identity(&model, on.identity()?);
+        let identity = config.identity(&model, on.identity());
         Ok((model, identity))
     };
     job::run(

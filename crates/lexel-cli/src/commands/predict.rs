@@ -57,7 +57,7 @@ fn run_job(args: &PredictCommand, json: bool) -> Result<(), Failure> {
         // What makes no sense for the model is refused before there is a folder.
         model.predict_with::<&str, &str>(&[], &options)?;
         let identity = config
-            .identity()?
+            .identity()
             .with("task", "predict")
             .with("prompt", options.prompt.clone())
             .with("prompt_name", options.prompt_name.clone().or(model.default_prompt_name().map(str::to_string)))

@@ -11,7 +11,7 @@ use crate::messages;
 use crate::model::Model;
 use lexel::checkpoint::{Checkpoint, ModelType, SourceOptions};
 use lexel::executor::ExecutorOptions;
-use lexel::{Activation, Device, Dtype, EncodeOptions, Matrix, OnProgress, PredictOptions, SentenceTransformer, jobs};
+use lexel::{Activation, Device, Dtype, EncodeOptions, Matrix, OnProgress, PredictOptions, SentenceTransformer};
 use std::path::{Path, PathBuf};
 
 /// A model, where it comes from and what it runs on.
@@ -64,16 +64,12 @@ impl ModelConfig {
     }
 
     /// What of it must be the same for a job to be continued, but for the model's own files.
-    pub fn identity(&self) -> Result<Identity, Failure> {
-        let mut identity = Identity::default().with("dtype", self.dtype().name());
-        if let Some(adapter) = &self.adapter {
-            identity = identity.with("adapter", adapter.as_str());
-            if Path::new(adapter).is_dir() {
-                let files = jobs::model_files(Path::new(adapter))?.into_iter();
-                identity.0.extend(files.map(|(name, hash)| (format!("adapter: {name}"), hash)));
-            }
+    pub fn identity(&self) -> Identity {
+        let identity = Identity::default().with("dtype", self.dtype().name());
+        match &self.adapter {
+            Some(adapter) => identity.with("adapter", adapter.as_str()),
+            None => identity,
         }
-        Ok(identity)
     }
 
     /// The dtype that is computed in.

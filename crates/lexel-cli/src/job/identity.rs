@@ -30,7 +30,7 @@ impl Identity {
         self.0.insert("keep_columns".into(), json!(input.keep));
         self.0.insert("on_invalid".into(), json!([input.lossy, input.fail_on_reject]));
         self.0.insert("output_format".into(), json!(super::part::extension(output)));
-        self.0.extend(jobs::model_files(model.folder())?);
+        self.0.extend(jobs::model_files(model.folders())?);
         Ok(self.0)
     }
 }

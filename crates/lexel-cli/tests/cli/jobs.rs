@@ -187,6 +187,27 @@ fn several_files_folders_and_patterns_and_kept_columns() {
     }
 }
 
+/// A model that is an adapter consists of its base model's files, too.
+#[test]
+fn a_job_of_an_adapter_continues_only_with_its_base() {
+    let folder = Folder::new();
+    let (input, base) = (folder.write("in.txt", texts(3).join("\n")), folder.path("base"));
+    copy_folder(&model("prompts"), &base);
+    let adapter = crate::support::adapter(&folder);
+    let config = std::fs::read_to_string(format!("{adapter}/adapter_config.json")).unwrap();
+    let with_base = format!("{{\"base_model_name_or_path\": {base:?}, {}", &config[1..]);
+    std::fs::write(format!("{adapter}/adapter_config.json"), with_base).unwrap();
+    let output = folder.path("job/");
+    succeed(&job(&adapter, &input, &output, &[]));
+    succeed(&job(&adapter, &input, &output, &[]));
+    let weights = format!("{base}/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(weights, bytes).unwrap();
+    let run = lexel(&job(&adapter, &input, &output, &[]));
+    assert!(run.status == 2 && run.stderr.contains("model file of folder 2: model.safetensors"), "{run:?}");
+}
+
 #[test]
 fn a_job_continues_only_as_it_began() {
     let (folder, model) = (Folder::new(), model("prompts"));
@@ -209,7 +230,7 @@ fn a_job_continues_only_as_it_began() {
     }
     let adapted = run(&["--adapter", &crate::support::adapter(&folder)]);
     assert!(adapted.status == 2 && adapted.stderr.contains("adapter: nothing when the job began"), "{adapted:?}");
-    assert!(adapted.stderr.contains("adapter: model file adapter_model.safetensors"), "{adapted:?}");
+    assert!(adapted.stderr.contains("model file of folder 2: adapter_model.safetensors"), "{adapted:?}");
     let other = crate::support::model("pool-mean");
     let run = lexel(&job(&other, &input, &output, &[]));
     assert!(run.status == 2 && run.stderr.contains("model file model.safetensors"), "{run:?}");
