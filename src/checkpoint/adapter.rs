@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::adapter_names::{is_head, places};
+use super::adapter_scaling::PeftScaling;
 use super::config::JsonFile;
 use super::files::{TOKENIZER_FILE, classes, join_inside};
 use super::module_weights::{ModuleWeights, PREFIXES};
@@ -32,15 +33,13 @@ pub(crate) struct Adapter {
     /// Where it is from, unless it is one of the model's own.
     folder: Option<PathBuf>,
     form: Form,
-    /// What `B * A` is multiplied by.
-    scaling: f32,
 }
 
 enum Form {
-    /// A file of its own, of this rank.
-    Peft { file: SafetensorsFile, rank: usize },
-    /// One of several in the model's own file, of this rank.
-    Task { index: usize, rank: usize },
+    /// A file of its own.
+    Peft { file: SafetensorsFile, scaling: Box<PeftScaling> },
+    /// One of several in the model's own file, of this rank, and what its `B * A` is multiplied by.
+    Task { index: usize, rank: usize, scaling: f32 },
 }
 
 /// What is added to some rows of a matrix, `[rows, cols]`: `scaling * left * right`.
@@ -67,7 +66,7 @@ impl Adapter {
         if let Some(index) = tasks.iter().position(|task| task == name) {
             let (rank, alpha) = (config.usize_or("lora_rank", 4)?, config.f32_or("lora_alpha", 1.0)?);
             let scaling = alpha / positive(config, "lora_rank", rank)?;
-            return Ok(Adapter { name: name.into(), folder: None, form: Form::Task { index, rank }, scaling });
+            return Ok(Adapter { name: name.into(), folder: None, form: Form::Task { index, rank, scaling } });
         }
         let inside = folders.iter().filter_map(|folder| join_inside(folder, name).ok());
         let found = [Path::new(name).to_path_buf()].into_iter().chain(inside);
@@ -94,14 +93,14 @@ impl Adapter {
     /// # Errors
     /// As [`Adapter::find`].
     pub fn of_peft(name: &str, folder: &Path) -> Result<Adapter> {
-        let (rank, scaling) = peft_scaling(&JsonFile::read(&folder.join(ADAPTER_CONFIG))?)?;
+        let scaling = Box::new(PeftScaling::read(&JsonFile::read(&folder.join(ADAPTER_CONFIG))?)?);
         let path = folder.join(ADAPTER_WEIGHTS);
         if !path.is_file() {
             let detail = "an adapter that is stored otherwise must be saved as that";
             return Err(Error::NotFound { what: path.display().to_string(), detail: detail.into() });
         }
-        let form = Form::Peft { file: SafetensorsFile::open(&path)?, rank };
-        Ok(Adapter { name: name.into(), folder: Some(folder.to_path_buf()), form, scaling })
+        let form = Form::Peft { file: SafetensorsFile::open(&path)?, scaling };
+        Ok(Adapter { name: name.into(), folder: Some(folder.to_path_buf()), form })
     }
 
     /// Where it is from, unless it is one of the model's own.
@@ -120,12 +119,12 @@ impl Adapter {
     /// [`Error::Weight`] if it belongs to another model.
     pub(super) fn deltas(&self, module: &ModuleWeights) -> Result<Deltas> {
         match &self.form {
-            Form::Peft { file, rank } => self.peft_deltas(file, *rank, module),
-            Form::Task { index, rank } => self.task_deltas(*index, *rank, module),
+            Form::Peft { file, scaling } => self.peft_deltas(file, scaling, module),
+            Form::Task { index, rank, scaling } => task_deltas(*index, *rank, *scaling, module),
         }
     }
 
-    fn peft_deltas(&self, file: &SafetensorsFile, rank: usize, module: &ModuleWeights) -> Result<Deltas> {
+    fn peft_deltas(&self, file: &SafetensorsFile, scaling: &PeftScaling, module: &ModuleWeights) -> Result<Deltas> {
         let mut deltas = Deltas::new();
         let mut names: Vec<&str> = file.names().collect();
         names.sort();
@@ -137,6 +136,8 @@ impl Adapter {
                     false => return Err(weight(name, "a pair of lora_A and lora_B", "another tensor in an adapter")),
                 }
             };
+            let layer = path.strip_prefix("base_model.model.").unwrap_or(path);
+            let (rank, scaling) = scaling.of(layer)?;
             let read = |name: &str, expected: &str, fits: fn(&[usize], usize) -> bool| {
                 let Some(&[rows, cols]) = file.shape(name).filter(|shape| fits(shape, rank)) else {
                     let found = file.shape(name).map_or("none".to_string(), |shape| format!("{shape:?}"));
@@ -151,13 +152,12 @@ impl Adapter {
                 false => (b, a, rows, cols),
                 true => (transposed(&a, cols), transposed(&b, rank), cols, rows),
             };
-            let path = path.strip_prefix("base_model.model.").unwrap_or(path);
-            let Some((stored, part, parts)) = place_of(path, module) else {
-                if PREFIXES.iter().any(|prefix| path.strip_prefix(prefix).is_some_and(is_head)) {
-                    log::warn!("{}: {path} is in no tensor of {}", self.name, module.path.display());
+            let Some((stored, part, parts)) = place_of(layer, module) else {
+                if PREFIXES.iter().any(|prefix| layer.strip_prefix(prefix).is_some_and(is_head)) {
+                    log::warn!("{}: {layer} is in no tensor of {}", self.name, module.path.display());
                     continue;
                 }
-                return Err(weight(path, "a matrix of the model", "an adapter that belongs to another"));
+                return Err(weight(layer, "a matrix of the model", "an adapter that belongs to another"));
             };
             let shape = module.shape(&stored).unwrap_or_default();
             if shape != [rows * parts, cols] {
@@ -169,39 +169,39 @@ impl Adapter {
             if of_tensor.iter().any(|delta: &Delta| delta.first == first) {
                 return Err(weight(&stored, "one adapter", "two, by names that mean the same"));
             }
-            of_tensor.push(Delta { first, left, right, rank, cols, scaling: self.scaling });
+            of_tensor.push(Delta { first, left, right, rank, cols, scaling });
         }
         match deltas.is_empty() {
             true => Err(weight("lora_A", "some in an adapter", "none")),
             false => Ok(deltas),
         }
     }
+}
 
-    fn task_deltas(&self, index: usize, rank: usize, module: &ModuleWeights) -> Result<Deltas> {
-        let mut deltas = Deltas::new();
-        for stored in module.names().filter(|name| name.ends_with(ORIGINAL)) {
-            let beside = |which: &str| stored.replace("original", &format!("0.lora_{which}"));
-            let read = |name: &str| {
-                let shape = module.shape(name).filter(|shape| shape.len() == 3 && index < shape[0]);
-                let shape = shape.ok_or_else(|| weight(name, "[tasks, rows, columns]", "another shape, or none"))?;
-                Ok::<_, Error>((module.read(name, index..index + 1)?, shape[1], shape[2]))
-            };
-            let (a, b) = (read(&beside("A"))?, read(&beside("B"))?);
-            // Of a table of tokens A comes first.
-            let [rows, cols] = module.shape(stored).and_then(|shape| shape.try_into().ok()).unwrap_or([0, 0]);
-            let is_matrix = (b.1, b.2, a.1, a.2) == (rows, rank, rank, cols);
-            let is_table = (a.1, a.2, b.1, b.2) == (rows, rank, rank, cols);
-            if !is_matrix && !is_table {
-                let found = format!("[{}, {}] and [{}, {}] of rank {rank} in the adapter", a.1, a.2, b.1, b.2);
-                return Err(weight(stored, &format!("[{rows}, {cols}]"), &found));
-            }
-            let (left, right) = if is_matrix { (b.0, a.0) } else { (a.0, b.0) };
-            deltas.insert(stored.to_string(), vec![Delta { first: 0, left, right, rank, cols, scaling: self.scaling }]);
+fn task_deltas(index: usize, rank: usize, scaling: f32, module: &ModuleWeights) -> Result<Deltas> {
+    let mut deltas = Deltas::new();
+    for stored in module.names().filter(|name| name.ends_with(ORIGINAL)) {
+        let beside = |which: &str| stored.replace("original", &format!("0.lora_{which}"));
+        let read = |name: &str| {
+            let shape = module.shape(name).filter(|shape| shape.len() == 3 && index < shape[0]);
+            let shape = shape.ok_or_else(|| weight(name, "[tasks, rows, columns]", "another shape, or none"))?;
+            Ok::<_, Error>((module.read(name, index..index + 1)?, shape[1], shape[2]))
+        };
+        let (a, b) = (read(&beside("A"))?, read(&beside("B"))?);
+        // Of a table of tokens A comes first.
+        let [rows, cols] = module.shape(stored).and_then(|shape| shape.try_into().ok()).unwrap_or([0, 0]);
+        let is_matrix = (b.1, b.2, a.1, a.2) == (rows, rank, rank, cols);
+        let is_table = (a.1, a.2, b.1, b.2) == (rows, rank, rank, cols);
+        if !is_matrix && !is_table {
+            let found = format!("[{}, {}] and [{}, {}] of rank {rank} in the adapter", a.1, a.2, b.1, b.2);
+            return Err(weight(stored, &format!("[{rows}, {cols}]"), &found));
         }
-        match deltas.is_empty() {
-            true => Err(weight(ORIGINAL, "matrices with adapters", "none in the model")),
-            false => Ok(deltas),
-        }
+        let (left, right) = if is_matrix { (b.0, a.0) } else { (a.0, b.0) };
+        deltas.insert(stored.to_string(), vec![Delta { first: 0, left, right, rank, cols, scaling }]);
+    }
+    match deltas.is_empty() {
+        true => Err(weight(ORIGINAL, "matrices with adapters", "none in the model")),
+        false => Ok(deltas),
     }
 }
 
@@ -229,7 +229,7 @@ fn place_of(path: &str, module: &ModuleWeights) -> Option<(String, usize, usize)
 
 impl std::fmt::Debug for Adapter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Adapter").field("name", &self.name).field("scaling", &self.scaling).finish_non_exhaustive()
+        f.debug_struct("Adapter").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -296,46 +296,7 @@ pub(crate) fn tasks(config: &JsonFile) -> Result<Vec<String>> {
     Ok(tasks.into_iter().map(str::to_string).collect())
 }
 
-/// The rank, and what `B * A` is multiplied by.
-fn peft_scaling(config: &JsonFile) -> Result<(usize, f32)> {
-    if config.str("peft_type")? != "LORA" {
-        return Err(config.unsupported("peft_type", "LORA"));
-    }
-    for key in ["use_dora", "fan_in_fan_out", "lora_bias"] {
-        if config.bool_or(key, false)? {
-            return Err(config.unsupported(key, "false"));
-        }
-    }
-    if config.str_or("bias", "none")? != "none" {
-        return Err(config.unsupported("bias", "none"));
-    }
-    // Others change the matrix that they begin with, too, each time they are loaded.
-    let begins = config.get("init_lora_weights");
-    if !begins.is_none_or(|how| how.is_boolean() || ["gaussian", "orthogonal"].iter().any(|known| how == known)) {
-        return Err(config.unsupported("init_lora_weights", "true, false, gaussian, orthogonal"));
-    }
-    const MORE: [&str; 6] = [
-        "alora_invocation_tokens",
-        "alpha_pattern",
-        "layer_replication",
-        "modules_to_save",
-        "rank_pattern",
-        "trainable_token_indices",
-    ];
-    for key in MORE {
-        let is_empty = |value: &serde_json::Value| {
-            value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty)
-        };
-        if config.get(key).is_some_and(|value| !is_empty(value)) {
-            return Err(config.unsupported(key, "null"));
-        }
-    }
-    let (rank, alpha) = (config.usize("r")?, config.f32("lora_alpha")?);
-    let root = positive(config, "r", rank)?;
-    Ok((rank, alpha / if config.bool_or("use_rslora", false)? { root.sqrt() } else { root }))
-}
-
-fn positive(config: &JsonFile, key: &str, number: usize) -> Result<f32> {
+pub(super) fn positive(config: &JsonFile, key: &str, number: usize) -> Result<f32> {
     match number {
         0 => Err(config.invalid(key, "at least 1")),
         number => Ok(number as f32),

@@ -20,6 +20,7 @@
 
 mod adapter;
 mod adapter_names;
+mod adapter_scaling;
 #[cfg(feature = "hub")]
 mod blob;
 mod chat;

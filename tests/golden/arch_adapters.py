@@ -118,6 +118,9 @@ def peft(b):
         "adapter": dict(r=3, lora_alpha=6, target_modules=["query", "value", "output.dense"]),
         "adapter-table": dict(r=2, lora_alpha=3, target_modules=["word_embeddings", "key"]),
         "adapter-root": dict(r=4, lora_alpha=3, target_modules=["intermediate.dense"], use_rslora=True),
+        "adapter-patterns": dict(
+            r=3, lora_alpha=6, target_modules=["query", "value"], rank_pattern={"query": 2}, alpha_pattern={r"layer\.1\..*\.value": 1}
+        ),
     }
     write_adapters(b, "lora", "xlm-roberta", kinds, 163)
     # Layers that are stored as parts of others, or by other names.

@@ -1,36 +1,5 @@
 use super::*;
 use ::safetensors::{Dtype, serialize_to_file, tensor::TensorView};
-use serde_json::Value;
-
-fn config(text: &str) -> JsonFile {
-    let Ok(Value::Object(object)) = serde_json::from_str(text) else { panic!("the test's JSON is an object") };
-    JsonFile::from_object(ADAPTER_CONFIG, object)
-}
-
-#[test]
-fn what_pefts_adapters_are_multiplied_by() {
-    for (text, expected) in [
-        (r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 6, "bias": "none", "rank_pattern": {}}"#, 1.5),
-        (r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 6, "use_rslora": true, "modules_to_save": null}"#, 3.0),
-    ] {
-        assert_eq!(peft_scaling(&config(text)).unwrap(), (4, expected), "{text}");
-    }
-    for (more, named) in [
-        (r#""use_dora": true"#, "use_dora"),
-        (r#""bias": "lora_only""#, "bias"),
-        (r#""modules_to_save": ["classifier"]"#, "modules_to_save"),
-        (r#""alpha_pattern": {"query": 3}"#, "alpha_pattern"),
-        (r#""init_lora_weights": "pissa_niter_4""#, "init_lora_weights"),
-        (r#""alora_invocation_tokens": [5]"#, "alora_invocation_tokens"),
-        (r#""r": 0, "lora_alpha": 1"#, "r: expected at least 1"),
-        (r#""lora_alpha": 1"#, "the key r is missing"),
-        (r#""r": 1, "lora_alpha": null"#, "the key lora_alpha is missing"),
-    ] {
-        let message = peft_scaling(&config(&format!(r#"{{"peft_type": "LORA", {more}}}"#))).unwrap_err().to_string();
-        assert!(message.contains(named) && message.contains(ADAPTER_CONFIG), "{message}");
-    }
-    assert!(peft_scaling(&config(r#"{"peft_type": "IA3"}"#)).is_err());
-}
 
 #[test]
 fn an_adapter_in_the_place_of_a_model_names_its_base() {
