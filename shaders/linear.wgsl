@@ -16,6 +16,28 @@ const ROWS_A_THREAD: u32 = TILE_ROWS / 16u;
 var<workgroup> x_tile: array<vec4<f32>, TILE_ROWS * X_STRIDE>;
 var<workgroup> w_tile: array<vec4<f32>, 4u * STEP4 * COLUMNS4>;
 
+const X_VECTORS: u32 = TILE_ROWS * STEP4;
+const_assert X_VECTORS <= 512u; // two a thread
+
+// Vector `i` of the step that begins at k4. Rows behind the last are computed from the last, and not written; columns behind the last
+// meet zeros of the weight.
+fn fetch_x(first: u32, rows: u32, k4: u32, i: u32) -> Elem4 {
+    return x[min(first + i / STEP4, rows - 1u) * IN4 + min(k4 + i % STEP4, IN4 - 1u)];
+}
+
+fn put_x(i: u32, value: Elem4) {
+    if X_VECTORS % 256u == 0u || i < X_VECTORS {
+        x_tile[i / STEP4 * X_STRIDE + i % STEP4] = vec4<f32>(value);
+    }
+}
+
+// What lies at `at` of the weight in the step that begins at k4.
+fn fetch_w(at: u32, k4: u32, w_k: u32) -> Elem4 {
+    let k = k4 * 4u + w_k;
+    let w = weight[at + min(k, IN4 * 4u - 1u) * PANEL4];
+    return select(w, Elem4(), k >= IN4 * 4u);
+}
+
 @compute @workgroup_size(16, 16)
 fn linear(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -34,23 +56,25 @@ fn linear(
     let w_at = w_panel * IN4 * 4u * PANEL4 + index % PANEL4;
     let x_row = thread.y * ROWS_A_THREAD * X_STRIDE;
     var sums: Sums;
+    var x0 = fetch_x(first, rows, 0u, index);
+    var x1 = x0;
+    if X_VECTORS > 256u {
+        x1 = fetch_x(first, rows, 0u, index + 256u);
+    }
+    var w = fetch_w(w_at, 0u, w_k);
     for (var k4 = 0u; k4 < IN4; k4 += STEP4) {
-        for (var i = index; i < TILE_ROWS * STEP4; i += 256u) {
-            let row = i / STEP4;
-            let k = k4 + i % STEP4;
-            // Rows behind the last are computed from the last, and not written. Behind the last column there are zeros.
-            var value = vec4<f32>();
-            if k < IN4 {
-                value = vec4<f32>(x[min(first + row, rows - 1u) * IN4 + k]);
-            }
-            x_tile[row * X_STRIDE + i % STEP4] = value;
+        put_x(index, x0);
+        if X_VECTORS > 256u {
+            put_x(index + 256u, x1);
         }
-        var w = vec4<f32>();
-        if k4 * 4u + w_k < IN4 * 4u {
-            w = vec4<f32>(weight[w_at + (k4 * 4u + w_k) * PANEL4]);
-        }
-        w_tile[index] = w;
+        w_tile[index] = vec4<f32>(w);
         workgroupBarrier();
+        // The next step is on its way while this one is multiplied. Behind the last, the last vectors again.
+        x0 = fetch_x(first, rows, k4 + STEP4, index);
+        if X_VECTORS > 256u {
+            x1 = fetch_x(first, rows, k4 + STEP4, index + 256u);
+        }
+        w = fetch_w(w_at, k4 + STEP4, w_k);
         for (var k = 0u; k < STEP4; k++) {
             multiply(&sums, x_row + k, k * 4u * COLUMNS4 + thread.x);
         }
