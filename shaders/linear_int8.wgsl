@@ -1,23 +1,44 @@
 // y = activation(x * weight^T + bias) + residual, of x and weight in 8 bits.
 // A workgroup of 16 x 16 threads computes TILE_ROWS rows by 64 columns, each thread TILE_ROWS / 16 rows by 4 columns. It goes
-// through the inner columns a GROUP at a time, staged in workgroup memory. Within a group sums are whole numbers, exact; then
-// its scales come in, x's of the row and the weight's of the column, and x's middle with the sum of the column's weights.
+// through the inner columns two groups at a time, staged in workgroup memory; the next two are on their way meanwhile. Within a
+// group sums are whole numbers, exact; then its scales come in, x's of the row and the weight's of the column, and x's middle with
+// the sum of the column's weights. `Sums`, multiply() and finish_sums() are generated (kernels/linear/int8.rs).
 @group(1) @binding(0) var<storage, read> x: array<vec4<u32>>;      // [rows, STRIDE / 4]: as quantize.wgsl wrote it
-@group(1) @binding(1) var<storage, read> weight: array<vec4<u32>>; // [ceil(out / 64), GROUPS, 2 + STEP, 16]: scales, sums, words
+@group(1) @binding(1) var<storage, read> weight: array<vec4<u32>>; // [ceil(out / 64), GROUPS, 2 + 4, 16]: scales, sums, words
 
+const_assert GROUP == 16u; // a vector of words
+const WORDS: u32 = GROUPS * 4u;
 const COLUMNS4: u32 = 16u;
-const STEP: u32 = GROUP / 4u; // words of a group
-const WORDS: u32 = GROUPS * STEP;
 const ROWS_A_THREAD: u32 = TILE_ROWS / 16u;
-// Word by word, so that neighbouring threads' rows lie side by side; one more, for the banks.
-const X_STRIDE: u32 = TILE_ROWS + 1u;
-var<workgroup> x_tile: array<u32, STEP * X_STRIDE>;
-var<workgroup> w_tile: array<vec4<u32>, STEP * COLUMNS4>;
+const GROUPS_A_STEP: u32 = 2u;
+const X_VECTORS: u32 = TILE_ROWS * GROUPS_A_STEP;
+const X_STRIDE: u32 = GROUPS_A_STEP + 1u; // odd: rows lie in different banks
+const W_GROUP: u32 = 6u * COLUMNS4;       // vectors of a group: as they lie in the weight
+const W_VECTORS: u32 = GROUPS_A_STEP * W_GROUP;
+const_assert X_VECTORS <= 256u && W_VECTORS <= 256u;
+var<workgroup> x_tile: array<vec4<u32>, TILE_ROWS * X_STRIDE>;
+var<workgroup> w_tile: array<vec4<u32>, W_VECTORS>;
+// Of each row and group the scale and the middle.
+var<workgroup> factors: array<vec2<f32>, X_VECTORS>;
 
-// The scale of a group of x, for 0, or its middle, for 1.
-fn factor(row: u32, group: u32, which: u32) -> f32 {
-    let i = WORDS + which * GROUPS + group;
-    return bitcast<f32>(x[row * (STRIDE / 4u) + i / 4u][i % 4u]);
+// What a thread brings of a step: a group of a row of x, with its factors, and a vector of the weight.
+struct Piece { x: vec4<u32>, factors: vec2<f32>, w: vec4<u32> }
+
+// Rows behind the last are computed from the last, and not written; groups behind the last meet zeros of the weight.
+fn fetch(first: u32, rows: u32, w_at: u32, first_group: u32, index: u32) -> Piece {
+    let row = min(first + index / GROUPS_A_STEP, rows - 1u) * (STRIDE / 4u);
+    let group = min(first_group + index % GROUPS_A_STEP, GROUPS - 1u);
+    let of_w = min(first_group * W_GROUP + index, GROUPS * W_GROUP - 1u);
+    let w = weight[w_at + of_w];
+    return Piece(
+        x[row + group],
+        vec2<f32>(factor(row, WORDS + group), factor(row, WORDS + GROUPS + group)),
+        select(w, vec4<u32>(), first_group * W_GROUP + index >= GROUPS * W_GROUP),
+    );
+}
+
+fn factor(row: u32, word: u32) -> f32 {
+    return bitcast<f32>(x[row + word / 4u][word % 4u]);
 }
 
 @compute @workgroup_size(16, 16)
@@ -32,45 +53,24 @@ fn linear_int8(
     if first >= rows {
         return; // the whole workgroup
     }
+    let w_at = workgroup.z * GROUPS * W_GROUP;
     let x_row = thread.y * ROWS_A_THREAD;
-    var w_at = workgroup.z * GROUPS * (2u + STEP) * COLUMNS4;
-    var sums: array<vec4<f32>, ROWS_A_THREAD>;
-    for (var group = 0u; group < GROUPS; group++) {
-        for (var i = index; i < TILE_ROWS * STEP / 4u; i += 256u) {
-            let row = i / (STEP / 4u);
-            let word4 = i % (STEP / 4u);
-            // Rows behind the last are computed from the last, and not written.
-            let words = x[min(first + row, rows - 1u) * (STRIDE / 4u) + group * STEP / 4u + word4];
-            let at = word4 * 4u * X_STRIDE + row;
-            x_tile[at] = words.x;
-            x_tile[at + X_STRIDE] = words.y;
-            x_tile[at + 2u * X_STRIDE] = words.z;
-            x_tile[at + 3u * X_STRIDE] = words.w;
+    var sums: Sums;
+    var piece = fetch(first, rows, w_at, 0u, index);
+    for (var group = 0u; group < GROUPS; group += GROUPS_A_STEP) {
+        if index < X_VECTORS {
+            x_tile[index / GROUPS_A_STEP * X_STRIDE + index % GROUPS_A_STEP] = piece.x;
+            factors[index] = piece.factors;
         }
-        if index < STEP * COLUMNS4 {
-            w_tile[index] = weight[w_at + 2u * COLUMNS4 + index];
+        if index < W_VECTORS {
+            w_tile[index] = piece.w;
         }
         workgroupBarrier();
-        var dots: array<vec4<i32>, ROWS_A_THREAD>;
-        for (var k = 0u; k < STEP; k++) {
-            let w = w_tile[k * COLUMNS4 + thread.x];
-            for (var i = 0u; i < ROWS_A_THREAD; i++) {
-                let a = x_tile[k * X_STRIDE + x_row + i];
-                dots[i] += vec4<i32>(
-                    dot4I8Packed(a, w.x), dot4I8Packed(a, w.y), dot4I8Packed(a, w.z), dot4I8Packed(a, w.w),
-                );
-            }
+        piece = fetch(first, rows, w_at, group + GROUPS_A_STEP, index);
+        for (var i = 0u; i < GROUPS_A_STEP; i++) {
+            multiply(&sums, x_row * X_STRIDE + i, x_row * GROUPS_A_STEP + i, i * W_GROUP + thread.x);
         }
-        let w_scale = bitcast<vec4<f32>>(weight[w_at + thread.x]);
-        let w_sum = bitcast<vec4<f32>>(weight[w_at + COLUMNS4 + thread.x]);
-        for (var i = 0u; i < ROWS_A_THREAD; i++) {
-            let row = min(first + x_row + i, rows - 1u);
-            sums[i] += vec4<f32>(dots[i]) * (w_scale * factor(row, group, 0u)) + w_sum * factor(row, group, 1u);
-        }
-        w_at += (2u + STEP) * COLUMNS4;
         workgroupBarrier();
     }
-    for (var i = 0u; i < ROWS_A_THREAD; i++) {
-        finish(sums[i], first + x_row + i, rows, workgroup.z * COLUMNS4 + thread.x);
-    }
+    finish_sums(sums, first + x_row, rows, workgroup.z * COLUMNS4 + thread.x);
 }

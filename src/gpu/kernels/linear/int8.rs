@@ -10,6 +10,7 @@ use crate::gpu::compile::{Context, Count, Grid, Launch, Slot};
 use crate::gpu::kernel::{Binding, Kernel, Prelude, stride4};
 use crate::gpu::weights::Packing;
 use crate::program::Linear;
+use std::fmt::Write as _;
 
 static QUANTIZE: Kernel = Kernel {
     name: "quantize",
@@ -101,8 +102,43 @@ fn constants(prelude: Prelude, cols: usize) -> Prelude {
 }
 
 pub(super) fn choose(prelude: Prelude, cols: usize, rows: usize) -> Chosen {
-    let prelude = constants(prelude, cols).constant("TILE_ROWS", rows);
+    let prelude = constants(prelude, cols).constant("TILE_ROWS", rows).part(unrolled(rows / THREAD_ROWS));
     Chosen { kernel: &LINEAR_INT8, prelude, packing: &INT8_PANELS, tile: [rows, COLUMNS] }
+}
+
+/// Rows of threads of a workgroup.
+const THREAD_ROWS: usize = 16;
+
+/// `Sums`, `multiply` and `finish_sums` of linear_int8.wgsl: the sums of a thread's `rows` rows as named fields, as in `tiled.rs`.
+fn unrolled(rows: usize) -> String {
+    let mut text = String::from("struct Sums {\n");
+    for row in 0..rows {
+        let _ = writeln!(text, "    s{row}: vec4<f32>,");
+    }
+    text.push_str("}\nfn multiply(sums: ptr<function, Sums>, x_at: u32, factors_at: u32, w_at: u32) {\n");
+    text.push_str("    let w_scale = bitcast<vec4<f32>>(w_tile[w_at]);\n");
+    text.push_str("    let w_sum = bitcast<vec4<f32>>(w_tile[w_at + COLUMNS4]);\n");
+    for word in 0..GROUP / 4 {
+        let _ = writeln!(text, "    let w{word} = w_tile[w_at + {}u * COLUMNS4];", 2 + word);
+    }
+    for row in 0..rows {
+        let _ = writeln!(text, "    let a{row} = x_tile[x_at + {row}u * X_STRIDE];");
+        let dot = |column: &str| {
+            let words = ["x", "y", "z", "w"].iter().enumerate();
+            let words: Vec<_> = words.map(|(i, a)| format!("dot4I8Packed(a{row}.{a}, w{i}.{column})")).collect();
+            words.join(" + ")
+        };
+        let dots = ["x", "y", "z", "w"].map(dot).join(", ");
+        let _ = writeln!(text, "    let d{row} = vec4<f32>(vec4<i32>({dots}));");
+        let _ = writeln!(text, "    let f{row} = factors[factors_at + {row}u * GROUPS_A_STEP];");
+        let _ = writeln!(text, "    (*sums).s{row} += d{row} * (w_scale * f{row}.x) + w_sum * f{row}.y;");
+    }
+    text.push_str("}\nfn finish_sums(sums: Sums, first: u32, rows: u32, column: u32) {\n");
+    for row in 0..rows {
+        let _ = writeln!(text, "    finish(sums.s{row}, first + {row}u, rows, column);");
+    }
+    text.push_str("}\n");
+    text
 }
 
 #[cfg(test)]
