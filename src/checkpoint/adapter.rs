@@ -178,6 +178,7 @@ impl Adapter {
     }
 }
 
+/// What the adapter of one of the model's own tasks adds.
 fn task_deltas(index: usize, rank: usize, scaling: f32, module: &ModuleWeights) -> Result<Deltas> {
     let mut deltas = Deltas::new();
     for stored in module.names().filter(|name| name.ends_with(ORIGINAL)) {

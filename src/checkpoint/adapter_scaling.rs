@@ -52,10 +52,14 @@ impl PeftScaling {
 
     /// What the patterns of `key` say of a layer. PEFT takes the first that fits, in an order that is not kept here.
     fn number(&self, key: &str, patterns: &[Pattern], layer: &str) -> Result<Option<f64>> {
-        let fits = |pattern: &&Pattern| pattern.name.is_match(layer).unwrap_or(false);
-        let mut fitting = patterns.iter().filter(fits);
-        let Some(first) = fitting.next() else { return Ok(None) };
-        if let Some(other) = fitting.find(|other| other.number != first.number) {
+        let mut fitting = Vec::new();
+        for pattern in patterns {
+            // What would take too long to match.
+            let fits = pattern.name.is_match(layer).map_err(|_| self.config.invalid(key, "shorter expressions"))?;
+            fitting.extend(fits.then_some(pattern));
+        }
+        let Some(first) = fitting.first() else { return Ok(None) };
+        if let Some(other) = fitting.iter().find(|other| other.number != first.number) {
             let both = format!("{:?} and {:?} for {layer}", first.key, other.key);
             return Err(self.config.unsupported_value(key, &both, "one pattern for a layer"));
         }
