@@ -124,6 +124,16 @@ impl Variant {
         }
     }
 
+    /// The same for so many inner columns, which may not be whole steps of a staged kernel.
+    fn for_columns(self, cols: usize) -> Variant {
+        match self {
+            Variant::Cooperative { size, rows, columns, staged } => {
+                Variant::Cooperative { size, rows, columns, staged: staged && cols.is_multiple_of(staged::STEP) }
+            }
+            other => other,
+        }
+    }
+
     /// `cols` inner columns.
     fn choose(self, prelude: Prelude, target: &Target, cols: usize) -> Chosen {
         match self {
@@ -145,8 +155,9 @@ pub fn candidates(target: &Target, rows: RowClass) -> Vec<Variant> {
     let default = default_variant(target, Rows::Tokens, rows);
     variants.sort_by_key(|variant| match variant {
         variant if *variant == default => 0,
-        Variant::Cooperative { .. } => 1,
-        _ => 2,
+        Variant::Cooperative { staged: true, .. } => 1,
+        Variant::Cooperative { .. } => 2,
+        _ => 3,
     });
     variants
 }
@@ -205,8 +216,8 @@ fn default_variant(target: &Target, rows: Rows, class: RowClass) -> Variant {
 /// What one product gets: a variant for each range of row counts, all of one packing.
 fn choose(target: &Target, rows: Rows, [outer, cols]: [usize; 2]) -> Vec<(Range<u32>, Variant)> {
     let pick = |class| {
-        let tuned = target.tuning.linear(Class::new(class, outer)).filter(|variant| variant.fits(target, cols));
-        tuned.unwrap_or_else(|| default_variant(target, rows, class))
+        let tuned = target.tuning.linear(Class::new(class, outer)).map(|variant| variant.for_columns(cols));
+        tuned.filter(|variant| variant.fits(target, cols)).unwrap_or_else(|| default_variant(target, rows, class))
     };
     let of_many = pick(RowClass::Many);
     let mut chosen: Vec<(Range<u32>, Variant)> = Vec::new();
@@ -256,4 +267,37 @@ pub fn launches(op: &Linear, context: &Context) -> Result<Vec<Launch>> {
     };
     let products = choose(&target, x.rows, [out.cols, x.cols]).into_iter().map(product);
     Ok(int8.then(|| int8::quantize(op, context)).into_iter().chain(products).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{Cooperative, Dtype, Features, Tuning};
+
+    #[test]
+    fn a_staged_kernel_stands_back_where_columns_are_no_whole_steps() {
+        let staged = |staged| Variant::Cooperative { size: 16, rows: 4, columns: 4, staged };
+        let cooperative = Cooperative { f16: Some(16), f32: None };
+        let features =
+            Features { f16: true, subgroups: true, subgroup_size: Some(32), cooperative, ..Features::none() };
+        let mut limits = wgpu::Limits { max_compute_workgroup_storage_size: 32 << 10, ..wgpu::Limits::default() };
+        let target = |limits: &wgpu::Limits| Target {
+            dtype: Dtype::F16,
+            int8: false,
+            features,
+            limits: limits.clone(),
+            software: false,
+            tuning: Tuning::only(staged(true)),
+        };
+        for (cols, expected) in [
+            (64, staged(true)),
+            (48, staged(false)),
+            (40, default_variant(&target(&limits), Rows::Tokens, RowClass::Many)), // no whole matrices
+        ] {
+            let chosen = choose(&target(&limits), Rows::Tokens, [256, cols]);
+            assert_eq!(chosen.last().map(|(_, variant)| *variant), Some(expected), "{cols} columns");
+        }
+        limits.max_compute_workgroup_storage_size = 16 << 10;
+        assert!(!staged(true).fits(&target(&limits), 64) && staged(false).fits(&target(&limits), 64));
+    }
 }
