@@ -24,6 +24,12 @@ var<workgroup> w_tile: array<Elem4, TILE_BLOCKS * SIZE * STRIDE4>;
 const X_PIECES: u32 = STEP4 / 2u;        // of a row
 const W_PIECES: u32 = SIZE * STEP4 / 2u; // of a tile's columns
 
+// 0, as groups are fewer than 2^31, which a compiler does not know: Mesa's for AMD would write out a loop of 12 steps, and run out of
+// registers.
+fn unknown_zero() -> u32 {
+    return batch.first_group >> 31u;
+}
+
 // Where a piece goes.
 fn x_to(piece: u32) -> u32 {
     return piece / X_PIECES * STRIDE4 + piece % X_PIECES * 2u;

@@ -116,22 +116,23 @@ fn unrolled(rows: usize) -> String {
         let _ = writeln!(text, "    s{row}: vec4<f32>,");
     }
     text.push_str("}\nfn multiply(sums: ptr<function, Sums>, x_at: u32, factors_at: u32, w_at: u32) {\n");
+    for row in 0..rows {
+        let _ = writeln!(text, "    let a{row} = x_tile[x_at + {row}u * X_STRIDE];\n    var d{row}: vec4<i32>;");
+    }
+    // Word by word: where products are taken byte by byte, a word's bytes are then needed for a short while only.
+    for (word, part) in ["x", "y", "z", "w"].iter().enumerate() {
+        let _ = writeln!(text, "    let w{word} = w_tile[w_at + {}u * COLUMNS4];", 2 + word);
+        for row in 0..rows {
+            let dot = |column| format!("dot4I8Packed(a{row}.{part}, w{word}.{column})");
+            let _ = writeln!(text, "    d{row} += vec4<i32>({});", ["x", "y", "z", "w"].map(dot).join(", "));
+        }
+    }
     text.push_str("    let w_scale = bitcast<vec4<f32>>(w_tile[w_at]);\n");
     text.push_str("    let w_sum = bitcast<vec4<f32>>(w_tile[w_at + COLUMNS4]);\n");
-    for word in 0..GROUP / 4 {
-        let _ = writeln!(text, "    let w{word} = w_tile[w_at + {}u * COLUMNS4];", 2 + word);
-    }
     for row in 0..rows {
-        let _ = writeln!(text, "    let a{row} = x_tile[x_at + {row}u * X_STRIDE];");
-        let dot = |column: &str| {
-            let words = ["x", "y", "z", "w"].iter().enumerate();
-            let words: Vec<_> = words.map(|(i, a)| format!("dot4I8Packed(a{row}.{a}, w{i}.{column})")).collect();
-            words.join(" + ")
-        };
-        let dots = ["x", "y", "z", "w"].map(dot).join(", ");
-        let _ = writeln!(text, "    let d{row} = vec4<f32>(vec4<i32>({dots}));");
         let _ = writeln!(text, "    let f{row} = factors[factors_at + {row}u * GROUPS_A_STEP];");
-        let _ = writeln!(text, "    (*sums).s{row} += d{row} * (w_scale * f{row}.x) + w_sum * f{row}.y;");
+        let sum = format!("vec4<f32>(d{row}) * (w_scale * f{row}.x) + w_sum * f{row}.y");
+        let _ = writeln!(text, "    (*sums).s{row} += {sum};");
     }
     text.push_str("}\nfn finish_sums(sums: Sums, first: u32, rows: u32, column: u32) {\n");
     for row in 0..rows {

@@ -62,7 +62,7 @@ fn part(blocks: Blocks, threads: usize) -> String {
         let _ = writeln!(text, "    let {of}_from{i} = {of}_from({place}, thread, {others}u);");
         let _ = writeln!(text, "    var {of}{i} = {}[{of}_from{i}];", from(of));
     }
-    text.push_str("    for (var step = 1u; step <= STEPS; step++) {\n");
+    text.push_str("    for (var step = 1u + unknown_zero(); step <= STEPS; step++) {\n");
     for (of, i, others) in pieces() {
         let to = format!("{of}_tile[{of}_first + {of}_to({others}u)");
         let _ = writeln!(text, "        {to}] = {of}{i}.a;\n        {to} + 1u] = {of}{i}.b;");
