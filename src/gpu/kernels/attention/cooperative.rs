@@ -91,7 +91,7 @@ fn unrolled(size: usize, rows: usize, columns: usize, keys: usize, threads: usiz
         "    workgroupBarrier();
     let k_head = HEADS + kv_head(run.head);
     let v_head = HEADS + KV_HEADS + kv_head(run.head);
-    let last = run.seen.y - 1u;\n",
+    let last = max(run.seen.y, 1u) - 1u; // where no key is seen, there may be none before it\n",
     );
     // What each thread has of a step's keys and values, and the vectors before it.
     let loads = || (0..(keys * columns * size / 4).div_ceil(threads)).map(|i| (i, i * threads));
