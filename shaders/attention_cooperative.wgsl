@@ -13,7 +13,6 @@ const STRIDE4: u32 = HEAD4 + 2u;
 const KEYS4: u32 = KEYS / 4u;
 const SCORES4: u32 = KEYS4 + 1u;
 const WEIGHTS4: u32 = KEYS4 + 2u;
-const SIZE4: u32 = SIZE / 4u;
 const_assert HEAD_DIM % SIZE == 0u && KEYS % SIZE == 0u;
 const ROW_VECTORS: u32 = max(QUERY_TILE, 2u * KEYS) * STRIDE4;
 const SCORE_VECTORS: u32 = QUERY_TILE * SCORES4;

@@ -2,7 +2,7 @@
 // A workgroup of 16 x 16 threads computes TILE_ROWS rows by PANELS * 64 columns, each thread TILE_ROWS / 16 rows by 4 columns
 // of each panel. It goes through the inner columns in steps of 4 * STEP4: x and weight are staged in workgroup memory in f32,
 // x row by row so that one read gives four columns of a row. `Sums`, multiply() and finish_sums() are generated
-// (kernels/linear/tiled.rs).
+// (kernels/linear/tiled.rs and panels.rs).
 @group(1) @binding(0) var<storage, read> x: array<Elem4>;         // [rows, IN4]
 @group(1) @binding(1) var<storage, read> weight: array<Elem4>;    // [ceil(out / 64), 4 * IN4, 16]
 

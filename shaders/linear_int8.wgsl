@@ -2,7 +2,7 @@
 // A workgroup of 16 x 16 threads computes TILE_ROWS rows by 64 columns, each thread TILE_ROWS / 16 rows by 4 columns. It goes
 // through the inner columns two groups at a time, staged in workgroup memory; the next two are on their way meanwhile. Within a
 // group sums are whole numbers, exact; then its scales come in, x's of the row and the weight's of the column, and x's middle with
-// the sum of the column's weights. `Sums`, multiply() and finish_sums() are generated (kernels/linear/int8.rs).
+// the sum of the column's weights. `Sums`, multiply() and finish_sums() are generated (kernels/linear/int8.rs and panels.rs).
 @group(1) @binding(0) var<storage, read> x: array<vec4<u32>>;      // [rows, STRIDE / 4]: as quantize.wgsl wrote it
 @group(1) @binding(1) var<storage, read> weight: array<vec4<u32>>; // [ceil(out / 64), GROUPS, 2 + 4, 16]: scales, sums, words
 

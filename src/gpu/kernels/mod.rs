@@ -8,6 +8,7 @@ pub mod glu;
 pub mod head_norm;
 pub mod join;
 pub mod linear;
+mod matrices;
 pub mod norm;
 pub mod normalize;
 pub mod pool;

@@ -2,6 +2,7 @@
 
 use super::{BINDINGS, Chosen, LOAD_PART, MASK_PART, PART};
 use crate::gpu::kernel::{Kernel, Prelude, Target};
+use crate::gpu::kernels::matrices::{self, matrix};
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -44,17 +45,12 @@ pub(super) fn choose(
     rows: usize,
     keys: usize,
 ) -> Chosen {
-    // A subgroup a band; where their size varies, it is 32 or 64, and there are 4 or 2.
-    let lanes = target.features.subgroup_size.unwrap_or(32) as usize;
+    let lanes = matrices::lanes(target);
     let parts = (lanes / (rows * size)).max(1);
-    let prelude = prelude
-        .cooperative()
-        .constant("THREADS", BANDS * lanes)
+    let prelude = matrices::prelude(prelude, target, BANDS, size)
         .constant("BANDS", BANDS)
-        .constant("SIZE", size)
         .constant("BLOCKS_DOWN", rows)
         .constant("KEYS", keys)
-        .constant("LANES", target.features.subgroup_size.unwrap_or(0))
         .constant("SCORES_A_LANE", (keys / 4).div_ceil(parts))
         .part(if size == 8 && !target.software { ROWS1_PART } else { ROWS_PART })
         .part(unrolled(size, rows, head_dim / size, keys, BANDS * lanes));
@@ -64,8 +60,7 @@ pub(super) fn choose(
 /// `attend` of attention_cooperative.wgsl, by so many threads: a line for each of `rows` x `columns` blocks of a band, because
 /// cooperative matrices belong into variables of their own and not into an array.
 fn unrolled(size: usize, rows: usize, columns: usize, keys: usize, threads: usize) -> String {
-    let matrix = |role: char| format!("coop_mat{size}x{size}<{}, {role}>", if role == 'C' { "f32" } else { "Elem" });
-    let (a, b, c) = (matrix('A'), matrix('B'), matrix('C'));
+    let [a, b, c] = ['A', 'B', 'C'].map(|role| matrix(size, role));
     let blocks = || (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
     // The block from row `row` and vector `at` on, in an array of that stride.
     let matrix_at = |array: &str, row: &str, stride: &str, at: &str| {

@@ -7,6 +7,7 @@
 
 use super::{BINDINGS, Chosen, LINEAR_PART};
 use crate::gpu::kernel::{Kernel, Prelude, Target};
+use crate::gpu::kernels::matrices::{self, matrix};
 use crate::gpu::weights::{Packing, push_row};
 use std::fmt::Write as _;
 
@@ -21,6 +22,8 @@ pub(super) const BLOCKS_PART: &str = include_str!("../../../../shaders/common/li
 
 /// Parts of a workgroup's tile in each direction. A subgroup computes a part; where there are fewer, each computes several.
 pub(super) const PARTS_A_SIDE: usize = 2;
+/// All of them.
+pub(super) const PARTS: usize = PARTS_A_SIDE * PARTS_A_SIDE;
 
 /// Tiles of 8 columns by 8 inner columns: `[ceil(out / 8), in / 8, 8, 8]` of `Elem`.
 static TILES_8: Packing = Packing {
@@ -72,18 +75,9 @@ impl Blocks {
         [self.rows, self.columns].map(|blocks| PARTS_A_SIDE * blocks * self.size)
     }
 
-    /// A subgroup a part; where their size varies, it is 32 or 64, and there are 4 or 2.
-    pub fn threads(target: &Target) -> usize {
-        PARTS_A_SIDE * PARTS_A_SIDE * target.features.subgroup_size.unwrap_or(32) as usize
-    }
-
     /// The prelude of a kernel whose `part` is `part`.
     pub fn prelude(self, prelude: Prelude, target: &Target, part: String) -> Prelude {
-        prelude
-            .cooperative()
-            .constant("THREADS", Blocks::threads(target))
-            .constant("LANES", target.features.subgroup_size.unwrap_or(0))
-            .constant("SIZE", self.size)
+        matrices::prelude(prelude, target, PARTS, self.size)
             .constant("BLOCKS_DOWN", self.rows)
             .constant("BLOCKS_ACROSS", self.columns)
             .constant("SCRATCH_BLOCKS", self.scratch)
@@ -91,15 +85,10 @@ impl Blocks {
             .part(part)
     }
 
-    /// The type of a matrix of role A, B or C.
-    pub fn matrix(self, role: char) -> String {
-        format!("coop_mat{0}x{0}<{1}, {role}>", self.size, if role == 'C' { "f32" } else { "Elem" })
-    }
-
     /// A line for each block, because cooperative matrices belong into variables of their own and not into an array.
     pub fn declare_sums(self, text: &mut String) {
         for (row, column) in self.each() {
-            let _ = writeln!(text, "    var c{row}_{column}: {};", self.matrix('C'));
+            let _ = writeln!(text, "    var c{row}_{column}: {};", matrix(self.size, 'C'));
         }
     }
 
@@ -120,8 +109,9 @@ impl Blocks {
                 let to = format!("&scratch[scratch_at(run) + {at}u]");
                 let _ = writeln!(text, "    coopStoreT(c{row}_{column}, {to}, SCRATCH_STRIDE);");
             }
-            let _ = writeln!(text, "    workgroupBarrier();\n    finish_blocks(run, vec2<u32>({row}u, {first}u));");
-            let _ = writeln!(text, "    workgroupBarrier();");
+            // A part is its subgroup's alone.
+            let _ = writeln!(text, "    subgroupBarrier();\n    finish_blocks(run, vec2<u32>({row}u, {first}u));");
+            let _ = writeln!(text, "    subgroupBarrier();");
         }
     }
 
@@ -147,7 +137,7 @@ fn part(blocks: Blocks) -> String {
         let _ = writeln!(text, "    let w{column} = w_at(run, {column}u);");
     }
     text.push_str("    for (var k = 0u; k < INNER; k += SIZE) {\n");
-    let (a, b) = (blocks.matrix('A'), blocks.matrix('B'));
+    let [a, b] = ['A', 'B'].map(|role| matrix(blocks.size, role));
     for row in 0..blocks.rows {
         let _ = writeln!(text, "        let a{row} = coopLoadT<{a}>(&x[x{row} + k], INNER);");
     }

@@ -4,7 +4,7 @@
 //! 32 columns, 0.973, and with x off its middle instead of off zero 0.978; 16 columns so, 0.981. With one side exact: the
 //! weight by whole rows 0.971, by 128 columns 0.980, by 32 0.985; x by whole rows 0.962, by 128 columns 0.975, by 32 0.978.
 
-use super::panels::COLUMNS;
+use super::panels::{COLUMNS, THREAD_ROWS, sums};
 use super::{BINDINGS, Chosen, LINEAR_PART};
 use crate::gpu::compile::{Context, Count, Grid, Launch, Slot};
 use crate::gpu::kernel::{Binding, Kernel, Prelude, stride4};
@@ -106,16 +106,10 @@ pub(super) fn choose(prelude: Prelude, cols: usize, rows: usize) -> Chosen {
     Chosen { kernel: &LINEAR_INT8, prelude, packing: &INT8_PANELS, tile: [rows, COLUMNS] }
 }
 
-/// Rows of threads of a workgroup.
-const THREAD_ROWS: usize = 16;
-
-/// `Sums`, `multiply` and `finish_sums` of linear_int8.wgsl: the sums of a thread's `rows` rows as named fields, as in `tiled.rs`.
+/// `multiply` of linear_int8.wgsl, for the sums of `rows` rows; and those.
 fn unrolled(rows: usize) -> String {
-    let mut text = String::from("struct Sums {\n");
-    for row in 0..rows {
-        let _ = writeln!(text, "    s{row}: vec4<f32>,");
-    }
-    text.push_str("}\nfn multiply(sums: ptr<function, Sums>, x_at: u32, factors_at: u32, w_at: u32) {\n");
+    let mut text = sums(rows, 1);
+    text.push_str("fn multiply(sums: ptr<function, Sums>, x_at: u32, factors_at: u32, w_at: u32) {\n");
     for row in 0..rows {
         let _ = writeln!(text, "    let a{row} = x_tile[x_at + {row}u * X_STRIDE];\n    var d{row}: vec4<i32>;");
     }
@@ -132,11 +126,7 @@ fn unrolled(rows: usize) -> String {
     for row in 0..rows {
         let _ = writeln!(text, "    let f{row} = factors[factors_at + {row}u * GROUPS_A_STEP];");
         let sum = format!("vec4<f32>(d{row}) * (w_scale * f{row}.x) + w_sum * f{row}.y");
-        let _ = writeln!(text, "    (*sums).s{row} += {sum};");
-    }
-    text.push_str("}\nfn finish_sums(sums: Sums, first: u32, rows: u32, column: u32) {\n");
-    for row in 0..rows {
-        let _ = writeln!(text, "    finish(sums.s{row}, first + {row}u, rows, column);");
+        let _ = writeln!(text, "    (*sums).s0_{row} += {sum};");
     }
     text.push_str("}\n");
     text

@@ -4,9 +4,10 @@
 //! rows, and with 128 rows and columns 32 of 327 instructions of the loop multiply; from workgroup memory it is one, and 64 of 189
 //! do. A step is read while the one before is multiplied: otherwise every step waits for the cache.
 
-use super::cooperative::{BLOCKS_PART, Blocks, PARTS_A_SIDE, packing};
+use super::cooperative::{BLOCKS_PART, Blocks, PARTS, packing};
 use super::{BINDINGS, Chosen, LINEAR_PART};
 use crate::gpu::kernel::{Kernel, Prelude, Target};
+use crate::gpu::kernels::matrices::{lanes, matrix};
 use std::fmt::Write as _;
 
 static LINEAR_COOPERATIVE_STAGED: Kernel = Kernel {
@@ -31,16 +32,16 @@ fn blocks(size: usize, rows: usize, columns: usize) -> Blocks {
 pub(super) fn fits(target: &Target, size: usize, rows: usize, columns: usize, cols: usize) -> bool {
     let blocks = blocks(size, rows, columns);
     let tile: usize = blocks.tile().iter().sum();
-    let scratch = PARTS_A_SIDE.pow(2) * size * blocks.scratch * size * size_of::<f32>();
+    let scratch = PARTS * size * blocks.scratch * size * size_of::<f32>();
     let bytes = tile * (STEP + 8) * target.dtype.size() + scratch;
-    let threads = Blocks::threads(target);
+    let threads = PARTS * lanes(target);
     let whole = blocks.tile().iter().all(|rows| (rows * STEP / PIECE).is_multiple_of(threads));
     cols.is_multiple_of(STEP) && whole && bytes <= target.limits.max_compute_workgroup_storage_size as usize
 }
 
 pub(super) fn choose(prelude: Prelude, target: &Target, size: usize, rows: usize, columns: usize) -> Chosen {
     let blocks = blocks(size, rows, columns);
-    let prelude = blocks.prelude(prelude, target, part(blocks, Blocks::threads(target))).constant("STEP4", STEP / 4);
+    let prelude = blocks.prelude(prelude, target, part(blocks, PARTS * lanes(target))).constant("STEP4", STEP / 4);
     Chosen { kernel: &LINEAR_COOPERATIVE_STAGED, prelude, packing: packing(size), tile: blocks.tile() }
 }
 
@@ -73,7 +74,7 @@ fn part(blocks: Blocks, threads: usize) -> String {
         let step = if of == 'x' { "X_PIECES" } else { "W_PIECES" };
         let _ = writeln!(text, "        {of}{i} = {}[{of}_from{i} + next * {step}];", from(of));
     }
-    let (a, b) = (blocks.matrix('A'), blocks.matrix('B'));
+    let [a, b] = ['A', 'B'].map(|role| matrix(blocks.size, role));
     for step in 0..STEP / blocks.size {
         text.push_str("        {\n");
         let at = |block: usize| format!("{}u * STRIDE4 + {step}u * SIZE4", block * blocks.size);
