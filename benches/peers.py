@@ -17,6 +17,8 @@ time. Tokens are counted once, by the tokenizer, without padding. Peers sort by 
 sentence-transformers does, and have been warmed up. So has `lexel bench`, which runs bi-encoders; `lexel predict`, which runs
 cross-encoders, has not, and its time includes reading the pairs and writing the scores.
 
+openvino-bf16 is OpenVINO's own default where there is AMX; it runs if it is named.
+
 Results are compared with those of sentence-transformers, if it is among the contestants, else with the first's: by the mean
 cosine of vectors, or the largest difference of scores, which are logits here.
 """
@@ -130,9 +132,10 @@ def sentence_transformers(a):
 
 def runtime(a):
     """The names of the exported graph's inputs, and a function from those inputs to its output."""
-    if a.contestant == "openvino":
+    if a.contestant in ("openvino", "openvino-bf16"):
         import openvino as ov
-        settings = {"INFERENCE_NUM_THREADS": a.threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        precision = "bf16" if a.contestant.endswith("bf16") else "f32"
+        settings = {"INFERENCE_NUM_THREADS": a.threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         model = ov.Core().compile_model(graph(a, "plain"), "CPU", settings)
         request = model.create_infer_request()
         return [x.any_name for x in model.inputs], lambda feed: request.infer(feed)[0]

@@ -319,26 +319,26 @@ unsafe fn tile<P: Product, const V: usize, const ROWS: usize>(
 }
 
 /// An output that several threads write, each its own columns.
-pub struct Shared<'a> {
-    data: *mut f32,
+pub struct Shared<'a, T = f32> {
+    data: *mut T,
     len: usize,
-    life: PhantomData<&'a mut [f32]>,
+    life: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: the methods that hand out parts are unsafe, and ask for parts that no other thread has.
-unsafe impl Send for Shared<'_> {}
+unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for Shared<'_> {}
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<'a> Shared<'a> {
+impl<'a, T> Shared<'a, T> {
     /// All of `out`, to be shared.
-    pub fn new(out: &'a mut [f32]) -> Shared<'a> {
+    pub fn new(out: &'a mut [T]) -> Shared<'a, T> {
         Shared { data: out.as_mut_ptr(), len: out.len(), life: PhantomData }
     }
 
     /// Where number `at` is.
     #[inline(always)]
-    pub fn pointer(&self, at: usize) -> *mut f32 {
+    pub fn pointer(&self, at: usize) -> *mut T {
         debug_assert!(at <= self.len);
         self.data.wrapping_add(at)
     }
@@ -348,7 +348,7 @@ impl<'a> Shared<'a> {
     /// # Safety
     /// Nobody else may have any of them at the same time.
     #[allow(clippy::mut_from_ref)]
-    pub unsafe fn slice(&self, range: Range<usize>) -> &mut [f32] {
+    pub unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: they lie within the slice that was given, and the caller promises that nobody else has them.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }

@@ -3,7 +3,7 @@
 //! chooses its own.)
 
 #[cfg(target_arch = "x86_64")]
-use super::dot::{Vnni512, has_amx};
+use super::{amx, dot::Vnni512};
 use crate::error::{Error, Result};
 #[cfg(target_arch = "aarch64")]
 use rten_simd::isa::ArmNeonIsa;
@@ -23,7 +23,7 @@ const NAMES: [&str; 5] = ["AMX", "AVX-512", "AVX2", "NEON", "portable"];
 /// Vector instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstructionSet {
-    /// AVX-512, and AMX for int8.
+    /// AVX-512, and AMX for products.
     #[cfg(target_arch = "x86_64")]
     Amx,
     #[cfg(target_arch = "x86_64")]
@@ -64,13 +64,28 @@ impl InstructionSet {
         }
     }
 
-    /// For people: without what is for int8 only.
-    pub fn vectors(self) -> &'static str {
+    /// For people: those of everything but int8's products.
+    pub fn of_floats(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Amx if amx::exists() => "AVX-512 and AMX",
+            other => other.of_vectors(),
+        }
+    }
+
+    /// For people: without AMX.
+    pub fn of_vectors(self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Amx => InstructionSet::Avx512.name(),
             other => other.name(),
         }
+    }
+
+    /// Whether this CPU has AVX-512.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    pub fn has_avx512() -> bool {
+        InstructionSet::available().contains(&InstructionSet::Avx512)
     }
 
     fn widest() -> InstructionSet {
@@ -81,7 +96,7 @@ impl InstructionSet {
     fn available() -> Vec<InstructionSet> {
         let sets = [
             #[cfg(target_arch = "x86_64")]
-            Vnni512::new().filter(|_| has_amx()).map(|_| InstructionSet::Amx),
+            Vnni512::new().filter(|_| amx::has_amx()).map(|_| InstructionSet::Amx),
             #[cfg(target_arch = "x86_64")]
             Avx512Isa::new().map(|_| InstructionSet::Avx512),
             #[cfg(target_arch = "x86_64")]

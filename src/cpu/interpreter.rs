@@ -17,6 +17,7 @@ pub struct Workspace {
     /// Of an embedding with a norm.
     sums: Vec<f32>,
     attention: attention::Scratch,
+    linear: linear::Scratch,
     int8: linear_int8::Scratch,
 }
 
@@ -76,7 +77,10 @@ impl Pass<'_> {
                 let residual = op.residual.map(value);
                 let (x, activation) = (value(op.x), op.activation);
                 match weights.packed(op.weight) {
-                    Packed::Float(weight) => linear::linear(team, x, weight, bias, activation, residual, out),
+                    Packed::Float(weight) => {
+                        let scratch = &mut workspace.linear;
+                        linear::linear(team, x, weight, bias, activation, residual, scratch, out);
+                    }
                     Packed::Int8(weight) => {
                         let scratch = &mut workspace.int8;
                         linear_int8::linear_int8(team, x, weight, bias, activation, residual, scratch, out);

@@ -8,6 +8,8 @@ use super::instruction_set::{dispatch, lanes};
 use super::storage::{Storage, Stored};
 use super::strip::{Mask, Strip, load, store};
 use super::team::Team;
+#[cfg(target_arch = "x86_64")]
+use super::{amx, instruction_set::InstructionSet, linear_split, split};
 use crate::program::Activation;
 use half::{bf16, f16};
 use rten_simd::ops::{BitOps, NumOps};
@@ -61,7 +63,8 @@ fn panels<N: Stored>(values: &[f32], cols: usize, inner: usize) -> Aligned<N> {
     panels
 }
 
-/// Rows that many others are multiplied with: a search's queries.
+/// Rows that many others are multiplied with: a search's queries. By vectors of f32 however many they are, so that equal rows have
+/// equal products.
 pub(crate) struct PackedRows(Weight);
 
 impl PackedRows {
@@ -72,7 +75,39 @@ impl PackedRows {
 
     /// The product of each row of `x` `[n, cols]` with each of these, on the calling thread: `[n, rows]`.
     pub fn products(&self, x: &[f32], out: &mut [f32]) {
-        linear(&Team::ALONE, x, &self.0, None, Activation::Identity, None, out);
+        let (team, activation, mut none) = (&Team::ALONE, Activation::Identity, Scratch::default());
+        linear_by(Kernel::Vectors, team, x, &self.0, None, activation, None, &mut none, out);
+    }
+}
+
+/// Memory kept from call to call.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    #[cfg(target_arch = "x86_64")]
+    split: Vec<split::Matrix>,
+}
+
+/// What computes the products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    /// Vectors of f32, in [`gemm`](super::gemm)'s inner loop.
+    Vectors,
+    /// AMX's matrices of bf16: [`linear_split`](super::linear_split).
+    #[cfg(target_arch = "x86_64")]
+    Matrices,
+}
+
+impl Kernel {
+    /// The fastest for so many rows.
+    fn best(rows: usize, weight: &Weight) -> Kernel {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let is_wanted = rows >= linear_split::LEAST_ROWS && weight.inner >= split::STEP;
+            if is_wanted && InstructionSet::current() == InstructionSet::Amx && amx::exists() {
+                return Kernel::Matrices;
+            }
+        }
+        Kernel::Vectors
     }
 }
 
@@ -99,8 +134,29 @@ fn widen<I: Isa, N: Stored>(isa: I, panel: &[N], wide: &mut Wide) -> *const f32 
     wide.as_ptr().cast()
 }
 
+/// Runs an expression in which `$panels` are the weight's numbers.
+macro_rules! with_panels {
+    ($panels:ident = $weight:expr => $do:expr) => {
+        match &$weight.panels {
+            Panels::F32(panels) => {
+                let $panels = panels.as_slice();
+                $do
+            }
+            Panels::F16(panels) => {
+                let $panels = panels.as_slice();
+                $do
+            }
+            Panels::Bf16(panels) => {
+                let $panels = panels.as_slice();
+                $do
+            }
+        }
+    };
+}
+
 /// `out = activation(x * weight^T + bias) + residual`. `x` is `[rows, in]`, `weight` packs `[out, in]`, `bias` is `[out]`,
 /// `residual` and `out` are `[rows, out]`.
+#[allow(clippy::too_many_arguments)]
 pub fn linear(
     team: &Team,
     x: &[f32],
@@ -108,25 +164,45 @@ pub fn linear(
     bias: Option<&[f32]>,
     activation: Activation,
     residual: Option<&[f32]>,
+    scratch: &mut Scratch,
     out: &mut [f32],
 ) {
-    let rows = out.len() / weight.cols;
-    assert!(x.len() >= rows * weight.inner && residual.is_none_or(|residual| residual.len() == out.len()));
-    assert!(bias.is_none_or(|bias| bias.len() == weight.cols) && out.len() == rows * weight.cols);
-    let out = Shared::new(out);
-    team.run(weight.cols.div_ceil(weight.panel), TASK_PANELS, &|range: Range<usize>| {
-        macro_rules! part {
-            ($panels:expr) => {{
-                let panels = $panels.as_slice();
-                dispatch(Linear { x, weight, panels, bias, activation, residual, out: &out, rows, range })
-            }};
+    let kernel = Kernel::best(out.len() / weight.cols, weight);
+    linear_by(kernel, team, x, weight, bias, activation, residual, scratch, out);
+}
+
+/// With this kernel.
+#[allow(clippy::too_many_arguments)]
+fn linear_by(
+    kernel: Kernel,
+    team: &Team,
+    x: &[f32],
+    weight: &Weight,
+    bias: Option<&[f32]>,
+    activation: Activation,
+    residual: Option<&[f32]>,
+    scratch: &mut Scratch,
+    out: &mut [f32],
+) {
+    let Weight { inner, cols, .. } = *weight;
+    let rows = out.len() / cols;
+    assert!(x.len() >= rows * inner && residual.is_none_or(|residual| residual.len() == out.len()));
+    assert!(bias.is_none_or(|bias| bias.len() == cols) && out.len() == rows * cols);
+    match kernel {
+        Kernel::Vectors => {
+            let out = Shared::new(out);
+            team.run(cols.div_ceil(weight.panel), TASK_PANELS, &|range: Range<usize>| {
+                with_panels!(panels = weight => {
+                    dispatch(Linear { x, weight, panels, bias, activation, residual, out: &out, rows, range })
+                });
+            });
         }
-        match &weight.panels {
-            Panels::F32(panels) => part!(panels),
-            Panels::F16(panels) => part!(panels),
-            Panels::Bf16(panels) => part!(panels),
-        }
-    });
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Matrices => with_panels!(panels = weight => {
+            let linear = linear_split::Linear { x, panels, inner, cols, bias, activation, residual };
+            linear.run(team, &mut scratch.split, out)
+        }),
+    }
 }
 
 /// Some panels' columns.
@@ -261,61 +337,4 @@ impl<I: Isa> Run<'_, I> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cpu::tests::{assert_close, numbers};
-
-    #[test]
-    fn equals_the_formula_in_f64_at_awkward_sizes() {
-        let sizes = [
-            (1, 1, 1),
-            (5, 7, 17),
-            (47, 300, 31),
-            (48, 16, 16),
-            (49, 64, 33),
-            (97, 8, 1),
-            (400, 384, 40),
-            (40, 600, 70),
-        ];
-        for ((rows, inner, cols), storage) in sizes
-            .into_iter()
-            .flat_map(|size| [Storage::F32, Storage::F16, Storage::Bf16].map(|storage| (size, storage)))
-        {
-            let (x, mut weight) = (numbers(1, rows * inner), numbers(2, cols * inner));
-            let (bias, residual) = (numbers(3, cols), numbers(4, rows * cols));
-            match storage {
-                Storage::F32 => {}
-                Storage::F16 => weight.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
-                Storage::Bf16 => weight.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
-            }
-            let [packed, wide] = [storage, Storage::F32].map(|storage| Weight::pack(&weight, cols, inner, storage));
-            for (has_bias, has_residual) in [(false, false), (true, false), (false, true), (true, true)] {
-                for activation in [Activation::Identity, Activation::Relu, Activation::Tanh] {
-                    let (bias, residual) = (has_bias.then_some(&bias[..]), has_residual.then_some(&residual[..]));
-                    let mut out = vec![f32::NAN; rows * cols];
-                    linear(&Team::ALONE, &x, &packed, bias, activation, residual, &mut out);
-                    let mut of_wide = vec![f32::NAN; rows * cols];
-                    linear(&Team::ALONE, &x, &wide, bias, activation, residual, &mut of_wide);
-                    assert_eq!(out, of_wide, "numbers that {storage:?} holds give what they give in f32");
-                    let expected: Vec<f64> = (0..rows * cols)
-                        .map(|i| {
-                            let (r, c) = (i / cols, i % cols);
-                            let product = |k| f64::from(x[r * inner + k]) * f64::from(weight[c * inner + k]);
-                            let sum = (0..inner).map(product).sum::<f64>() + bias.map_or(0.0, |bias| bias[c].into());
-                            let y = match activation {
-                                Activation::Relu => sum.max(0.0),
-                                Activation::Tanh => sum.tanh(),
-                                _ => sum,
-                            };
-                            y + residual.map_or(0.0, |residual| residual[i].into())
-                        })
-                        .collect();
-                    // 300 products of up to 3 each, whose partial sums reach 30, in f32.
-                    let name = format!("{rows} x {inner} x {cols} in {storage:?}, {}", activation.name());
-                    assert_close(&out, &expected, 3e-5, &name);
-                }
-            }
-            linear(&Team::ALONE, &[], &packed, Some(&bias), Activation::Gelu, None, &mut []);
-        }
-    }
-}
+mod tests;

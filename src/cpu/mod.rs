@@ -7,6 +7,8 @@
 //! values decide on their `rounding`, and a `rounded_file` keeps them for the next start.
 
 mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod calibrate;
 mod ceilings;
@@ -15,6 +17,8 @@ mod disentangled;
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(unused))]
 mod dot;
 mod embed;
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+mod emulation;
 mod experts;
 mod gemm;
 mod glu;
@@ -26,6 +30,8 @@ mod linear;
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(unused))]
 mod linear_dot;
 mod linear_int8;
+#[cfg(target_arch = "x86_64")]
+mod linear_split;
 mod matmul;
 mod moments;
 mod norm;
@@ -40,6 +46,8 @@ mod rounding;
 mod short_conv;
 mod simd;
 mod softmax;
+#[cfg(target_arch = "x86_64")]
+mod split;
 mod storage;
 mod strip;
 mod sum;
@@ -172,10 +180,11 @@ impl Executor for CpuExecutor {
     fn describe(&self) -> String {
         let threads = self.workers.threads();
         let plural = if threads == 1 { "" } else { "s" };
-        let instructions = InstructionSet::current().vectors();
+        let instructions = InstructionSet::current().of_floats();
         match self.dtype {
             Dtype::Int8 => {
-                let kernel = linear_int8::Kernel::best().name();
+                let (instructions, kernel) =
+                    (InstructionSet::current().of_vectors(), linear_int8::Kernel::best().name());
                 format!("cpu ({threads} thread{plural}, {instructions}, int8 with {kernel})")
             }
             Dtype::F16 => format!("cpu ({threads} thread{plural}, {instructions}, weights in f16)"),

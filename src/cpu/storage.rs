@@ -13,6 +13,9 @@ pub trait Stored: Copy + Default + Send + Sync + 'static {
     /// It is narrower than f32.
     const IS_NARROW: bool;
 
+    /// bf16s that add up to it.
+    const PIECES: usize;
+
     /// Rounds `values` to it; ties go to even.
     fn store(values: &[f32], to: &mut [Self]);
 
@@ -28,6 +31,7 @@ pub trait Stored: Copy + Default + Send + Sync + 'static {
 
 impl Stored for f32 {
     const IS_NARROW: bool = false;
+    const PIECES: usize = 3;
 
     fn store(values: &[f32], to: &mut [f32]) {
         to.copy_from_slice(values);
@@ -51,9 +55,10 @@ impl Stored for f32 {
 
 /// `$widen`: a vector of the numbers at `$at`, twice as many as f32s, as two vectors of f32.
 macro_rules! stored_in_16_bits {
-    ($number:ty, |$isa:ident, $at:ident| $widen:expr) => {
+    ($number:ty, $pieces:literal, |$isa:ident, $at:ident| $widen:expr) => {
         impl Stored for $number {
             const IS_NARROW: bool = true;
+            const PIECES: usize = $pieces;
 
             fn store(values: &[f32], to: &mut [$number]) {
                 to.convert_from_f32_slice(values);
@@ -82,7 +87,7 @@ macro_rules! stored_in_16_bits {
     };
 }
 
-stored_in_16_bits!(f16, |isa, at| {
+stored_in_16_bits!(f16, 2, |isa, at| {
     // Elsewhere rten-simd calls a function for each number.
     if isa.f32().len() > 4 || cfg!(target_arch = "aarch64") {
         let both = isa.f16().load_ptr(at.cast());
@@ -104,7 +109,7 @@ fn finite<I: Isa>(isa: I, bits: I::I32) -> I::F32 {
 }
 
 // The upper half of an f32's bits.
-stored_in_16_bits!(bf16, |isa, at| {
+stored_in_16_bits!(bf16, 1, |isa, at| {
     let both = isa.i16().load_ptr(at.cast());
     let (low, high) = (isa.i16().extend_low(both), isa.i16().extend_high(both));
     let ops = isa.i32();

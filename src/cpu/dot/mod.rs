@@ -2,8 +2,6 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
-#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
-pub mod emulation;
 #[cfg(target_arch = "aarch64")]
 mod i8mm;
 #[cfg(target_arch = "aarch64")]
@@ -12,8 +10,6 @@ mod neon;
 mod x86;
 
 use super::gemm::{Operands, Product, Unit, VECTORS, strip_in_groups};
-#[cfg(target_arch = "x86_64")]
-pub use amx::has_amx;
 #[cfg(target_arch = "aarch64")]
 pub use i8mm::I8mm;
 #[cfg(target_arch = "aarch64")]
@@ -72,9 +68,9 @@ pub trait Dot: Product {
 
 /// Whether a test pretends that the CPU has what it has not.
 #[cfg(target_arch = "x86_64")]
-fn emulated() -> bool {
+pub fn emulated() -> bool {
     #[cfg(all(test, target_os = "linux"))]
-    return emulation::is_on();
+    return super::emulation::is_on();
     #[cfg(not(all(test, target_os = "linux")))]
     false
 }

@@ -99,7 +99,7 @@ dot!(
     /// AMX, and AVX-512 with VNNI for what does not fill its matrices.
     Amx,
     Avx512Isa,
-    is_x86_feature_detected!("avx512vnni") && amx::exists(),
+    is_x86_feature_detected!("avx512vnni") && crate::cpu::amx::exists(),
     rows 6,
     strip amx::strip,
     |self, a, b, sum| _mm512_dpbusd_epi32(sum.0, a.0, b.0).into()

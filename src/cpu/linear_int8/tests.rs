@@ -15,7 +15,7 @@ fn kernels() -> Vec<Kernel> {
 fn with_each(test: impl Fn(Kernel)) {
     let all = || kernels().into_iter().for_each(test);
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    crate::cpu::dot::emulation::with(all);
+    crate::cpu::emulation::with(all);
     #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
     all();
 }
@@ -24,7 +24,7 @@ fn with_each(test: impl Fn(Kernel)) {
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #[test]
 fn what_the_cpu_lacks_is_emulated() {
-    use crate::cpu::dot::emulation;
+    use crate::cpu::emulation;
     let kernels = emulation::with(kernels);
     let has = |instructions| kernels.contains(&Kernel::Dot(instructions));
     assert_eq!(has(Instructions::Vnni256), is_x86_feature_detected!("avx2"));

@@ -1,7 +1,7 @@
 //! Instructions that the CPU at hand lacks, for tests of the kernels that need them: Linux signals each one that is not known, and
 //! here it is done in its place, on the registers that the signal has saved. It takes some microseconds.
 //!
-//! What they do is as in Intel's *Software Developer's Manual*, volume 2: `VPDPBUSD` of AVX-VNNI, and AMX.
+//! What they do is as in Intel's *Software Developer's Manual*, volume 2: `VPDPBUSD` of AVX-VNNI, and AMX of bytes and bf16.
 
 use std::arch::x86_64::__cpuid_count;
 use std::cell::{Cell, RefCell};
@@ -96,7 +96,7 @@ unsafe fn emulate(machine: &mut libc::mcontext_t) -> Option<()> {
                 }
                 vectors.set(destination, sums);
             }
-            (0x49 | 0x4b | 0x5e, _, 0) => {
+            (0x49 | 0x4b | 0x5c | 0x5e, _, 0) => {
                 TILES.with_borrow_mut(|tiles| tiles.emulate((opcode, kind), destination, second, third))?;
             }
             _ => return None,
@@ -183,6 +183,17 @@ const GENERAL: [i32; 16] = [
 fn add_products(sum: &mut [u8], a: &[u8], b: &[u8]) {
     let products: i32 = a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b as i8)).sum();
     let total = i32::from_le_bytes(sum.try_into().expect("four bytes")).wrapping_add(products);
+    sum.copy_from_slice(&total.to_le_bytes());
+}
+
+/// `sum += a * b` in f32, two by two bf16s. Subnormal numbers are 0.
+fn add_bf16_products(sum: &mut [u8], a: &[u8], b: &[u8]) {
+    let normal = |x: f32| if x.is_subnormal() { 0.0 * x } else { x };
+    let number = |two: &[u8]| normal(f32::from_bits(u32::from_le_bytes([0, 0, two[0], two[1]])));
+    let mut total = f32::from_le_bytes((&*sum).try_into().expect("four bytes"));
+    for (a, b) in a.chunks_exact(2).zip(b.chunks_exact(2)) {
+        total = normal(number(a).mul_add(number(b), total));
+    }
     sum.copy_from_slice(&total.to_le_bytes());
 }
 
@@ -298,10 +309,9 @@ impl Tiles {
                     }
                 }
                 // TDPBUSD: the operand in the prefix is the last.
-                ((0x5e, 1), Operand::Register(a)) => {
-                    self.multiply(destination, a, second)?;
-                    PRODUCTS.set(PRODUCTS.get() + 1);
-                }
+                ((0x5e, 1), Operand::Register(a)) => self.multiply(destination, a, second, add_products)?,
+                // TDPBF16PS
+                ((0x5c, 2), Operand::Register(a)) => self.multiply(destination, a, second, add_bf16_products)?,
                 _ => return None,
             }
         }
@@ -327,7 +337,7 @@ impl Tiles {
     }
 
     /// `sum += a * b`, where four bytes of `b`'s row are a column's.
-    fn multiply(&mut self, sum: usize, a: usize, b: usize) -> Option<()> {
+    fn multiply(&mut self, sum: usize, a: usize, b: usize, add: fn(&mut [u8], &[u8], &[u8])) -> Option<()> {
         let ((rows, width), (a_rows, a_width), (b_rows, b_width)) = (self.shape(sum)?, self.shape(a)?, self.shape(b)?);
         if rows != a_rows || a_width != 4 * b_rows || width != b_width || sum == a || a == b || sum == b {
             return None;
@@ -336,10 +346,11 @@ impl Tiles {
         for (sums, a) in self.bytes[sum][..rows].iter_mut().zip(a) {
             for (a, b) in a[..a_width].chunks_exact(4).zip(b) {
                 for (sum, b) in sums[..width].chunks_exact_mut(4).zip(b.chunks_exact(4)) {
-                    add_products(sum, a, b);
+                    add(sum, a, b);
                 }
             }
         }
+        PRODUCTS.set(PRODUCTS.get() + 1);
         Some(())
     }
 }

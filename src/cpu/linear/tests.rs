@@ -1,0 +1,117 @@
+//! Against plain f64, by each kernel.
+
+use super::*;
+use crate::cpu::tests::{assert_close, numbers};
+
+#[test]
+fn equals_the_formula_in_f64_at_awkward_sizes() {
+    check(Kernel::Vectors, false);
+}
+
+/// On every CPU with AVX-512: what it lacks is emulated.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn so_do_matrices() {
+    use crate::cpu::emulation;
+    if InstructionSet::has_avx512() {
+        let (is_emulated, before) = (!amx::exists(), emulation::products());
+        emulation::with(|| check(Kernel::Matrices, is_emulated));
+        assert_eq!(is_emulated, emulation::products() > before);
+    }
+}
+
+/// If the kernel is slow, not all.
+fn check(kernel: Kernel, is_slow: bool) {
+    let sizes = [
+        (1, 1, 1),
+        (5, 7, 17),
+        (17, 520, 20),
+        (47, 300, 31),
+        (48, 16, 16),
+        (49, 64, 33),
+        (97, 8, 1),
+        (400, 384, 40),
+        (40, 600, 70),
+        (70, 544, 33),
+        (500, 300, 33),
+    ];
+    let mut scratch = Scratch::default();
+    for ((rows, inner, cols), storage) in sizes
+        .into_iter()
+        .filter(|&(rows, inner, cols)| !is_slow || rows * inner * cols < 200_000)
+        .flat_map(|size| [Storage::F32, Storage::F16, Storage::Bf16].map(|storage| (size, storage)))
+    {
+        let (x, mut weight) = (numbers(1, rows * inner), numbers(2, cols * inner));
+        let (bias, residual) = (numbers(3, cols), numbers(4, rows * cols));
+        match storage {
+            Storage::F32 => {}
+            Storage::F16 => weight.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
+            Storage::Bf16 => weight.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
+        }
+        let [packed, wide] = [storage, Storage::F32].map(|storage| Weight::pack(&weight, cols, inner, storage));
+        for (has_bias, has_residual) in [(false, false), (true, false), (false, true), (true, true)] {
+            for activation in [Activation::Identity, Activation::Tanh, Activation::Relu] {
+                if is_slow && (!has_bias || !has_residual || activation == Activation::Relu) {
+                    continue;
+                }
+                let (bias, residual) = (has_bias.then_some(&bias[..]), has_residual.then_some(&residual[..]));
+                let mut by = |weight: &Weight, out: &mut [f32]| {
+                    linear_by(kernel, &Team::ALONE, &x, weight, bias, activation, residual, &mut scratch, out);
+                };
+                let mut out = vec![f32::NAN; rows * cols];
+                by(&packed, &mut out);
+                let mut of_wide = vec![f32::NAN; rows * cols];
+                by(&wide, &mut of_wide);
+                assert!(out == of_wide, "numbers that {storage:?} holds give what they give in f32");
+                let expected: Vec<f64> = (0..rows * cols)
+                    .map(|i| {
+                        let (r, c) = (i / cols, i % cols);
+                        let product = |k| f64::from(x[r * inner + k]) * f64::from(weight[c * inner + k]);
+                        let sum = (0..inner).map(product).sum::<f64>() + bias.map_or(0.0, |bias| bias[c].into());
+                        let y = match activation {
+                            Activation::Relu => sum.max(0.0),
+                            Activation::Tanh => sum.tanh(),
+                            _ => sum,
+                        };
+                        y + residual.map_or(0.0, |residual| residual[i].into())
+                    })
+                    .collect();
+                // 300 products of up to 3 each, whose partial sums reach 30, in f32.
+                let name = format!("{rows} x {inner} x {cols} in {storage:?}, {}", activation.name());
+                assert_close(&out, &expected, 3e-5, &name);
+            }
+        }
+        linear(&Team::ALONE, &[], &packed, Some(&bias), Activation::Gelu, None, &mut scratch, &mut []);
+    }
+}
+
+#[test]
+fn what_is_not_finite_shows() {
+    let check = |kernel| {
+        let (rows, inner, cols) = (18, 40, 20);
+        let all_bits = f32::from_bits(0x7fff_ffff);
+        for odd in
+            [f32::NAN, -f32::NAN, all_bits, -all_bits, f32::from_bits(0x7f80_0001), f32::INFINITY, f32::NEG_INFINITY]
+        {
+            for storage in [Storage::F32, Storage::F16, Storage::Bf16] {
+                for of_weight in [false, true] {
+                    let (mut x, mut weight) = (numbers(1, rows * inner), numbers(2, cols * inner));
+                    if of_weight { &mut weight[3 * inner + 17] } else { &mut x[3 * inner + 17] }.clone_from(&odd);
+                    let weight = Weight::pack(&weight, cols, inner, storage);
+                    let (team, identity, mut scratch) = (&Team::ALONE, Activation::Identity, Scratch::default());
+                    let mut out = vec![0.0; rows * cols];
+                    linear_by(kernel, team, &x, &weight, None, identity, None, &mut scratch, &mut out);
+                    for (i, y) in out.iter().enumerate() {
+                        let is_odd = 3 == if of_weight { i % cols } else { i / cols };
+                        assert_eq!(y.is_finite(), !is_odd, "{odd} {:x} in {storage:?}, {kernel:?}: {y}", odd.to_bits());
+                    }
+                }
+            }
+        }
+    };
+    check(Kernel::Vectors);
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if InstructionSet::has_avx512() {
+        crate::cpu::emulation::with(|| check(Kernel::Matrices));
+    }
+}

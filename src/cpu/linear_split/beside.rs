@@ -1,0 +1,161 @@
+//! Work of the vector units, which AMX does not wait for: a tile whose products are summed is finished, and the next panel split.
+
+use super::tile::{Sums, stages};
+use super::{Linear, PANEL, Part, TILE};
+use crate::cpu::activation;
+use crate::cpu::gemm::{Shared, VECTORS};
+use crate::cpu::split::{Matrix, PAIRS, PIECES, split_panel};
+use crate::cpu::storage::Stored;
+use crate::cpu::strip::{Strip, load, store};
+use crate::program::Activation;
+use rten_simd::Isa;
+use rten_simd::isa::Avx512Isa;
+use rten_simd::ops::{BitOps, NumOps};
+
+/// What there is to do. It is done in small pieces: a core looks 512 operations ahead, and AMX's must be among them (all of a step's
+/// at once take 6 % longer on Sapphire Rapids).
+pub struct Beside<'a, N> {
+    linear: &'a Linear<'a, N>,
+    isa: Avx512Isa,
+    part: Part,
+    out: &'a Shared<'a>,
+    turn: usize,
+    /// For each turn, of which those of a tile must suffice.
+    pairs_a_turn: usize,
+    rows_a_turn: usize,
+    /// The first pair that is not split.
+    pair: usize,
+    panel: *const N,
+    to: *mut Matrix,
+    /// The first row that is not finished.
+    row: usize,
+    rows: usize,
+    sums: *const Sums,
+    /// Where the first row begins in `out`.
+    at: usize,
+    width: usize,
+}
+
+impl<'a, N: Stored> Beside<'a, N> {
+    /// Nothing yet.
+    pub fn new(linear: &'a Linear<'a, N>, isa: Avx512Isa, part: Part, out: &'a Shared<'a>) -> Beside<'a, N> {
+        let turns = (part.steps() * stages::<N>() / 2).max(1);
+        Beside {
+            linear,
+            isa,
+            part,
+            out,
+            turn: 0,
+            pairs_a_turn: (part.steps() * PAIRS).div_ceil(turns * part.tiles()),
+            rows_a_turn: TILE.div_ceil(turns),
+            pair: part.steps() * PAIRS,
+            panel: std::ptr::null(),
+            to: std::ptr::null_mut(),
+            row: 0,
+            rows: 0,
+            sums: std::ptr::null(),
+            at: 0,
+            width: 0,
+        }
+    }
+
+    /// There is a panel to split.
+    ///
+    /// # Safety
+    /// It must be there, and room for it, until it is split.
+    #[inline(always)]
+    pub unsafe fn begin_panel(&mut self, panel: *const N, to: *mut Matrix) {
+        (self.pair, self.panel, self.to) = (0, panel, to);
+    }
+
+    /// There is a tile to finish.
+    ///
+    /// # Safety
+    /// Its sums must be there until it is finished, and no other thread have its columns.
+    #[inline(always)]
+    pub unsafe fn begin_tile(&mut self, panel: usize, tile: usize, sums: *const Sums) {
+        let (cols, col) = (self.linear.cols, panel * PANEL);
+        (self.row, self.rows, self.sums) = (0, TILE.min(self.part.rows - tile * TILE), sums);
+        (self.at, self.width) = ((self.part.first + tile * TILE) * cols + col, PANEL.min(cols - col));
+    }
+
+    /// Does a little of the one or the other.
+    ///
+    /// # Safety
+    /// The CPU must have these features.
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,f16c")]
+    #[inline(never)]
+    pub unsafe fn turn(&mut self) {
+        self.turn += 1;
+        // SAFETY: as the caller promises.
+        unsafe {
+            match self.turn % 2 {
+                0 => self.split(self.pairs_a_turn),
+                _ => self.finish(self.rows_a_turn),
+            }
+        }
+    }
+
+    /// Splits up to `count` more pairs of the panel.
+    ///
+    /// # Safety
+    /// The CPU must have AVX-512.
+    #[inline(always)]
+    pub unsafe fn split(&mut self, count: usize) {
+        let end = (self.part.steps() * PAIRS).min(self.pair.saturating_add(count));
+        let (range, depth) = (self.pair..end, self.part.depth);
+        // SAFETY: as the caller promises, and the one who began the panel.
+        unsafe {
+            match N::PIECES {
+                1 => split_panel::<N, 1>(self.isa, self.panel, depth, range, self.to),
+                2 => split_panel::<N, 2>(self.isa, self.panel, depth, range, self.to),
+                _ => split_panel::<N, PIECES>(self.isa, self.panel, depth, range, self.to),
+            }
+        }
+        self.pair = end;
+    }
+
+    /// Finishes up to `count` more rows of the tile.
+    ///
+    /// # Safety
+    /// The CPU must have AVX-512.
+    #[inline(always)]
+    pub unsafe fn finish(&mut self, count: usize) {
+        let Linear { inner, cols, bias, activation, residual, .. } = *self.linear;
+        let (isa, ops, out, Part { from, depth, .. }) = (self.isa, self.isa.f32(), self.out, self.part);
+        let (is_first, is_last) = (from == 0, from + depth == inner);
+        let (begin, end) = (self.row, self.rows.min(self.row + count));
+        if begin == end {
+            return;
+        }
+        self.row = end;
+        let masks =
+            [self.width.min(ops.len()), self.width.saturating_sub(ops.len())].map(|used| ops.first_n_mask(used));
+        let whole = self.width == PANEL;
+        let early = residual.filter(|_| is_last && activation == Activation::Identity);
+        // SAFETY: as the one promised who began the tile; `linear` has checked the lengths.
+        unsafe {
+            let bias = match bias {
+                Some(bias) if is_first => load(isa, bias.as_ptr().add(self.at % cols), whole, masks),
+                _ => [ops.zero(); VECTORS],
+            };
+            for row in begin..end {
+                let at = self.at + row * cols;
+                let to = out.pointer(at);
+                let before = if is_first { bias } else { load(isa, to, whole, masks) };
+                let [a, b] = load(isa, (&(*self.sums).0)[row].as_ptr(), true, masks);
+                let mut values = [ops.add(before[0], a), ops.add(before[1], b)];
+                if let Some(residual) = early {
+                    let residual = load(isa, residual.as_ptr().add(at), whole, masks);
+                    values = [ops.add(values[0], residual[0]), ops.add(values[1], residual[1])];
+                }
+                store(isa, values, to, whole, masks);
+            }
+        }
+        if is_last && activation != Activation::Identity {
+            let first = self.at + begin * cols;
+            let strip = Strip { out, residual, first, rows: end - begin, width: self.width, stride: cols };
+            activation::with(activation, strip);
+        }
+    }
+}

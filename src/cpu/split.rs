@@ -1,0 +1,142 @@
+//! f32s as sums of bf16s, which AMX's matrices multiply: 8 of an f32's 24 significant bits are in each of three. So products of
+//! bf16s, added in f32, come to what products of f32s do, but for what is beyond the last bit: see
+//! [`linear_split`](super::linear_split).
+//!
+//! A matrix has [`STEP`] numbers of the inner dimension, in 16 rows of the left side or 16 columns of a weight. Its unit is a pair
+//! of numbers that are multiplied with another pair, and added: here they lie 16 apart, because vectors are then split as they are.
+
+use super::amx::{ROW, ROWS};
+use super::gemm::VECTORS;
+use super::storage::Stored;
+use rten_simd::Isa;
+use rten_simd::isa::Avx512Isa;
+use rten_simd::ops::BitOps;
+use std::arch::x86_64::{
+    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_mask_blend_epi16, _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_srli_epi32,
+    _mm512_store_si512, _mm512_sub_ps,
+};
+use std::ops::Range;
+
+/// Numbers of the inner dimension in a matrix.
+pub const STEP: usize = 32;
+
+/// Pairs of a step.
+pub const PAIRS: usize = STEP / 2;
+
+/// bf16s whose sum is an f32.
+pub const PIECES: usize = 3;
+
+/// A matrix's rows.
+pub type Matrix = [Row; ROWS];
+
+/// A row of it: of the left side, a row's numbers; of a weight, a pair of each of 16 columns.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub struct Row(#[allow(dead_code)] [u32; ROW / 4]);
+
+impl Default for Row {
+    fn default() -> Row {
+        Row([0; ROW / 4])
+    }
+}
+
+/// Lanes of a vector.
+const LANES: usize = 16;
+
+/// Each lane's two numbers, as `P` pairs of bf16s, the largest first: each is what the ones before leave, rounded, half away from 0;
+/// the last is cut off, so that a NaN, which rounding may make 0 of, stays one.
+#[inline(always)]
+fn pieces<const P: usize>(a: __m512, b: __m512) -> [__m512i; P] {
+    let mut rest = [a, b];
+    // SAFETY: there is an `Avx512Isa` where this is called.
+    unsafe {
+        let mut pieces = [_mm512_castps_si512(a); P];
+        for (p, piece) in pieces.iter_mut().enumerate() {
+            let half = _mm512_set1_epi32(if p + 1 < P { 0x8000 } else { 0 });
+            let mut bits = [half; 2];
+            for (bits, rest) in bits.iter_mut().zip(&mut rest) {
+                *bits = _mm512_add_epi32(_mm512_castps_si512(*rest), half);
+                let upper = _mm512_and_si512(*bits, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+                *rest = _mm512_sub_ps(*rest, _mm512_castsi512_ps(upper));
+            }
+            // The upper half of a lane is the second's.
+            *piece = _mm512_mask_blend_epi16(0xaaaa_aaaa, _mm512_srli_epi32::<16>(bits[0]), bits[1]);
+        }
+        pieces
+    }
+}
+
+/// Splits `width` numbers of each of `rows` rows (at most 16), which lie `stride` apart: `[steps, PIECES]` matrices. What is
+/// behind the last number is 0; rows that are not there stay as they were.
+///
+/// # Safety
+/// `x` must be valid for them, and `to` for the matrices.
+#[inline(always)]
+pub unsafe fn split_rows(_: Avx512Isa, x: *const f32, stride: usize, rows: usize, width: usize, to: *mut Matrix) {
+    for r in 0..rows {
+        for (step, from) in (0..width).step_by(STEP).enumerate() {
+            // SAFETY: as the caller promises; numbers behind the last are masked.
+            unsafe {
+                let x = x.add(r * stride + from);
+                let left = (width - from).min(STEP);
+                let mask = ((1_u64 << left) - 1) as u32;
+                let a = _mm512_maskz_loadu_ps(mask as u16, x);
+                let b = _mm512_maskz_loadu_ps((mask >> LANES) as u16, x.wrapping_add(LANES));
+                let row = to.add(step * PIECES).cast::<Row>().add(r);
+                for (p, piece) in pieces::<PIECES>(a, b).into_iter().enumerate() {
+                    _mm512_store_si512(row.add(p * ROWS).cast(), piece);
+                }
+            }
+        }
+    }
+}
+
+/// Splits some pairs of numbers of a panel `[depth, VECTORS * 16]`, of which each step has [`PAIRS`], for `[steps, P, VECTORS]`
+/// matrices. What is behind the last number is 0.
+///
+/// # Safety
+/// `panel` must be valid for the depth, and `to` for the matrices.
+#[inline(always)]
+pub unsafe fn split_panel<N: Stored, const P: usize>(
+    isa: Avx512Isa,
+    panel: *const N,
+    depth: usize,
+    pairs: Range<usize>,
+    to: *mut Matrix,
+) {
+    for at in pairs {
+        let (step, pair) = (at / PAIRS, at % PAIRS);
+        // SAFETY: as the caller promises; any address will do for what is asked for ahead.
+        unsafe {
+            let to = to.add(step * P * VECTORS).cast::<Row>().add(pair);
+            let k = step * STEP + pair;
+            for k in [k, k + PAIRS] {
+                let ahead = panel.wrapping_add((k + STEP) * VECTORS * LANES).cast::<i8>();
+                for line in (0..VECTORS * LANES * size_of::<N>()).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line));
+                }
+            }
+            let (a, b) = (columns(isa, panel, k, depth), columns(isa, panel, k + PAIRS, depth));
+            for v in 0..VECTORS {
+                for (p, piece) in pieces::<P>(a[v], b[v]).into_iter().enumerate() {
+                    _mm512_store_si512(to.add((p * VECTORS + v) * ROWS).cast(), piece);
+                }
+            }
+        }
+    }
+}
+
+/// Number `k` of a panel's columns; behind the last, 0.
+///
+/// # Safety
+/// `panel` must be valid for the depth.
+#[inline(always)]
+unsafe fn columns<N: Stored>(isa: Avx512Isa, panel: *const N, k: usize, depth: usize) -> [__m512; VECTORS] {
+    if k >= depth {
+        return [isa.f32().zero().0; VECTORS];
+    }
+    // SAFETY: as the caller promises.
+    let [a, b] = unsafe { N::vectors::<Avx512Isa, VECTORS>(isa, panel.add(k * VECTORS * LANES)) };
+    [a.0, b.0]
+}
