@@ -3,6 +3,19 @@
 use super::*;
 use crate::cpu::tests::{assert_close, numbers};
 
+/// A test of each kernel; where there is AVX-512, of matrices, too, emulated if the CPU has none.
+fn with_each(test: impl Fn(Kernel)) {
+    test(Kernel::Vectors);
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if InstructionSet::has_avx512() {
+        crate::cpu::emulation::with(|| {
+            // Which asks Linux for them.
+            assert!(amx::exists());
+            test(Kernel::Matrices);
+        });
+    }
+}
+
 #[test]
 fn equals_the_formula_in_f64_at_awkward_sizes() {
     check(Kernel::Vectors, false);
@@ -87,7 +100,7 @@ fn check(kernel: Kernel, is_slow: bool) {
 
 #[test]
 fn what_is_not_finite_shows() {
-    let check = |kernel| {
+    with_each(|kernel| {
         let (rows, inner, cols) = (18, 40, 20);
         let all_bits = f32::from_bits(0x7fff_ffff);
         for odd in
@@ -108,10 +121,27 @@ fn what_is_not_finite_shows() {
                 }
             }
         }
-    };
-    check(Kernel::Vectors);
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if InstructionSet::has_avx512() {
-        crate::cpu::emulation::with(|| check(Kernel::Matrices));
-    }
+    });
+}
+
+/// By products with 1 and 0.
+#[test]
+fn no_bit_of_a_number_is_lost() {
+    with_each(|kernel| {
+        let n = 33;
+        let numbers = numbers(5, n * n).into_iter().zip(0..);
+        // Of all sizes that matter, and with bits everywhere.
+        let numbers: Vec<f32> = numbers.map(|(x, i)| x * 1.0001f32.powi(i) * 2f32.powi(i % 60 - 30)).collect();
+        let ones: Vec<f32> = (0..n * n).map(|i| f32::from(u8::from(i % n == i / n))).collect();
+        let product = |x: &[f32], weight: &[f32]| {
+            let weight = Weight::pack(weight, n, n, Storage::F32);
+            let (team, identity, mut scratch) = (&Team::ALONE, Activation::Identity, Scratch::default());
+            let mut out = vec![f32::NAN; n * n];
+            linear_by(kernel, team, x, &weight, None, identity, None, &mut scratch, &mut out);
+            out
+        };
+        assert!(product(&numbers, &ones) == numbers, "{kernel:?}: of x");
+        let transposed: Vec<f32> = (0..n * n).map(|i| numbers[i % n * n + i / n]).collect();
+        assert!(product(&ones, &transposed) == numbers, "{kernel:?}: of the weight");
+    });
 }
