@@ -99,6 +99,7 @@ enum Kernel {
 
 impl Kernel {
     /// The fastest for so many rows.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
     fn best(rows: usize, weight: &Weight) -> Kernel {
         #[cfg(target_arch = "x86_64")]
         {
@@ -173,6 +174,7 @@ pub fn linear(
 
 /// With this kernel.
 #[allow(clippy::too_many_arguments)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
 fn linear_by(
     kernel: Kernel,
     team: &Team,

@@ -14,6 +14,7 @@ pub trait Stored: Copy + Default + Send + Sync + 'static {
     const IS_NARROW: bool;
 
     /// bf16s that add up to it.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
     const PIECES: usize;
 
     /// Rounds `values` to it; ties go to even.
