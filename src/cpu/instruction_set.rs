@@ -82,12 +82,6 @@ impl InstructionSet {
         }
     }
 
-    /// Whether this CPU has AVX-512.
-    #[cfg(all(test, target_arch = "x86_64"))]
-    pub fn has_avx512() -> bool {
-        InstructionSet::available().contains(&InstructionSet::Avx512)
-    }
-
     fn widest() -> InstructionSet {
         InstructionSet::available()[0]
     }

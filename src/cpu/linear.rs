@@ -201,6 +201,7 @@ fn linear_by(
         }
         #[cfg(target_arch = "x86_64")]
         Kernel::Matrices => with_panels!(panels = weight => {
+            assert!(weight.panel == linear_split::PANEL, "where there is AMX, panels are AVX-512's");
             let linear = linear_split::Linear { x, panels, inner, cols, bias, activation, residual };
             linear.run(team, &mut scratch.split, out)
         }),

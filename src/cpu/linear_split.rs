@@ -32,7 +32,7 @@ pub const LEAST_ROWS: usize = 32;
 const TILE: usize = 2 * ROWS;
 
 /// Columns of a panel.
-const PANEL: usize = VECTORS * 16;
+pub const PANEL: usize = VECTORS * 16;
 
 /// Numbers of the inner dimension that are summed before the sum joins what is there: rounding grows with the length of a sum.
 const RUN: usize = 512;
