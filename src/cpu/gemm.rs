@@ -10,6 +10,12 @@ use std::ops::Range;
 /// Vectors side by side in a tile, and so in a panel of the weights.
 pub const VECTORS: usize = 2;
 
+/// Panels that a thread takes at a time.
+pub const TASK_PANELS: usize = 2;
+
+/// f32s of the inner dimension that are summed before the sum joins what is there: rounding grows with the length of a sum.
+pub const RUN: usize = 512;
+
 /// Bytes of a cache line, and of the widest vector.
 const LINE: usize = 64;
 

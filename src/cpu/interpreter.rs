@@ -78,8 +78,8 @@ impl Pass<'_> {
                 let (x, activation) = (value(op.x), op.activation);
                 match weights.packed(op.weight) {
                     Packed::Float(weight) => {
-                        let scratch = &mut workspace.linear;
-                        linear::linear(team, x, weight, bias, activation, residual, scratch, out);
+                        let (kernel, scratch) = (linear::Kernel::best(rows, weight), &mut workspace.linear);
+                        linear::linear(kernel, team, x, weight, bias, activation, residual, scratch, out);
                     }
                     Packed::Int8(weight) => {
                         let scratch = &mut workspace.int8;

@@ -3,10 +3,12 @@
 //! the first cache.
 
 use super::activation;
-use super::gemm::{Aligned, Floats, Operands, Product, Shared, Unit, VECTORS, block_rows, most_rows, strip};
+use super::gemm::{
+    Aligned, Floats, Operands, Product, RUN, Shared, TASK_PANELS, Unit, VECTORS, block_rows, most_rows, strip,
+};
 use super::instruction_set::{dispatch, lanes};
 use super::storage::{Storage, Stored};
-use super::strip::{Mask, Strip, load, store};
+use super::strip::{Mask, Strip, load, masks, store};
 use super::team::Team;
 #[cfg(target_arch = "x86_64")]
 use super::{amx, instruction_set::InstructionSet, linear_split, split};
@@ -16,9 +18,6 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 use std::mem::MaybeUninit;
 use std::ops::Range;
-
-/// Panels that a thread takes at a time.
-const TASK_PANELS: usize = 2;
 
 /// A linear op's weight.
 pub struct Weight {
@@ -76,7 +75,7 @@ impl PackedRows {
     /// The product of each row of `x` `[n, cols]` with each of these, on the calling thread: `[n, rows]`.
     pub fn products(&self, x: &[f32], out: &mut [f32]) {
         let (team, activation, mut none) = (&Team::ALONE, Activation::Identity, Scratch::default());
-        linear_by(Kernel::Vectors, team, x, &self.0, None, activation, None, &mut none, out);
+        linear(Kernel::Vectors, team, x, &self.0, None, activation, None, &mut none, out);
     }
 }
 
@@ -89,7 +88,7 @@ pub(crate) struct Scratch {
 
 /// What computes the products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kernel {
+pub enum Kernel {
     /// Vectors of f32, in [`gemm`](super::gemm)'s inner loop.
     Vectors,
     /// AMX's matrices of bf16: [`linear_split`](super::linear_split).
@@ -100,7 +99,7 @@ enum Kernel {
 impl Kernel {
     /// The fastest for so many rows.
     #[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
-    fn best(rows: usize, weight: &Weight) -> Kernel {
+    pub fn best(rows: usize, weight: &Weight) -> Kernel {
         #[cfg(target_arch = "x86_64")]
         {
             let is_wanted = rows >= linear_split::LEAST_ROWS && weight.inner >= split::STEP;
@@ -111,9 +110,6 @@ impl Kernel {
         Kernel::Vectors
     }
 }
-
-/// Units of the inner dimension that are summed before the sum joins what is there: rounding grows with the length of a sum.
-const RUN: usize = 512;
 
 /// Room for a panel of [`RUN`] units in f32: its numbers are `RUN * VECTORS * 16` at most.
 #[repr(align(64))]
@@ -158,24 +154,8 @@ macro_rules! with_panels {
 /// `out = activation(x * weight^T + bias) + residual`. `x` is `[rows, in]`, `weight` packs `[out, in]`, `bias` is `[out]`,
 /// `residual` and `out` are `[rows, out]`.
 #[allow(clippy::too_many_arguments)]
-pub fn linear(
-    team: &Team,
-    x: &[f32],
-    weight: &Weight,
-    bias: Option<&[f32]>,
-    activation: Activation,
-    residual: Option<&[f32]>,
-    scratch: &mut Scratch,
-    out: &mut [f32],
-) {
-    let kernel = Kernel::best(out.len() / weight.cols, weight);
-    linear_by(kernel, team, x, weight, bias, activation, residual, scratch, out);
-}
-
-/// With this kernel.
-#[allow(clippy::too_many_arguments)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
-fn linear_by(
+pub fn linear(
     kernel: Kernel,
     team: &Team,
     x: &[f32],
@@ -237,7 +217,7 @@ impl<N: Stored> SimdOp for Linear<'_, N> {
             for panel in range.clone() {
                 let col = panel * weight.panel;
                 let width = weight.panel.min(cols - col);
-                let masks = [width.min(ops.len()), width.saturating_sub(ops.len())].map(|used| ops.first_n_mask(used));
+                let masks = masks(isa, width);
                 let whole = width == weight.panel;
                 let start = match bias {
                     // SAFETY: a bias is `cols` long, of which `width` remain.

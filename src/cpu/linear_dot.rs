@@ -2,19 +2,16 @@
 
 use super::activation;
 use super::dot::{self, Dot};
-use super::gemm::{Aligned, Operands, Shared, Unit, VECTORS, block_rows};
+use super::gemm::{Aligned, Operands, Shared, TASK_PANELS, Unit, VECTORS, block_rows};
 use super::instruction_set::{InstructionSet, lanes};
 use super::linear_int8::Channels;
 use super::quantize::{BYTES, GROUP, Limits, Rows, units_of};
-use super::strip::{Mask, Strip, load, store};
+use super::strip::{Strip, load, masks, store};
 use super::team::Team;
 use crate::program::Activation;
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
 use std::ops::Range;
-
-/// Panels that a thread takes at a time.
-const TASK_PANELS: usize = 2;
 
 macro_rules! instructions {
     ($($(#[$doc:meta])* $arch:literal $name:ident = $label:literal [$lanes:literal, $limits:ident, $features:literal],)*) => {
@@ -178,7 +175,7 @@ impl Product<'_> {
         let Product { rows, channels, panels, bias, activation, residual } = self;
         let isa = dot.isa();
         let (ops, integers, cols) = (isa.f32(), isa.i32(), channels.cols);
-        let (lanes, panel) = (ops.len(), VECTORS * ops.len());
+        let panel = VECTORS * ops.len();
         // Units that a column has for a step, and rows that lie together.
         let step = 1 + usize::from(D::PAIRS);
         const { assert!(D::STEP == (1 + D::PAIRS as usize) * (1 + D::PAIRS as usize)) };
@@ -193,8 +190,7 @@ impl Product<'_> {
             for p in range.clone() {
                 let col = p * panel;
                 let width = panel.min(cols - col);
-                let masks: [Mask<D::Isa>; VECTORS] =
-                    [width.min(lanes), width.saturating_sub(lanes)].map(|used| ops.first_n_mask(used));
+                let masks = masks(isa, width);
                 let whole = width == panel;
                 let bias = match bias {
                     // SAFETY: a bias is `cols` long, of which `width` remain.

@@ -7,14 +7,14 @@
 //! | x2 | + | + | |
 //! | x3 | + | | |
 //!
-//! What is left out is 2^-26 of `x w` at most, less than an f32's rounding. Six products of AMX take 6/16 of the time of one of
+//! What is left out is 2^-24 of `x w` at most, as much as an f32's rounding. Six products of AMX take 6/16 of the time of one of
 //! AVX-512's f32. Weights in f16 are two bf16s, those in bf16 one: five products, and three.
 
 mod beside;
 mod tile;
 
 use super::amx::{ROWS, Registers};
-use super::gemm::{Shared, VECTORS};
+use super::gemm::{RUN, Shared, TASK_PANELS, VECTORS};
 use super::split::{Matrix, PIECES, STEP, split_rows};
 use super::storage::Stored;
 use super::team::Team;
@@ -25,7 +25,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use tile::{Sums, add_step, take, zero};
 
-/// Fewer rows are faster with AVX-512, which need not split the weight: with both, 32 take as long on Sapphire Rapids.
+/// Fewer rows are faster with AVX-512, which need not split the weight: with both, 32 take as long on a Xeon with AMX.
 pub const LEAST_ROWS: usize = 32;
 
 /// Rows that are multiplied at a time: two matrices.
@@ -34,14 +34,8 @@ const TILE: usize = 2 * ROWS;
 /// Columns of a panel.
 pub const PANEL: usize = VECTORS * 16;
 
-/// Numbers of the inner dimension that are summed before the sum joins what is there: rounding grows with the length of a sum.
-const RUN: usize = 512;
-
 /// Rows of a block: [`RUN`] numbers of each, split, take 1.5 MB of the second cache's 2, and stay there while all panels pass by.
 const MOST_ROWS: usize = 512;
-
-/// Panels that a thread takes at a time.
-const TASK_PANELS: usize = 2;
 
 /// A linear op.
 pub struct Linear<'a, N> {
@@ -86,13 +80,14 @@ impl<N: Stored> Linear<'_, N> {
         let isa = Avx512Isa::new().expect("where there is AMX, there is AVX-512");
         let Linear { inner, cols, .. } = *self;
         let (rows, out) = (out.len() / cols, Shared::new(out));
-        let block = rows.div_ceil(rows.div_ceil(MOST_ROWS).max(1)).next_multiple_of(TILE);
+        let block = rows.div_ceil(rows.div_ceil(MOST_ROWS).max(1)).next_multiple_of(TILE).max(TILE);
         for first in (0..rows).step_by(block) {
             for from in (0..inner).step_by(RUN) {
                 let part = Part { first, rows: block.min(rows - first), from, depth: RUN.min(inner - from) };
                 let len = part.tiles() * part.tile_matrices();
                 if scratch.len() < len {
-                    scratch.resize(len, Matrix::default());
+                    // SAFETY: zeros are valid numbers.
+                    scratch.resize(len, unsafe { std::mem::zeroed() });
                 }
                 let matrices = Shared::new(&mut scratch[..len]);
                 // SAFETY: there is AMX, and so AVX-512. Parts are of one thread alone.

@@ -5,7 +5,7 @@
 //! A matrix has [`STEP`] numbers of the inner dimension, in 16 rows of the left side or 16 columns of a weight. Its unit is a pair
 //! of numbers that are multiplied with another pair, and added: here they lie 16 apart, because vectors are then split as they are.
 
-use super::amx::{ROW, ROWS};
+use super::amx::ROWS;
 use super::gemm::VECTORS;
 use super::storage::Stored;
 use rten_simd::Isa;
@@ -14,7 +14,7 @@ use rten_simd::ops::BitOps;
 use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512,
     _mm512_castsi512_ps, _mm512_mask_blend_epi16, _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_srli_epi32,
-    _mm512_store_si512, _mm512_sub_ps,
+    _mm512_sub_ps,
 };
 use std::ops::Range;
 
@@ -27,19 +27,8 @@ pub const PAIRS: usize = STEP / 2;
 /// bf16s whose sum is an f32.
 pub const PIECES: usize = 3;
 
-/// A matrix's rows.
-pub type Matrix = [Row; ROWS];
-
-/// A row of it: of the left side, a row's numbers; of a weight, a pair of each of 16 columns.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub struct Row(#[allow(dead_code)] [u32; ROW / 4]);
-
-impl Default for Row {
-    fn default() -> Row {
-        Row([0; ROW / 4])
-    }
-}
+/// A matrix's rows: of the left side, a row's numbers; of a weight, a pair of each of 16 columns.
+pub type Matrix = [__m512i; ROWS];
 
 /// Lanes of a vector.
 const LANES: usize = 16;
@@ -83,9 +72,9 @@ pub unsafe fn split_rows(_: Avx512Isa, x: *const f32, stride: usize, rows: usize
                 let mask = ((1_u64 << left) - 1) as u32;
                 let a = _mm512_maskz_loadu_ps(mask as u16, x);
                 let b = _mm512_maskz_loadu_ps((mask >> LANES) as u16, x.wrapping_add(LANES));
-                let row = to.add(step * PIECES).cast::<Row>().add(r);
+                let row = to.add(step * PIECES).cast::<__m512i>().add(r);
                 for (p, piece) in pieces::<PIECES>(a, b).into_iter().enumerate() {
-                    _mm512_store_si512(row.add(p * ROWS).cast(), piece);
+                    row.add(p * ROWS).write(piece);
                 }
             }
         }
@@ -109,7 +98,7 @@ pub unsafe fn split_panel<N: Stored, const P: usize>(
         let (step, pair) = (at / PAIRS, at % PAIRS);
         // SAFETY: as the caller promises; any address will do for what is asked for ahead.
         unsafe {
-            let to = to.add(step * P * VECTORS).cast::<Row>().add(pair);
+            let to = to.add(step * P * VECTORS).cast::<__m512i>().add(pair);
             let k = step * STEP + pair;
             for k in [k, k + PAIRS] {
                 let ahead = panel.wrapping_add((k + STEP) * VECTORS * LANES).cast::<i8>();
@@ -120,7 +109,7 @@ pub unsafe fn split_panel<N: Stored, const P: usize>(
             let (a, b) = (columns(isa, panel, k, depth), columns(isa, panel, k + PAIRS, depth));
             for v in 0..VECTORS {
                 for (p, piece) in pieces::<P>(a[v], b[v]).into_iter().enumerate() {
-                    _mm512_store_si512(to.add((p * VECTORS + v) * ROWS).cast(), piece);
+                    to.add((p * VECTORS + v) * ROWS).write(piece);
                 }
             }
         }

@@ -45,6 +45,13 @@ pub unsafe fn store<I: Isa>(isa: I, values: [I::F32; VECTORS], to: *mut f32, who
     }
 }
 
+/// Of a panel of which `width` columns are there.
+#[inline(always)]
+pub fn masks<I: Isa>(isa: I, width: usize) -> [Mask<I>; VECTORS] {
+    let ops = isa.f32();
+    [ops.first_n_mask(width.min(ops.len())), ops.first_n_mask(width.saturating_sub(ops.len()))]
+}
+
 /// Selects columns of a vector.
 pub type Mask<I> = <<I as Isa>::F32 as Simd>::Mask;
 

@@ -69,7 +69,7 @@ fn check(kernel: Kernel, is_slow: bool) {
                 }
                 let (bias, residual) = (has_bias.then_some(&bias[..]), has_residual.then_some(&residual[..]));
                 let mut by = |weight: &Weight, out: &mut [f32]| {
-                    linear_by(kernel, &Team::ALONE, &x, weight, bias, activation, residual, &mut scratch, out);
+                    linear(kernel, &Team::ALONE, &x, weight, bias, activation, residual, &mut scratch, out);
                 };
                 let mut out = vec![f32::NAN; rows * cols];
                 by(&packed, &mut out);
@@ -94,7 +94,7 @@ fn check(kernel: Kernel, is_slow: bool) {
                 assert_close(&out, &expected, 3e-5, &name);
             }
         }
-        linear(&Team::ALONE, &[], &packed, Some(&bias), Activation::Gelu, None, &mut scratch, &mut []);
+        linear(kernel, &Team::ALONE, &[], &packed, Some(&bias), Activation::Gelu, None, &mut scratch, &mut []);
     }
 }
 
@@ -114,7 +114,7 @@ fn what_is_not_finite_shows() {
                     let weight = Weight::pack(&weight, cols, inner, storage);
                     let (team, identity, mut scratch) = (&Team::ALONE, Activation::Identity, Scratch::default());
                     let mut out = vec![0.0; rows * cols];
-                    linear_by(kernel, team, &x, &weight, None, identity, None, &mut scratch, &mut out);
+                    linear(kernel, team, &x, &weight, None, identity, None, &mut scratch, &mut out);
                     for (i, y) in out.iter().enumerate() {
                         let is_odd = 3 == if of_weight { i % cols } else { i / cols };
                         assert_eq!(y.is_finite(), !is_odd, "{odd} {:x} in {storage:?}, {kernel:?}: {y}", odd.to_bits());
@@ -138,7 +138,7 @@ fn no_bit_of_a_number_is_lost() {
             let weight = Weight::pack(weight, n, n, Storage::F32);
             let (team, identity, mut scratch) = (&Team::ALONE, Activation::Identity, Scratch::default());
             let mut out = vec![f32::NAN; n * n];
-            linear_by(kernel, team, x, &weight, None, identity, None, &mut scratch, &mut out);
+            linear(kernel, team, x, &weight, None, identity, None, &mut scratch, &mut out);
             out
         };
         assert!(product(&numbers, &ones) == numbers, "{kernel:?}: of x");

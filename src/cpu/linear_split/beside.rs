@@ -6,14 +6,13 @@ use crate::cpu::activation;
 use crate::cpu::gemm::{Shared, VECTORS};
 use crate::cpu::split::{Matrix, PAIRS, PIECES, split_panel};
 use crate::cpu::storage::Stored;
-use crate::cpu::strip::{Strip, load, store};
+use crate::cpu::strip::{Strip, load, masks, store};
 use crate::program::Activation;
 use rten_simd::Isa;
 use rten_simd::isa::Avx512Isa;
 use rten_simd::ops::{BitOps, NumOps};
 
-/// What there is to do. It is done in small pieces: a core looks 512 operations ahead, and AMX's must be among them (all of a step's
-/// at once take 6 % longer on Sapphire Rapids).
+/// What there is to do. It is done in small pieces: a core looks some hundred operations ahead, and AMX's must be among them.
 pub struct Beside<'a, N> {
     linear: &'a Linear<'a, N>,
     isa: Avx512Isa,
@@ -124,14 +123,12 @@ impl<'a, N: Stored> Beside<'a, N> {
         let Linear { inner, cols, bias, activation, residual, .. } = *self.linear;
         let (isa, ops, out, Part { from, depth, .. }) = (self.isa, self.isa.f32(), self.out, self.part);
         let (is_first, is_last) = (from == 0, from + depth == inner);
-        let (begin, end) = (self.row, self.rows.min(self.row + count));
+        let (begin, end, width) = (self.row, self.rows.min(self.row + count), self.width);
         if begin == end {
             return;
         }
         self.row = end;
-        let masks =
-            [self.width.min(ops.len()), self.width.saturating_sub(ops.len())].map(|used| ops.first_n_mask(used));
-        let whole = self.width == PANEL;
+        let (masks, whole) = (masks(isa, width), width == PANEL);
         let early = residual.filter(|_| is_last && activation == Activation::Identity);
         // SAFETY: as the one promised who began the tile; `linear` has checked the lengths.
         unsafe {
@@ -154,7 +151,7 @@ impl<'a, N: Stored> Beside<'a, N> {
         }
         if is_last && activation != Activation::Identity {
             let first = self.at + begin * cols;
-            let strip = Strip { out, residual, first, rows: end - begin, width: self.width, stride: cols };
+            let strip = Strip { out, residual, first, rows: end - begin, width, stride: cols };
             activation::with(activation, strip);
         }
     }
