@@ -20,19 +20,22 @@ pub enum Dtype {
     F32,
     /// Weights and activations stored in f16: half the memory and bandwidth. On the CPU, only matrices.
     F16,
+    /// On the CPU: matrices stored in bf16, and, where it is faster (in AMX's matrices), products of values that are rounded to
+    /// bf16, too; everything else in f32. WGSL has no such numbers.
+    Bf16,
     /// Linear ops over tokens in 8 bits, everything else in f32 (on a GPU, in f16 where it can; on the CPU, tables of
     /// embeddings are in f16).
     Int8,
 }
 
 impl Dtype {
-    const ALL: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Int8];
+    const ALL: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Int8];
 
     /// Bytes of one number of a weight.
     pub fn size(self) -> usize {
         match self {
             Dtype::F32 => 4,
-            Dtype::F16 => 2,
+            Dtype::F16 | Dtype::Bf16 => 2,
             Dtype::Int8 => 1,
         }
     }
@@ -42,6 +45,7 @@ impl Dtype {
         match self {
             Dtype::F32 => "f32",
             Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
             Dtype::Int8 => "int8",
         }
     }
@@ -54,7 +58,7 @@ impl std::str::FromStr for Dtype {
         Dtype::ALL
             .into_iter()
             .find(|dtype| dtype.name() == name)
-            .ok_or_else(|| Error::InvalidInput(format!("unknown dtype '{name}'; known: f32, f16, int8")))
+            .ok_or_else(|| Error::InvalidInput(format!("unknown dtype '{name}'; known: f32, f16, bf16, int8")))
     }
 }
 

@@ -212,6 +212,15 @@ fn f16_stays_close_to_f32() {
 }
 
 #[test]
+fn bf16_is_refused_with_what_to_use_instead() {
+    let device = device!();
+    let options = GpuOptions { dtype: Dtype::Bf16, ..options() };
+    let refused = GpuExecutor::load(encoder(97, 32, 4), &RandomWeights { seed: 1 }, &device, &options);
+    let message = refused.err().expect("bf16 is no type of WGSL").to_string();
+    assert!(message.contains("bf16") && message.contains("f16 or f32") && message.contains("cpu"), "{message}");
+}
+
+#[test]
 fn a_batch_beyond_the_budget_is_out_of_memory_and_a_smaller_one_runs() {
     let device = device!();
     let program = encoder(97, 32, 4);

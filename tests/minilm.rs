@@ -75,6 +75,14 @@ fn in_f16_on_the_cpu() {
     check_nearest(Dtype::F16, F16);
 }
 
+/// bf16 on the CPU. Measured: 0.999_945 at worst and 0.998 with AMX, where values are rounded, too; without, 0.999_966 and 0.997.
+const BF16: (f32, f64) = (0.9999, 0.995);
+
+#[test]
+fn in_bf16_on_the_cpu() {
+    check_nearest(Dtype::Bf16, BF16);
+}
+
 #[test]
 fn in_int8_on_the_cpu() {
     check_nearest(Dtype::Int8, INT8);

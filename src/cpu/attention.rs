@@ -2,19 +2,28 @@
 //! between them. Scores exist only for a block of queries and the keys that it sees, so memory is linear in a sequence's
 //! length, and with a window so is time. They lie transposed, a row a key and a column a query: see [`softmax`](super::softmax).
 
+#[cfg(target_arch = "x86_64")]
+mod matrices;
+#[cfg(target_arch = "x86_64")]
+mod weights;
+
 use super::disentangled::Disentangled;
 use super::gemm::{Floats, Operands, strip};
 use super::instruction_set::dispatch;
+use super::kernel::Kernel;
 use super::matmul::{Matmul, Panels, Strided, StridedMut, panel_width};
 use super::softmax::{LEAST, UNSEEN, largest, weigh};
 use super::transpose::transpose;
 use super::weights::Weights;
 use crate::batch::Batch;
 use crate::program::{Attention, PositionBias, alibi_slope};
+#[cfg(target_arch = "x86_64")]
+use matrices::Amx;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, Simd, SimdOp, SimdUnaryOp};
 use rten_vecmath::Tanh;
 use std::f32::consts::LOG2_E;
+use std::ops::Range;
 
 /// Longer sequences' values are gathered first: rows of the packed qkv lie 2^n cache lines apart or nearly so, and more
 /// than about 32 of them at once evict each other from the first cache. On Zen 3 this is worth 2 to 9 % at 256 tokens, 5 to
@@ -30,6 +39,8 @@ pub struct Scratch {
     /// What one head adds to the scores: of the distances of a key to a query, from `tokens - 1` down
     bias: Vec<f32>,
     disentangled: Disentangled,
+    #[cfg(target_arch = "x86_64")]
+    matrices: matrices::Matrices,
 }
 
 /// Of one head's block of queries, as many as a panel has columns.
@@ -78,11 +89,21 @@ impl<'a> Bias<'a> {
 }
 
 /// `qkv` is `[tokens, (heads + 2 * kv_heads) * head_dim]`, `out` is `[tokens, heads * head_dim]`.
-pub fn attention(op: &Attention, qkv: &[f32], bias: &Bias<'_>, batch: &Batch, scratch: &mut Scratch, out: &mut [f32]) {
-    dispatch(Attend { op, qkv, bias, batch, scratch, out });
+pub fn attention(
+    kernel: Kernel,
+    op: &Attention,
+    qkv: &[f32],
+    bias: &Bias<'_>,
+    batch: &Batch,
+    scratch: &mut Scratch,
+    out: &mut [f32],
+) {
+    dispatch(Attend { kernel, op, qkv, bias, batch, scratch, out });
 }
 
 struct Attend<'a> {
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
+    kernel: Kernel,
     op: &'a Attention,
     qkv: &'a [f32],
     bias: &'a Bias<'a>,
@@ -96,8 +117,10 @@ impl SimdOp for Attend<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let Attend { op, qkv, bias, batch, scratch, out } = self;
-        let Scratch { values, blocks, bias: distances, disentangled } = scratch;
+        let Attend { op, qkv, bias, batch, scratch, out, .. } = self;
+        #[cfg(target_arch = "x86_64")]
+        let (amx, matrices) = (Amx::of(self.kernel), &mut scratch.matrices);
+        let Scratch { values, blocks, bias: distances, disentangled, .. } = scratch;
         let (lanes, panel) = (isa.f32().len(), panel_width(isa));
         let (in_cols, out_cols, head_dim) = (op.qkv_cols(), op.heads * op.head_dim, op.head_dim);
         let (k_first, v_first) = (out_cols, out_cols + op.kv_heads * head_dim);
@@ -115,17 +138,7 @@ impl SimdOp for Attend<'_> {
                 let first = head * head_dim;
                 let kv = head / (op.heads / op.kv_heads) * head_dim;
                 let k = &qkv[k_first + kv..];
-                let mut v = Panels { data: &qkv[v_first + kv..], panel_stride: panel, row_stride: in_cols };
-                if keys > GATHER_VALUES_BEYOND {
-                    if head.is_multiple_of(op.heads / op.kv_heads) {
-                        grow(values, keys * head_dim);
-                        let rows = v.data.chunks(in_cols).take(keys);
-                        for (value, row) in values.chunks_exact_mut(head_dim).zip(rows) {
-                            value.copy_from_slice(&row[..head_dim]);
-                        }
-                    }
-                    v = Panels { data: values, panel_stride: panel, row_stride: head_dim };
-                }
+                let v = Panels { data: &qkv[v_first + kv..], panel_stride: panel, row_stride: in_cols };
                 let distances = bias.fill(head, op.heads, tokens, panel, distances).then_some(&distances[..]);
                 let mut disentangled = match bias.kind {
                     Some(PositionBias::Disentangled { distances, .. }) => {
@@ -135,9 +148,26 @@ impl SimdOp for Attend<'_> {
                     }
                     _ => None,
                 };
-                let head = Head { op, q: &qkv[first..], k, v, tokens, keys, distances };
+                let has_other_keys = head.is_multiple_of(op.heads / op.kv_heads);
+                let mut head = Head { op, q: &qkv[first..], k, v, tokens, keys, distances };
+                let out = &mut out[first..];
+                #[cfg(target_arch = "x86_64")]
+                if let Some(amx) = amx.as_ref().filter(|_| matrices::are_faster(keys, head_dim)) {
+                    matrices.attend(amx, &head, has_other_keys, &mut blocks.queries, disentangled, out);
+                    continue;
+                }
+                if keys > GATHER_VALUES_BEYOND {
+                    if has_other_keys {
+                        grow(values, keys * head_dim);
+                        let rows = v.data.chunks(in_cols).take(keys);
+                        for (value, row) in values.chunks_exact_mut(head_dim).zip(rows) {
+                            value.copy_from_slice(&row[..head_dim]);
+                        }
+                    }
+                    head.v = Panels { data: values, panel_stride: panel, row_stride: head_dim };
+                }
                 for block in (0..tokens).step_by(panel) {
-                    let out = &mut out[block * out_cols + first..];
+                    let out = &mut out[block * out_cols..];
                     let disentangled = disentangled.as_deref_mut();
                     // Each in code of its own: compilers take long over all in one.
                     match tokens - block {
@@ -176,6 +206,51 @@ struct Head<'a> {
     distances: Option<&'a [f32]>,
 }
 
+impl Head<'_> {
+    /// Does to scores `[keys seen, panel]` of the queries from `block` on what lies between the two products, but for the softmax.
+    /// `false` if there is nothing to do.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn adjust<I: Isa>(
+        &self,
+        isa: I,
+        block: usize,
+        queries: usize,
+        seen: Range<usize>,
+        scores: &mut [f32],
+        panel: usize,
+        disentangled: Option<&mut Disentangled>,
+    ) -> bool {
+        let Head { op, q, tokens, distances, .. } = *self;
+        let is_masked = op.causal || op.window.is_some();
+        let is_changed = op.softcap.is_some() || disentangled.is_some() || distances.is_some();
+        if let Some(softcap) = op.softcap {
+            cap(isa, scores, softcap * LOG2_E);
+        }
+        if let Some(disentangled) = disentangled {
+            let q = Strided { data: &q[block * op.qkv_cols()..], stride: op.qkv_cols(), step: 1 };
+            disentangled.add(isa, q, block, queries, op.head_dim, seen.clone(), scores, panel);
+        }
+        if let Some(distances) = distances {
+            for (key, scores) in seen.clone().zip(scores.chunks_exact_mut(panel)) {
+                let of_key = &distances[tokens - 1 - key + block..];
+                for (score, bias) in scores.iter_mut().zip(of_key) {
+                    *score += bias;
+                }
+            }
+        }
+        if is_masked {
+            for (key, scores) in seen.zip(scores.chunks_exact_mut(panel)) {
+                let by = op.seen_by(key, tokens);
+                let place = |query: usize| query.saturating_sub(block).min(panel);
+                scores[..place(by.start)].fill(UNSEEN);
+                scores[place(by.end)..].fill(UNSEEN);
+            }
+        }
+        is_masked || is_changed
+    }
+}
+
 /// The queries of a head from `first` on, at most as many as `V` vectors have lanes.
 struct Block<'a, 'b, const V: usize> {
     head: &'a Head<'b>,
@@ -192,10 +267,9 @@ impl<const V: usize> SimdOp for Block<'_, '_, V> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let Block { head, first: block, queries, blocks, disentangled, out } = self;
-        let Head { op, q, k, v, tokens, keys, distances } = *head;
+        let Head { op, q, k, v, keys, .. } = *head;
         let (ops, panel) = (isa.f32(), V * isa.f32().len());
         let (in_cols, out_cols, head_dim) = (op.qkv_cols(), op.heads * op.head_dim, op.head_dim);
-        let is_masked = op.causal || op.window.is_some();
         let seen = op.seen(block, block + queries, keys);
         if seen.is_empty() {
             out.chunks_mut(out_cols).take(queries).for_each(|row| row[..head_dim].fill(0.0));
@@ -230,31 +304,7 @@ impl<const V: usize> SimdOp for Block<'_, '_, V> {
                 },
             );
         }
-        if let Some(softcap) = op.softcap {
-            cap(isa, scores, softcap * LOG2_E);
-        }
-        let is_changed = op.softcap.is_some() || disentangled.is_some() || distances.is_some();
-        if let Some(disentangled) = disentangled {
-            let q = Strided { data: q, stride: in_cols, step: 1 };
-            disentangled.add(isa, q, block, queries, head_dim, seen.clone(), scores, panel);
-        }
-        if let Some(distances) = distances {
-            for (key, scores) in seen.clone().zip(scores.chunks_exact_mut(panel)) {
-                let of_key = &distances[tokens - 1 - key + block..];
-                for (score, bias) in scores.iter_mut().zip(of_key) {
-                    *score += bias;
-                }
-            }
-        }
-        if is_masked {
-            for (key, scores) in seen.clone().zip(scores.chunks_exact_mut(panel)) {
-                let by = op.seen_by(key, tokens);
-                let place = |query: usize| query.saturating_sub(block).min(panel);
-                scores[..place(by.start)].fill(UNSEEN);
-                scores[place(by.end)..].fill(UNSEEN);
-            }
-        }
-        if is_masked || is_changed {
+        if head.adjust(isa, block, queries, seen.clone(), scores, panel, disentangled) {
             most = largest(isa, scores);
         }
         let factors = weigh(isa, scores, most).map(|factors| factors.to_array());
@@ -292,68 +342,4 @@ pub(super) fn grow(buffer: &mut Vec<f32>, len: usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cpu::tests::{assert_close, batch, numbers};
-    use crate::program::Builder;
-
-    const NO_BIAS: Bias<'static> = Bias { kind: None, table: &[] };
-
-    /// The formula, in f64.
-    fn expected(op: &Attention, qkv: &[f32], batch: &Batch) -> Vec<f64> {
-        let cols = op.heads * op.head_dim;
-        let at = |t: usize, c: usize| f64::from(qkv[t * 3 * cols + c]);
-        let mut out = vec![0.0; batch.tokens() * cols];
-        for s in 0..batch.sequences() {
-            for head in (0..op.heads).map(|head| head * op.head_dim) {
-                for q in batch.range(s) {
-                    let dot =
-                        |k: usize| -> f64 { (0..op.head_dim).map(|d| at(q, head + d) * at(k, cols + head + d)).sum() };
-                    let scores: Vec<f64> = batch.range(s).map(|k| dot(k) * f64::from(op.scale)).collect();
-                    let max = scores.iter().copied().fold(f64::MIN, f64::max);
-                    let sum: f64 = scores.iter().map(|x| (x - max).exp()).sum();
-                    for d in 0..op.head_dim {
-                        let keys = batch.range(s).zip(&scores);
-                        let y: f64 = keys.map(|(k, x)| (x - max).exp() * at(k, 2 * cols + head + d)).sum();
-                        out[q * cols + head + d] = y / sum;
-                    }
-                }
-            }
-        }
-        out
-    }
-
-    fn op(heads: usize, head_dim: usize) -> Attention {
-        let mut b = Builder::new();
-        let table = b.matrix("x", 1, 1);
-        let qkv = b.embed(vec![crate::program::Lookup { table, index: crate::program::Index::Ids, offset: 0 }]);
-        Attention::new(qkv, heads, head_dim)
-    }
-
-    #[test]
-    fn equals_the_formula_in_f64_at_awkward_sizes() {
-        let mut scratch = Scratch::default();
-        for (heads, head_dim) in [(1, 1), (3, 7), (2, 8), (2, 16), (1, 24), (2, 32), (1, 33), (1, 80)] {
-            let op = op(heads, head_dim);
-            for lengths in [&[1][..], &[0, 2, 0], &[5, 1, 6, 7, 8, 9], &[15, 16, 17], &[47, 48, 49], &[97, 1]] {
-                let batch = batch(lengths);
-                let qkv = numbers(1, batch.tokens() * 3 * heads * head_dim);
-                let mut out = vec![f32::NAN; batch.tokens() * heads * head_dim];
-                attention(&op, &qkv, &NO_BIAS, &batch, &mut scratch, &mut out);
-                let name = format!("{heads} x {head_dim}, {lengths:?}");
-                assert_close(&out, &expected(&op, &qkv, &batch), 1e-6, &name);
-            }
-        }
-    }
-
-    #[test]
-    fn large_scores_do_not_overflow() {
-        let op = op(2, 16);
-        let batch = batch(&[20, 3]);
-        let qkv: Vec<f32> = numbers(1, batch.tokens() * 96).iter().map(|x| x * 30.0).collect();
-        let mut out = vec![f32::NAN; batch.tokens() * 32];
-        attention(&op, &qkv, &NO_BIAS, &batch, &mut Scratch::default(), &mut out);
-        // Scores of several thousand: their rounding, 1e-4, becomes a relative error of the weights.
-        assert_close(&out, &expected(&op, &qkv, &batch), 2e-2, "large scores");
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use super::parallel::each;
 use super::rounded_file::{RoundedFile, Writer};
 use super::rounding::Rounding;
 use super::team::Team;
-use super::weights::{Packed, Weights, can_be_int8, forms};
+use super::weights::{Packed, Weights, forms, is_large};
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::executor::Dtype;
@@ -94,10 +94,11 @@ fn learn(
         for id in step.op.weights() {
             weights.read(id, forms[id.index()], program.weight(id), source)?;
         }
-        let pass = Pass { program, weights: &weights, plan: &plan, team: &Team::ALONE, batch: sample };
+        let pass =
+            Pass { program, weights: &weights, dtype: Dtype::Int8, plan: &plan, team: &Team::ALONE, batch: sample };
         each(threads, &mut parts, |Part { batch, workspace }| Pass { batch, ..pass }.step(i, workspace));
         if let Op::Linear(op) = &step.op
-            && can_be_int8(program.weight(op.weight))
+            && is_large(program.weight(op.weight))
         {
             let moments = match last.take() {
                 Some((x, moments)) if x == op.x => moments,
@@ -131,7 +132,7 @@ fn learn(
 /// The weights that become int8, in the order in which they do: when the last step that reads them is done.
 fn order(program: &Program) -> Vec<WeightId> {
     let (forms, last_use) = (forms(program), last_use(program));
-    let becomes_int8 = |id: &WeightId| forms[id.index()].packed && can_be_int8(program.weight(*id));
+    let becomes_int8 = |id: &WeightId| forms[id.index()].packed && is_large(program.weight(*id));
     let mut order: Vec<_> = (0..program.weights.len() as u32).map(WeightId).filter(becomes_int8).collect();
     order.sort_by_key(|id| last_use[id.index()]);
     order

@@ -292,8 +292,8 @@ impl Tiles {
                     self.shape(destination)?;
                     self.bytes[destination] = [[0; 64]; 16];
                 }
-                // TILELOADD
-                ((0x4b, 3), Operand::Memory { at, index }) => {
+                // TILELOADD, and TILELOADDT1, which only asks other caches.
+                ((0x4b, 1 | 3), Operand::Memory { at, index }) => {
                     let (rows, width) = self.shape(destination)?;
                     let tile = &mut self.bytes[destination];
                     *tile = [[0; 64]; 16];

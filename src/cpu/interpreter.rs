@@ -1,5 +1,6 @@
 //! The loop over a program's steps.
 
+use super::kernel::{Kernel, Products};
 use super::team::Team;
 use super::weights::{Packed, Weights};
 use super::{
@@ -7,6 +8,7 @@ use super::{
     sum,
 };
 use crate::batch::Batch;
+use crate::executor::Dtype;
 use crate::program::{Op, Plan, Program, Value};
 
 /// Memory that a thread keeps from batch to batch: it grows to the largest batch, and a batch allocates nothing.
@@ -39,6 +41,7 @@ impl Workspace {
 pub struct Pass<'a> {
     pub program: &'a Program,
     pub weights: &'a Weights,
+    pub dtype: Dtype,
     pub plan: &'a Plan,
     pub team: &'a Team<'a>,
     pub batch: &'a Batch,
@@ -63,7 +66,7 @@ impl Pass<'_> {
 
     /// Computes step `i`, after those that it reads, in a workspace that is prepared for the batch.
     pub fn step(&self, i: usize, workspace: &mut Workspace) {
-        let Pass { program, weights, plan, team, batch } = *self;
+        let Pass { program, weights, dtype, plan, team, batch } = *self;
         let step = &program.steps[i];
         // A step's own buffer is none of its inputs', so it can be taken out while they are read.
         let mut buffer = std::mem::take(&mut workspace.buffers[plan.buffer_of[i]]);
@@ -78,7 +81,7 @@ impl Pass<'_> {
                 let (x, activation) = (value(op.x), op.activation);
                 match weights.packed(op.weight) {
                     Packed::Float(weight) => {
-                        let (kernel, scratch) = (linear::Kernel::best(rows, weight), &mut workspace.linear);
+                        let (kernel, scratch) = (linear::best_kernel(rows, weight), &mut workspace.linear);
                         linear::linear(kernel, team, x, weight, bias, activation, residual, scratch, out);
                     }
                     Packed::Int8(weight) => {
@@ -101,7 +104,8 @@ impl Pass<'_> {
             Op::Rotary(op) => rotary::rotary(op, value(op.qkv), cols, weights.rows(op.table), batch, out),
             Op::Attention(op) => {
                 let bias = attention::Bias::new(op, weights);
-                attention::attention(op, value(op.qkv), &bias, batch, &mut workspace.attention, out);
+                let kernel = Kernel::best(Products::of_attention(dtype));
+                attention::attention(kernel, op, value(op.qkv), &bias, batch, &mut workspace.attention, out);
             }
             Op::ShortConv(op) => {
                 let bias = op.bias.map(|bias| weights.rows(bias));

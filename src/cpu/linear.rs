@@ -7,11 +7,14 @@ use super::gemm::{
     Aligned, Floats, Operands, Product, RUN, Shared, TASK_PANELS, Unit, VECTORS, block_rows, most_rows, strip,
 };
 use super::instruction_set::{dispatch, lanes};
+use super::kernel::Kernel;
+#[cfg(target_arch = "x86_64")]
+use super::kernel::Products;
 use super::storage::{Storage, Stored};
 use super::strip::{Mask, Strip, load, masks, store};
 use super::team::Team;
 #[cfg(target_arch = "x86_64")]
-use super::{amx, instruction_set::InstructionSet, linear_split, split};
+use super::{linear_split, split};
 use crate::program::Activation;
 use half::{bf16, f16};
 use rten_simd::ops::{BitOps, NumOps};
@@ -33,6 +36,9 @@ enum Panels {
     F32(Aligned<f32>),
     F16(Aligned<f16>),
     Bf16(Aligned<bf16>),
+    /// Rounded to bf16, as are the rows that they are multiplied with: `[panels, steps, VECTORS]`.
+    #[cfg(target_arch = "x86_64")]
+    Matrices(Vec<split::Matrix>),
 }
 
 impl Weight {
@@ -44,6 +50,13 @@ impl Weight {
             Storage::Bf16 => Panels::Bf16(panels(values, cols, inner)),
         };
         Weight { panels, inner, cols, panel: VECTORS * lanes() }
+    }
+
+    /// Packs the same for products in bf16, by AMX alone.
+    #[cfg(target_arch = "x86_64")]
+    pub fn pack_matrices(values: &[f32], cols: usize, inner: usize) -> Weight {
+        let panels = Panels::Matrices(linear_split::pack(values, cols, inner));
+        Weight { panels, inner, cols, panel: split::tile::PANEL }
     }
 }
 
@@ -86,29 +99,16 @@ pub(crate) struct Scratch {
     split: Vec<split::Matrix>,
 }
 
-/// What computes the products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kernel {
-    /// Vectors of f32, in [`gemm`](super::gemm)'s inner loop.
-    Vectors,
-    /// AMX's matrices of bf16: [`linear_split`](super::linear_split).
+/// The fastest kernel for so many rows.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
+pub fn best_kernel(rows: usize, weight: &Weight) -> Kernel {
     #[cfg(target_arch = "x86_64")]
-    Matrices,
-}
-
-impl Kernel {
-    /// The fastest for so many rows.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
-    pub fn best(rows: usize, weight: &Weight) -> Kernel {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let is_wanted = rows >= linear_split::LEAST_ROWS && weight.inner >= split::STEP;
-            if is_wanted && InstructionSet::current() == InstructionSet::Amx && amx::exists() {
-                return Kernel::Matrices;
-            }
-        }
-        Kernel::Vectors
+    match weight.panels {
+        Panels::Matrices(_) => return Kernel::Matrices(Products::Bf16),
+        _ if rows >= linear_split::LEAST_ROWS && weight.inner >= split::STEP => return Kernel::best(Products::F32),
+        _ => {}
     }
+    Kernel::Vectors
 }
 
 /// Room for a panel of [`RUN`] units in f32: its numbers are `RUN * VECTORS * 16` at most.
@@ -147,8 +147,16 @@ macro_rules! with_panels {
                 let $panels = panels.as_slice();
                 $do
             }
+            #[cfg(target_arch = "x86_64")]
+            Panels::Matrices(_) => unreachable!("what is packed for AMX's matrices is multiplied by them"),
         }
     };
+}
+
+/// bf16s that add up to one of these.
+#[cfg(target_arch = "x86_64")]
+fn pieces<N: Stored>(_: &[N]) -> usize {
+    N::PIECES
 }
 
 /// `out = activation(x * weight^T + bias) + residual`. `x` is `[rows, in]`, `weight` packs `[out, in]`, `bias` is `[out]`,
@@ -180,11 +188,20 @@ pub fn linear(
             });
         }
         #[cfg(target_arch = "x86_64")]
-        Kernel::Matrices => with_panels!(panels = weight => {
-            assert!(weight.panel == linear_split::PANEL, "where there is AMX, panels are AVX-512's");
-            let linear = linear_split::Linear { x, panels, inner, cols, bias, activation, residual };
-            linear.run(team, &mut scratch.split, out)
-        }),
+        Kernel::Matrices(_) => {
+            assert!(weight.panel == split::tile::PANEL, "where there is AMX, panels are AVX-512's");
+            if let Panels::Matrices(matrices) = &weight.panels {
+                let (panels, pieces) = (linear_split::Panels::<bf16>::Matrices(matrices), split::Pieces::ONE);
+                let linear = linear_split::Linear { x, panels, pieces, inner, cols, bias, activation, residual };
+                return linear.run(team, &mut scratch.split, out);
+            }
+            with_panels!(panels = weight => {
+                let pieces = split::Pieces { right: pieces(panels), ..split::Pieces::ALL };
+                let panels = linear_split::Panels::Numbers(panels);
+                let linear = linear_split::Linear { x, panels, pieces, inner, cols, bias, activation, residual };
+                linear.run(team, &mut scratch.split, out)
+            });
+        }
     }
 }
 

@@ -1,48 +1,60 @@
-//! Linear ops in f32, by AMX's products of bf16s: both sides are [split](super::split) on the way into the second cache. With
-//! `x = x1 + x2 + x3`, each of them at most 2^-8 of the one before, and the weight alike, these products are added in f32:
-//!
-//! | | w1 | w2 | w3 |
-//! |---|---|---|---|
-//! | x1 | + | + | + |
-//! | x2 | + | + | |
-//! | x3 | + | | |
-//!
-//! What is left out is 2^-24 of `x w` at most, as much as an f32's rounding. Six products of AMX take 6/16 of the time of one of
-//! AVX-512's f32. Weights in f16 are two bf16s, those in bf16 one: five products, and three.
+//! Linear ops by AMX's products of bf16s: both sides are [split](super::split) on the way into the second cache.
 
 mod beside;
-mod tile;
 
 use super::amx::{ROWS, Registers};
 use super::gemm::{RUN, Shared, TASK_PANELS, VECTORS};
-use super::split::{Matrix, PIECES, STEP, split_rows};
+use super::split::tile::{PANEL, Sums, TILE, add_step, take, zero};
+use super::split::{LANES, Matrix, PAIRS, PIECES, Pieces, STEP, split_rows};
 use super::storage::Stored;
 use super::team::Team;
 use crate::program::Activation;
 use beside::Beside;
+use half::bf16;
 use rten_simd::isa::Avx512Isa;
 use std::cell::RefCell;
 use std::ops::Range;
-use tile::{Sums, add_step, take, zero};
 
 /// Fewer rows are faster with AVX-512, which need not split the weight: with both, 32 take as long on a Xeon with AMX.
 pub const LEAST_ROWS: usize = 32;
 
-/// Rows that are multiplied at a time: two matrices.
-const TILE: usize = 2 * ROWS;
+/// Bytes of a block's rows, split, which stay in the second cache, of 2 MB, while all panels pass by. With 1.5 MB, a run of 512 took a
+/// quarter longer.
+const BLOCK_BYTES: usize = 1200 << 10;
 
-/// Columns of a panel.
-pub const PANEL: usize = VECTORS * 16;
+/// A weight.
+pub enum Panels<'a, N> {
+    /// `[panels, inner, PANEL]`
+    Numbers(&'a [N]),
+    /// `[panels, steps, VECTORS]`, rounded to bf16: see [`pack`].
+    Matrices(&'a [Matrix]),
+}
 
-/// Rows of a block: [`RUN`] numbers of each, split, take 1.5 MB of the second cache's 2, and stay there while all panels pass by.
-const MOST_ROWS: usize = 512;
+/// Rounds `[cols, inner]` to bf16, in panels of AMX's matrices: `[panels, steps, VECTORS]`, filled up with 0.
+pub fn pack(values: &[f32], cols: usize, inner: usize) -> Vec<Matrix> {
+    let (panels, steps) = (cols.div_ceil(PANEL), inner.div_ceil(STEP));
+    // SAFETY: zeros are valid numbers.
+    let mut matrices = vec![unsafe { std::mem::zeroed::<Matrix>() }; panels * steps * VECTORS];
+    // SAFETY: a matrix is nothing but its 512 numbers.
+    let numbers =
+        unsafe { std::slice::from_raw_parts_mut(matrices.as_mut_ptr().cast::<bf16>(), matrices.len() * ROWS * STEP) };
+    for (column, values) in values.chunks_exact(inner).enumerate() {
+        let (panel, v, lane) = (column / PANEL, column % PANEL / LANES, column % LANES);
+        for (k, value) in values.iter().enumerate() {
+            let (step, half, row) = (k / STEP, k % STEP / PAIRS, k % PAIRS);
+            let matrix = (panel * steps + step) * VECTORS + v;
+            numbers[(matrix * ROWS + row) * STEP + 2 * lane + half] = bf16::from_f32(*value);
+        }
+    }
+    matrices
+}
 
 /// A linear op.
 pub struct Linear<'a, N> {
     /// `[rows, inner]`
     pub x: &'a [f32],
-    /// `[panels, inner, PANEL]`
-    pub panels: &'a [N],
+    pub panels: Panels<'a, N>,
+    pub pieces: Pieces,
     pub inner: usize,
     pub cols: usize,
     pub bias: Option<&'a [f32]>,
@@ -57,6 +69,7 @@ struct Part {
     rows: usize,
     from: usize,
     depth: usize,
+    pieces: Pieces,
 }
 
 impl Part {
@@ -70,7 +83,7 @@ impl Part {
 
     /// Matrices of a tile: those of its first rows, then those of the others.
     fn tile_matrices(self) -> usize {
-        self.steps() * PIECES * TILE / ROWS
+        self.steps() * self.pieces.left * TILE / ROWS
     }
 }
 
@@ -78,12 +91,14 @@ impl<N: Stored> Linear<'_, N> {
     /// Writes `[rows, cols]`. The lengths are right, and AMX [exists](super::amx::exists).
     pub fn run(&self, team: &Team<'_>, scratch: &mut Vec<Matrix>, out: &mut [f32]) {
         let isa = Avx512Isa::new().expect("where there is AMX, there is AVX-512");
-        let Linear { inner, cols, .. } = *self;
+        let Linear { inner, cols, pieces, .. } = *self;
         let (rows, out) = (out.len() / cols, Shared::new(out));
-        let block = rows.div_ceil(rows.div_ceil(MOST_ROWS).max(1)).next_multiple_of(TILE).max(TILE);
+        let most = BLOCK_BYTES / (RUN.min(inner).next_multiple_of(STEP) * pieces.left * size_of::<bf16>());
+        let block = rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(TILE).max(TILE);
         for first in (0..rows).step_by(block) {
             for from in (0..inner).step_by(RUN) {
-                let part = Part { first, rows: block.min(rows - first), from, depth: RUN.min(inner - from) };
+                let (rows, depth) = (block.min(rows - first), RUN.min(inner - from));
+                let part = Part { first, rows, from, depth, pieces };
                 let len = part.tiles() * part.tile_matrices();
                 if scratch.len() < len {
                     // SAFETY: zeros are valid numbers.
@@ -111,9 +126,9 @@ impl<N: Stored> Linear<'_, N> {
         for row in (tiles.start * TILE..part.rows.min(tiles.end * TILE)).step_by(ROWS) {
             let rows = ROWS.min(part.rows - row);
             let x = self.x[(part.first + row) * self.inner + part.from..].as_ptr();
-            let to = matrices.pointer(row / ROWS * part.steps() * PIECES);
+            let to = matrices.pointer(row / ROWS * part.steps() * part.pieces.left);
             // SAFETY: these rows are there, and the matrices for them, of this thread alone.
-            unsafe { split_rows(isa, x, self.inner, rows, part.depth, to) };
+            unsafe { split_rows(isa, part.pieces.left, x, self.inner, rows, part.depth, to) };
         }
     }
 
@@ -131,36 +146,33 @@ impl<N: Stored> Linear<'_, N> {
         room: &mut Room,
         out: &Shared<'_>,
     ) {
-        let (steps, tiles) = (part.steps(), part.tiles());
-        let numbers =
-            |panel: usize| self.panels[(panel * self.inner + part.from) * PANEL..][..part.depth * PANEL].as_ptr();
-        let [mut now, mut next] = room.panels.each_mut().map(|panel| panel.as_mut_ptr());
+        let (steps, tiles, pieces) = (part.steps(), part.tiles(), part.pieces);
+        let rooms = room.panels.each_mut().map(|panel| panel.as_mut_ptr());
         let [mut sums, mut sums_before] = room.sums.each_mut().map(|sums| &raw mut *sums);
         // SAFETY: the registers exist, there is room for a run's panel, and for what is beside until all of it is done.
         unsafe {
             let _registers = Registers::new([ROWS; 8]);
             let mut beside = Beside::new(self, isa, part, out);
-            beside.begin_panel(numbers(panels.start), now);
-            beside.split(usize::MAX);
+            let mut now = beside.begin_panel(panels.start, rooms);
+            beside.prepare(usize::MAX);
             for panel in panels.clone() {
-                if panel + 1 < panels.end {
-                    beside.begin_panel(numbers(panel + 1), next);
-                }
+                let next = if panel + 1 < panels.end { beside.begin_panel(panel + 1, rooms) } else { now };
                 for tile in 0..tiles {
                     let left = matrices.add(tile * part.tile_matrices());
                     zero();
                     for step in 0..steps {
-                        let left = left.add(step * PIECES);
-                        let panel = now.add(step * N::PIECES * VECTORS);
-                        add_step::<N>(left, left.add(steps * PIECES), panel, || beside.turn());
+                        let left = left.add(step * pieces.left);
+                        let other = left.add(steps * pieces.left);
+                        let panel = now.add(step * pieces.right * VECTORS);
+                        add_step(pieces, left, other, panel, || beside.turn());
                     }
                     beside.finish(TILE);
                     take(&mut *sums);
                     (sums, sums_before) = (sums_before, sums);
                     beside.begin_tile(panel, tile, sums_before);
                 }
-                beside.split(usize::MAX);
-                (now, next) = (next, now);
+                beside.prepare(usize::MAX);
+                now = next;
             }
             beside.finish(TILE);
         }

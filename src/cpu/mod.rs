@@ -26,6 +26,7 @@ mod head_norm;
 mod instruction_set;
 mod interpreter;
 mod join;
+mod kernel;
 mod linear;
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(unused))]
 mod linear_dot;
@@ -66,6 +67,7 @@ use futures::channel::oneshot;
 use gemm::Shared;
 use instruction_set::InstructionSet;
 use interpreter::Pass;
+use kernel::{Kernel, Products};
 pub(crate) use linear::PackedRows;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +81,7 @@ use worker::{Job, Work, Workers};
 pub struct CpuOptions {
     /// Batches computed at the same time, each by one thread. `None`: one for each core that the process may use.
     pub threads: Option<usize>,
-    /// In [`Dtype::F16`], matrices are stored in f16, and computed with in f32.
+    /// In [`Dtype::F16`], matrices are stored in f16, and computed with in f32; in [`Dtype::Bf16`] alike, unless there is AMX.
     pub dtype: Dtype,
     /// Texts like those to come: int8's weights are rounded for them, and so nearer to f32, which takes seconds and is
     /// [kept](crate::set_cache_folder) for the next start. `None`: each to what is nearest.
@@ -91,18 +93,18 @@ pub struct CpuOptions {
 pub struct CpuExecutor {
     workers: Workers,
     model: Arc<Model>,
-    dtype: Dtype,
 }
 
 /// What all workers share.
 struct Model {
     program: Arc<Program>,
     weights: Weights,
+    dtype: Dtype,
 }
 
 impl Model {
     fn pass<'a>(&'a self, plan: &'a Plan, team: &'a Team<'a>, batch: &'a Batch) -> Pass<'a> {
-        Pass { program: &self.program, weights: &self.weights, plan, team, batch }
+        Pass { program: &self.program, weights: &self.weights, dtype: self.dtype, plan, team, batch }
     }
 }
 
@@ -124,10 +126,10 @@ impl CpuExecutor {
             }
             _ => Weights::load(&program, weights, threads, options.dtype)?,
         };
-        let model = Arc::new(Model { program, weights });
+        let model = Arc::new(Model { program, weights, dtype: options.dtype });
         let workers = Workers::start(threads, &model)
             .map_err(|error| Error::Device(format!("cannot start {threads} threads: {error}")))?;
-        Ok(CpuExecutor { workers, model, dtype: options.dtype })
+        Ok(CpuExecutor { workers, model })
     }
 }
 
@@ -154,7 +156,7 @@ impl Executor for CpuExecutor {
     }
 
     fn ceilings(&self) -> Result<Ceilings, RunError> {
-        ceilings::measure(self.dtype)
+        ceilings::measure(self.model.dtype)
     }
 
     /// One batch a thread, and one waiting, so that no thread waits for the next to be made.
@@ -181,13 +183,17 @@ impl Executor for CpuExecutor {
         let threads = self.workers.threads();
         let plural = if threads == 1 { "" } else { "s" };
         let instructions = InstructionSet::current().of_floats();
-        match self.dtype {
+        match self.model.dtype {
             Dtype::Int8 => {
                 let (instructions, kernel) =
                     (InstructionSet::current().of_vectors(), linear_int8::Kernel::best().name());
                 format!("cpu ({threads} thread{plural}, {instructions}, int8 with {kernel})")
             }
             Dtype::F16 => format!("cpu ({threads} thread{plural}, {instructions}, weights in f16)"),
+            Dtype::Bf16 if Kernel::best(Products::Bf16) == Kernel::Vectors => {
+                format!("cpu ({threads} thread{plural}, {instructions}, weights in bf16)")
+            }
+            Dtype::Bf16 => format!("cpu ({threads} thread{plural}, {instructions}, bf16)"),
             Dtype::F32 => format!("cpu ({threads} thread{plural}, {instructions})"),
         }
     }

@@ -38,6 +38,13 @@ pub fn weigh<I: Isa, const V: usize>(isa: I, scores: &mut [f32], largest: [I::F3
             ops.store(weight, row);
         }
     }
+    inverse(isa, totals)
+}
+
+/// What weights that add up to `totals` are multiplied by.
+#[inline(always)]
+pub fn inverse<I: Isa, const V: usize>(isa: I, totals: [I::F32; V]) -> [I::F32; V] {
+    let ops = isa.f32();
     // The largest score has the weight 1. Not the other way round: NaN stays NaN.
     totals.map(|total| ops.select(ops.zero(), ops.div(ops.one(), total), ops.lt(total, ops.splat(0.5))))
 }

@@ -141,14 +141,15 @@ pub struct Fit {
     f16: bool,
     /// Exactly.
     bf16: bool,
-    /// Rounded, as a dtype allows for all that it does not compute in int8.
+    /// Rounded, as the dtype allows for all that it does not compute in int8.
     rounded: bool,
+    dtype: Dtype,
 }
 
 impl Fit {
     /// None seen.
     pub fn new(dtype: Dtype) -> Fit {
-        Fit { f16: true, bf16: true, rounded: matches!(dtype, Dtype::F16 | Dtype::Int8) }
+        Fit { f16: true, bf16: true, rounded: dtype != Dtype::F32, dtype }
     }
 
     /// Sees more, unless nothing will do.
@@ -159,13 +160,16 @@ impl Fit {
             if self.is_none() {
                 return;
             }
-            if self.f16 || self.rounded {
+            if self.f16 || (self.rounded && self.dtype != Dtype::Bf16) {
                 let (narrow, back) = (&mut narrow[..values.len()], &mut back[..values.len()]);
                 narrow.convert_from_f32_slice(values);
                 narrow.convert_to_f32_slice(back);
                 let is_finite = back.iter().all(|x| x.is_finite());
                 self.f16 &= is_finite && values == back;
-                self.rounded &= is_finite;
+                self.rounded &= is_finite || self.dtype == Dtype::Bf16;
+            }
+            if self.dtype == Dtype::Bf16 {
+                self.rounded &= values.iter().all(|x| bf16::from_f32(*x).is_finite());
             }
             self.bf16 &= values.iter().all(|x| bf16::from_bits((x.to_bits() >> 16) as u16).to_f32() == *x);
         }
@@ -179,6 +183,7 @@ impl Fit {
     /// The best that will do.
     pub fn storage(&self) -> Storage {
         match self {
+            Fit { rounded: true, dtype: Dtype::Bf16, .. } => Storage::Bf16,
             Fit { f16: true, .. } => Storage::F16,
             Fit { bf16: true, .. } => Storage::Bf16,
             Fit { rounded: true, .. } => Storage::F16,
@@ -217,6 +222,8 @@ mod tests {
         ] {
             assert_eq!(Storage::of(&with(last), Dtype::F32), exact, "{last}");
             assert_eq!(Storage::of(&with(last), Dtype::F16), rounded, "{last}");
+            let in_bf16 = if last.is_finite() { Storage::Bf16 } else { Storage::F32 };
+            assert_eq!(Storage::of(&with(last), Dtype::Bf16), in_bf16, "{last}");
         }
     }
 

@@ -1,6 +1,8 @@
 //! A program's weights in the form that each op reads: matrices of linear ops packed for their inner loops, tables whose rows are
 //! looked up, and vectors and small tables in f32.
 
+#[cfg(target_arch = "x86_64")]
+use super::kernel::{self, Products};
 use super::linear_int8::{Kernel, Rounded};
 use super::parallel::each;
 use super::rounding::Rounding;
@@ -35,8 +37,8 @@ pub enum Packed {
     Int8(linear_int8::Weight),
 }
 
-/// Smaller matrices are multiplied in f32: what makes classes or gates of a row is too little work to be worth any error.
-const INT8_COLS: usize = 32;
+/// Matrices that are smaller are multiplied in f32: what makes classes or gates of a row is too little work to be worth any error.
+const LARGE: usize = 32;
 
 impl Weights {
     /// Reads every weight once, on `threads` threads. Beside the result, memory holds one tensor a thread.
@@ -129,18 +131,22 @@ pub fn forms(program: &Program) -> Vec<Form> {
     forms
 }
 
-/// Whether a linear op's matrix is large enough for int8.
-pub fn can_be_int8(spec: &WeightSpec) -> bool {
-    spec.rows.min(spec.cols) >= INT8_COLS
+/// Whether a linear op's matrix is large enough for int8 and bf16.
+pub fn is_large(spec: &WeightSpec) -> bool {
+    spec.rows.min(spec.cols) >= LARGE
 }
 
 impl Packed {
     fn new(values: &[f32], spec: &WeightSpec, dtype: Dtype) -> Packed {
         match dtype {
-            Dtype::Int8 if can_be_int8(spec) => {
+            Dtype::Int8 if is_large(spec) => {
                 let (rounding, kernel) = (Rounding::nearest(spec.cols), Kernel::best());
                 let rounded = Rounded::new(values, spec.rows, rounding, kernel, 1);
                 Packed::Int8(linear_int8::Weight::pack(&rounded, kernel))
+            }
+            #[cfg(target_arch = "x86_64")]
+            Dtype::Bf16 if is_large(spec) && kernel::Kernel::best(Products::Bf16) != kernel::Kernel::Vectors => {
+                Packed::Float(linear::Weight::pack_matrices(values, spec.rows, spec.cols))
             }
             _ => {
                 let dtype = if dtype == Dtype::Int8 { Dtype::F32 } else { dtype };

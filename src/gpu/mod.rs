@@ -103,6 +103,11 @@ impl GpuExecutor {
         device.health.check()?;
         let description = device.description();
         let features = description.features.masked(options.features);
+        if options.dtype == Dtype::Bf16 {
+            return Err(Error::Device(format!(
+                "{description} has no bf16 in shaders: use dtype f16 or f32, or bf16 on the device cpu"
+            )));
+        }
         if options.dtype == Dtype::F16 && program.wide {
             return Err(Error::Device(format!(
                 "{description} would store hidden states in f16, whose range they leave in this architecture; use dtype f32"

@@ -37,7 +37,7 @@ impl Cooperative {
         match dtype {
             Dtype::F16 => self.f16,
             Dtype::F32 => self.f32,
-            Dtype::Int8 => None,
+            Dtype::Bf16 | Dtype::Int8 => None,
         }
     }
 }

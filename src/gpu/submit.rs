@@ -208,7 +208,7 @@ impl Part {
                 Dtype::F16 => {
                     data.extend(bytemuck::cast_slice::<u8, half::f16>(row)[..self.cols].iter().map(|x| x.to_f32()))
                 }
-                Dtype::Int8 => unreachable!("refused at load"),
+                Dtype::Bf16 | Dtype::Int8 => unreachable!("refused at load"),
             }
         }
         Matrix::new(self.rows, self.cols, data)

@@ -52,7 +52,7 @@ pub fn push_row(values: &[f32], length: usize, dtype: Dtype, out: &mut Vec<u8>) 
     match dtype {
         Dtype::F32 => padded.for_each(|value| out.extend_from_slice(&value.to_le_bytes())),
         Dtype::F16 => padded.for_each(|value| out.extend_from_slice(&half::f16::from_f32(value).to_le_bytes())),
-        Dtype::Int8 => unreachable!("refused at load"),
+        Dtype::Bf16 | Dtype::Int8 => unreachable!("refused at load"),
     }
 }
 

@@ -10,8 +10,8 @@ fn with_each(test: impl Fn(Kernel)) {
     if lanes() == 16 {
         crate::cpu::emulation::with(|| {
             // Which asks Linux for them.
-            assert!(amx::exists());
-            test(Kernel::Matrices);
+            assert!(crate::cpu::amx::exists());
+            test(Kernel::Matrices(Products::F32));
         });
     }
 }
@@ -25,10 +25,10 @@ fn equals_the_formula_in_f64_at_awkward_sizes() {
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #[test]
 fn so_do_matrices() {
-    use crate::cpu::emulation;
+    use crate::cpu::{amx, emulation};
     if lanes() == 16 {
         let (is_emulated, before) = (!amx::exists(), emulation::products());
-        emulation::with(|| check(Kernel::Matrices, is_emulated));
+        emulation::with(|| check(Kernel::Matrices(Products::F32), is_emulated));
         assert_eq!(is_emulated, emulation::products() > before);
     }
 }
@@ -145,4 +145,68 @@ fn no_bit_of_a_number_is_lost() {
         let transposed: Vec<f32> = (0..n * n).map(|i| numbers[i % n * n + i / n]).collect();
         assert!(product(&ones, &transposed) == numbers, "{kernel:?}: of the weight");
     });
+}
+
+/// What is rounded is both sides, and nothing else: of numbers that are rounded before, products are the same to the last bit.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn bf16_rounds_each_side_once() {
+    use crate::cpu::{amx, emulation};
+    if lanes() != 16 {
+        return;
+    }
+    let rounded = |x: &f32| f32::from_bits((x.to_bits() + 0x8000) & 0xffff_0000);
+    // Of the last, a panel and a run are not the first.
+    for (rows, inner, cols) in [(1, 1, 1), (1, 33, 32), (17, 32, 31), (35, 70, 40), (2, 550, 70)] {
+        let (x, weight, bias) = (numbers(1, rows * inner), numbers(2, cols * inner), numbers(3, cols));
+        let product = |x: &[f32], weight: &Weight| {
+            let (team, mut scratch) = (&Team::ALONE, Scratch::default());
+            let mut out = vec![f32::NAN; rows * cols];
+            emulation::with(|| {
+                // Which asks Linux for them.
+                let (is_emulated, before) = (!amx::exists(), emulation::products());
+                let kernel = Kernel::Matrices(Products::Bf16);
+                linear(kernel, team, x, weight, Some(&bias), Activation::Relu, None, &mut scratch, &mut out);
+                assert_eq!(is_emulated, emulation::products() > before);
+            });
+            out
+        };
+        let x_rounded: Vec<f32> = x.iter().map(rounded).collect();
+        let weight_rounded: Vec<f32> = weight.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
+        let found = product(&x, &Weight::pack_matrices(&weight, cols, inner));
+        let exact = product(&x_rounded, &Weight::pack(&weight_rounded, cols, inner, Storage::F32));
+        assert!(found == exact, "{rows} x {inner} x {cols}: {found:?}, {exact:?}");
+        let wide = product(&x, &Weight::pack(&weight, cols, inner, Storage::F32));
+        assert!(found != wide || cols == 1, "{rows} x {inner} x {cols}");
+    }
+}
+
+/// Which rounding may make 0 of, and AMX.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[test]
+fn what_is_not_finite_shows_in_bf16() {
+    use crate::cpu::{amx, emulation};
+    if lanes() != 16 {
+        return;
+    }
+    let (rows, inner, cols) = (18, 40, 20);
+    let all_bits = f32::from_bits(0x7fff_ffff);
+    for odd in [f32::NAN, all_bits, -all_bits, f32::from_bits(0x7f80_0001), f32::INFINITY, f32::NEG_INFINITY] {
+        for of_weight in [false, true] {
+            let (mut x, mut weight) = (numbers(1, rows * inner), numbers(2, cols * inner));
+            if of_weight { &mut weight[3 * inner + 17] } else { &mut x[3 * inner + 17] }.clone_from(&odd);
+            let weight = Weight::pack_matrices(&weight, cols, inner);
+            let (team, identity, mut scratch) = (&Team::ALONE, Activation::Identity, Scratch::default());
+            let mut out = vec![0.0; rows * cols];
+            emulation::with(|| {
+                assert!(amx::exists());
+                let kernel = Kernel::Matrices(Products::Bf16);
+                linear(kernel, team, &x, &weight, None, identity, None, &mut scratch, &mut out);
+            });
+            for (i, y) in out.iter().enumerate() {
+                let is_odd = 3 == if of_weight { i % cols } else { i / cols };
+                assert_eq!(y.is_finite(), !is_odd, "{odd} {:x}: {y}", odd.to_bits());
+            }
+        }
+    }
 }

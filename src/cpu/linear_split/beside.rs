@@ -1,16 +1,17 @@
-//! Work of the vector units, which AMX does not wait for: a tile whose products are summed is finished, and the next panel split.
+//! Work of the vector units, which AMX does not wait for: a tile whose products are summed is finished, and the next panel prepared.
 
-use super::tile::{Sums, stages};
-use super::{Linear, PANEL, Part, TILE};
+use super::{Linear, Panels, Part};
 use crate::cpu::activation;
 use crate::cpu::gemm::{Shared, VECTORS};
-use crate::cpu::split::{Matrix, PAIRS, PIECES, split_panel};
+use crate::cpu::split::tile::{PANEL, Sums, TILE, stages};
+use crate::cpu::split::{Matrix, PAIRS, STEP, split_panel};
 use crate::cpu::storage::Stored;
 use crate::cpu::strip::{Strip, load, masks, store};
 use crate::program::Activation;
 use rten_simd::Isa;
 use rten_simd::isa::Avx512Isa;
 use rten_simd::ops::{BitOps, NumOps};
+use std::arch::x86_64::{__m512i, _MM_HINT_T1, _mm_prefetch};
 
 /// What there is to do. It is done in small pieces: a core looks some hundred operations ahead, and AMX's must be among them.
 pub struct Beside<'a, N> {
@@ -22,8 +23,9 @@ pub struct Beside<'a, N> {
     /// For each turn, of which those of a tile must suffice.
     pairs_a_turn: usize,
     rows_a_turn: usize,
-    /// The first pair that is not split.
+    /// The first pair that is not prepared.
     pair: usize,
+    /// Null if its matrices are ready.
     panel: *const N,
     to: *mut Matrix,
     /// The first row that is not finished.
@@ -38,7 +40,7 @@ pub struct Beside<'a, N> {
 impl<'a, N: Stored> Beside<'a, N> {
     /// Nothing yet.
     pub fn new(linear: &'a Linear<'a, N>, isa: Avx512Isa, part: Part, out: &'a Shared<'a>) -> Beside<'a, N> {
-        let turns = (part.steps() * stages::<N>() / 2).max(1);
+        let turns = (part.steps() * stages(part.pieces) / 2).max(1);
         Beside {
             linear,
             isa,
@@ -58,13 +60,22 @@ impl<'a, N: Stored> Beside<'a, N> {
         }
     }
 
-    /// There is a panel to split.
-    ///
-    /// # Safety
-    /// It must be there, and room for it, until it is split.
+    /// There is a panel to prepare, in one room or the other by its number. Says where it will be.
     #[inline(always)]
-    pub unsafe fn begin_panel(&mut self, panel: *const N, to: *mut Matrix) {
-        (self.pair, self.panel, self.to) = (0, panel, to);
+    pub fn begin_panel(&mut self, panel: usize, rooms: [*mut Matrix; 2]) -> *const Matrix {
+        let Linear { inner, .. } = *self.linear;
+        let Part { from, depth, .. } = self.part;
+        (self.pair, self.panel, self.to) = match self.linear.panels {
+            Panels::Numbers(numbers) => {
+                (0, numbers[(panel * inner + from) * PANEL..][..depth * PANEL].as_ptr(), rooms[panel % 2])
+            }
+            Panels::Matrices(matrices) => {
+                let first = panel * inner.div_ceil(STEP) + from / STEP;
+                let matrices = &matrices[first * VECTORS..][..self.part.steps() * VECTORS];
+                (0, std::ptr::null(), matrices.as_ptr().cast_mut())
+            }
+        };
+        self.to
     }
 
     /// There is a tile to finish.
@@ -89,29 +100,32 @@ impl<'a, N: Stored> Beside<'a, N> {
         // SAFETY: as the caller promises.
         unsafe {
             match self.turn % 2 {
-                0 => self.split(self.pairs_a_turn),
+                0 => self.prepare(self.pairs_a_turn),
                 _ => self.finish(self.rows_a_turn),
             }
         }
     }
 
-    /// Splits up to `count` more pairs of the panel.
+    /// Splits up to `count` more pairs of the panel, or asks for them ahead if they are ready.
     ///
     /// # Safety
-    /// The CPU must have AVX-512.
+    /// The CPU must have AVX-512, and no other thread the room.
     #[inline(always)]
-    pub unsafe fn split(&mut self, count: usize) {
+    pub unsafe fn prepare(&mut self, count: usize) {
         let end = (self.part.steps() * PAIRS).min(self.pair.saturating_add(count));
         let (range, depth) = (self.pair..end, self.part.depth);
-        // SAFETY: as the caller promises, and the one who began the panel.
+        self.pair = end;
+        // SAFETY: as the caller promises; the panel is there.
         unsafe {
-            match N::PIECES {
-                1 => split_panel::<N, 1>(self.isa, self.panel, depth, range, self.to),
-                2 => split_panel::<N, 2>(self.isa, self.panel, depth, range, self.to),
-                _ => split_panel::<N, PIECES>(self.isa, self.panel, depth, range, self.to),
+            if self.panel.is_null() {
+                let at = self.to.cast::<__m512i>();
+                for line in range.start * VECTORS..range.end * VECTORS {
+                    _mm_prefetch::<_MM_HINT_T1>(at.add(line).cast());
+                }
+            } else {
+                split_panel(self.isa, self.part.pieces.right, self.panel, depth, range, self.to);
             }
         }
-        self.pair = end;
     }
 
     /// Finishes up to `count` more rows of the tile.

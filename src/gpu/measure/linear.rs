@@ -122,6 +122,7 @@ impl Product {
             Dtype::F32 => 1e-5,
             Dtype::F16 => 1e-3,
             Dtype::Int8 => 6e-3,
+            Dtype::Bf16 => unreachable!("refused at load"),
         };
         for row in (0..CHECKED_ROWS).step_by(CHECKED_ROW) {
             let id = row % VOCABULARY;

@@ -39,6 +39,7 @@ pub fn trial(device: &Arc<GpuDevice>, dtype: Dtype, features: Features, tuning: 
         Dtype::F32 => 0.99999,
         Dtype::F16 => 0.999,
         Dtype::Int8 => 0.99,
+        Dtype::Bf16 => unreachable!("refused at load"),
     };
     for (lengths, output) in BATCHES.into_iter().flat_map(|lengths| OUTPUTS.map(|output| (lengths, output))) {
         let found = run(&gpu, batch(lengths), output)?;

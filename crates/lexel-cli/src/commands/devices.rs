@@ -64,10 +64,10 @@ fn cpu() -> Entry {
         ("device", "cpu".to_string()),
         ("type", "Cpu (native)".to_string()),
         ("threads", threads.to_string()),
-        ("dtypes", "f32, f16 (weights), int8".to_string()),
+        ("dtypes", "f32, f16 (weights), bf16, int8".to_string()),
     ];
-    let json =
-        json!({"name": "cpu", "device": "cpu", "type": "Cpu", "threads": threads, "dtypes": ["f32", "f16", "int8"]});
+    let dtypes = ["f32", "f16", "bf16", "int8"];
+    let json = json!({"name": "cpu", "device": "cpu", "type": "Cpu", "threads": threads, "dtypes": dtypes});
     Entry { name: "cpu".to_string(), facts, json, real: false }
 }
 

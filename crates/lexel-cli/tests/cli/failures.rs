@@ -94,7 +94,7 @@ fn what_is_not_there_is_no_input() {
 fn options_that_make_no_sense_are_usage() {
     encode_fails(2, "unexpected argument '--frobnicate'", "in.txt", b"one", &["--frobnicate"]);
     encode_fails(2, "must be at least 1", "in.txt", b"one", &["--truncate-dim", "0"]);
-    encode_fails(2, "possible values: f32, f16, int8", "in.txt", b"one", &["--dtype", "f64"]);
+    encode_fails(2, "possible values: f32, f16, bf16, int8", "in.txt", b"one", &["--dtype", "f64"]);
     encode_fails(2, "no prompt named 'nope'; it has: document, query", "in.txt", b"one", &["--prompt-name", "nope"]);
     encode_fails(2, "cannot be used with", "in.txt", b"one", &["--query", "--document"]);
     encode_fails(2, "has no columns", "in.txt", b"one", &["--column", "text"]);

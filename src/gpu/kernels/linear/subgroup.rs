@@ -37,7 +37,7 @@ pub(in crate::gpu) fn words(dtype: Dtype, wide: bool) -> &'static str {
         (Dtype::F32, true) => include_str!("../../../../shaders/common/words_f32_int64.wgsl"),
         (Dtype::F16, false) => include_str!("../../../../shaders/common/words_f16.wgsl"),
         (Dtype::F16, true) => include_str!("../../../../shaders/common/words_f16_int64.wgsl"),
-        (Dtype::Int8, _) => unreachable!("refused at load"),
+        (Dtype::Bf16 | Dtype::Int8, _) => unreachable!("refused at load"),
     }
 }
 
