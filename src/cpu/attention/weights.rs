@@ -142,11 +142,15 @@ mod tests {
     use super::*;
 
     const NUMBERS: usize = AT_ONCE * 2 * VECTORS * ROWS;
+    type AtOnce = [[__m512; 2 * VECTORS]; AT_ONCE];
 
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,f16c")]
     fn powers<const N: usize>(xs: [f32; NUMBERS], coefficients: [f32; N]) -> [f32; NUMBERS] {
         // SAFETY: vectors are nothing but their numbers.
-        unsafe { std::mem::transmute(exp2::<N, { 2 * VECTORS }>(std::mem::transmute(xs), coefficients)) }
+        unsafe {
+            let xs = std::mem::transmute::<[f32; NUMBERS], AtOnce>(xs);
+            std::mem::transmute::<AtOnce, [f32; NUMBERS]>(exp2(xs, coefficients))
+        }
     }
 
     #[test]
