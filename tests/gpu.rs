@@ -216,7 +216,8 @@ fn bf16_is_refused_with_what_to_use_instead() {
     let device = device!();
     let options = GpuOptions { dtype: Dtype::Bf16, ..options() };
     let refused = GpuExecutor::load(encoder(97, 32, 4), &RandomWeights { seed: 1 }, &device, &options);
-    let message = refused.err().expect("bf16 is no type of WGSL").to_string();
+    let Err(error) = refused else { panic!("bf16 is no type of WGSL") };
+    let message = error.to_string();
     assert!(message.contains("bf16") && message.contains("f16 or f32") && message.contains("cpu"), "{message}");
 }
 

@@ -11,6 +11,8 @@ use super::disentangled::Disentangled;
 use super::gemm::{Floats, Operands, strip};
 use super::instruction_set::dispatch;
 use super::kernel::Kernel;
+#[cfg(target_arch = "x86_64")]
+use super::kernel::Products;
 use super::matmul::{Matmul, Panels, Strided, StridedMut, panel_width};
 use super::softmax::{LEAST, UNSEEN, largest, weigh};
 use super::transpose::transpose;
@@ -88,9 +90,23 @@ impl<'a> Bias<'a> {
     }
 }
 
-/// `qkv` is `[tokens, (heads + 2 * kv_heads) * head_dim]`, `out` is `[tokens, heads * head_dim]`.
+/// Keys from which on a kernel is faster than vectors, with a Xeon's AMX: it splits, and transposes, both sides of both products.
+pub fn least_keys(kernel: Kernel) -> usize {
+    match kernel {
+        Kernel::Vectors => 0,
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Matrices(Products::F32) => 192,
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Matrices(Products::Bf16) => 64,
+    }
+}
+
+/// `qkv` is `[tokens, (heads + 2 * kv_heads) * head_dim]`, `out` is `[tokens, heads * head_dim]`. What has fewer than `least_keys` is
+/// left to vectors.
+#[allow(clippy::too_many_arguments)]
 pub fn attention(
     kernel: Kernel,
+    least_keys: usize,
     op: &Attention,
     qkv: &[f32],
     bias: &Bias<'_>,
@@ -98,12 +114,14 @@ pub fn attention(
     scratch: &mut Scratch,
     out: &mut [f32],
 ) {
-    dispatch(Attend { kernel, op, qkv, bias, batch, scratch, out });
+    dispatch(Attend { kernel, least_keys, op, qkv, bias, batch, scratch, out });
 }
 
 struct Attend<'a> {
     #[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
     kernel: Kernel,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
+    least_keys: usize,
     op: &'a Attention,
     qkv: &'a [f32],
     bias: &'a Bias<'a>,
@@ -119,7 +137,7 @@ impl SimdOp for Attend<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let Attend { op, qkv, bias, batch, scratch, out, .. } = self;
         #[cfg(target_arch = "x86_64")]
-        let (amx, matrices) = (Amx::of(self.kernel), &mut scratch.matrices);
+        let (amx, matrices) = (Amx::of(self.kernel, self.least_keys), &mut scratch.matrices);
         let Scratch { values, blocks, bias: distances, disentangled, .. } = scratch;
         let (lanes, panel) = (isa.f32().len(), panel_width(isa));
         let (in_cols, out_cols, head_dim) = (op.qkv_cols(), op.heads * op.head_dim, op.head_dim);
@@ -152,7 +170,7 @@ impl SimdOp for Attend<'_> {
                 let mut head = Head { op, q: &qkv[first..], k, v, tokens, keys, distances };
                 let out = &mut out[first..];
                 #[cfg(target_arch = "x86_64")]
-                if let Some(amx) = amx.as_ref().filter(|_| matrices::are_faster(keys, head_dim)) {
+                if let Some(amx) = amx.as_ref().filter(|amx| amx.takes(keys, head_dim)) {
                     matrices.attend(amx, &head, has_other_keys, &mut blocks.queries, disentangled, out);
                     continue;
                 }

@@ -105,7 +105,8 @@ impl Pass<'_> {
             Op::Attention(op) => {
                 let bias = attention::Bias::new(op, weights);
                 let kernel = Kernel::best(Products::of_attention(dtype));
-                attention::attention(kernel, op, value(op.qkv), &bias, batch, &mut workspace.attention, out);
+                let (least_keys, scratch) = (attention::least_keys(kernel), &mut workspace.attention);
+                attention::attention(kernel, least_keys, op, value(op.qkv), &bias, batch, scratch, out);
             }
             Op::ShortConv(op) => {
                 let bias = op.bias.map(|bias| weights.rows(bias));

@@ -17,8 +17,7 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, Simd};
 use std::f32::consts::LOG2_E;
 
-/// With fewer keys, or a narrower head, too much of a tile is empty.
-const LEAST_KEYS: usize = 48;
+/// Of narrower heads, too much of a tile is empty.
 const LEAST_HEAD: usize = 24;
 
 /// Steps of keys whose weights are kept, for all of a head's columns.
@@ -28,12 +27,13 @@ const RUN: usize = 16;
 pub struct Amx {
     isa: Avx512Isa,
     count: Pieces,
+    least_keys: usize,
     _registers: Registers,
 }
 
 impl Amx {
-    /// If it is a kernel's, which then says that it exists.
-    pub fn of(kernel: Kernel) -> Option<Amx> {
+    /// If it is a kernel's, which then says that it exists; for sequences of `least_keys`.
+    pub fn of(kernel: Kernel, least_keys: usize) -> Option<Amx> {
         let Kernel::Matrices(products) = kernel else { return None };
         let isa = Avx512Isa::new().expect("where there is AMX, there is AVX-512");
         let count = match products {
@@ -41,13 +41,13 @@ impl Amx {
             Products::Bf16 => Pieces::ONE,
         };
         // SAFETY: it exists.
-        Some(Amx { isa, count, _registers: unsafe { Registers::new([ROWS; 8]) } })
+        Some(Amx { isa, count, least_keys, _registers: unsafe { Registers::new([ROWS; 8]) } })
     }
-}
 
-/// Whether AMX is faster for such a head.
-pub fn are_faster(keys: usize, head_dim: usize) -> bool {
-    keys >= LEAST_KEYS && head_dim >= LEAST_HEAD
+    /// Whether it takes such a head.
+    pub fn takes(&self, keys: usize, head_dim: usize) -> bool {
+        keys >= self.least_keys && head_dim >= LEAST_HEAD
+    }
 }
 
 /// Memory kept from call to call: one head's.

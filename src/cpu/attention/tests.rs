@@ -1,9 +1,11 @@
 //! Against plain f64, by each kernel.
 
 use super::*;
-use crate::cpu::kernel::Products;
 use crate::cpu::tests::{assert_close, batch, numbers};
 use crate::program::Builder;
+
+/// Fewer than where matrices are faster, so that tests are.
+const LEAST_KEYS: usize = 48;
 
 const NO_BIAS: Bias<'static> = Bias { kind: None, table: &[] };
 
@@ -74,7 +76,7 @@ fn equals_the_formula_in_f64_at_awkward_sizes() {
                 let batch = batch(lengths);
                 let qkv = numbers(1, batch.tokens() * 3 * heads * head_dim);
                 let mut out = vec![f32::NAN; batch.tokens() * heads * head_dim];
-                attention(kernel, &op, &qkv, &NO_BIAS, &batch, &mut scratch, &mut out);
+                attention(kernel, LEAST_KEYS, &op, &qkv, &NO_BIAS, &batch, &mut scratch, &mut out);
                 let name = format!("{heads} x {head_dim}, {lengths:?}, {kernel:?}");
                 assert_close(&out, &expected(&op, &qkv, &batch), allowed(kernel, 1e-6), &name);
             }
@@ -89,7 +91,7 @@ fn large_scores_do_not_overflow() {
         let batch = batch(&[50, 3]);
         let qkv: Vec<f32> = numbers(1, batch.tokens() * 144).iter().map(|x| x * 30.0).collect();
         let mut out = vec![f32::NAN; batch.tokens() * 48];
-        attention(kernel, &op, &qkv, &NO_BIAS, &batch, &mut Scratch::default(), &mut out);
+        attention(kernel, LEAST_KEYS, &op, &qkv, &NO_BIAS, &batch, &mut Scratch::default(), &mut out);
         // Scores of several thousand: their rounding, 1e-4, becomes a relative error of the weights. In bf16, it is 10.
         match allowed(kernel, 0.0) {
             0.0 => assert_close(&out, &expected(&op, &qkv, &batch), 2e-2, &format!("large scores, {kernel:?}")),
@@ -121,7 +123,7 @@ fn matrices_and_vectors_make_the_same_of_masks_and_biases() {
     let by = |kernel, op: &Attention| {
         let bias = Bias { kind: op.bias, table: &table };
         let mut out = vec![f32::NAN; batch.tokens() * op.heads * op.head_dim];
-        attention(kernel, op, &qkv, &bias, &batch, &mut Scratch::default(), &mut out);
+        attention(kernel, LEAST_KEYS, op, &qkv, &bias, &batch, &mut Scratch::default(), &mut out);
         out
     };
     for (name, op) in kinds {
@@ -143,7 +145,7 @@ fn what_is_not_finite_shows_in_its_sequence_alone() {
                 let mut qkv = numbers(1, batch.tokens() * 96);
                 qkv[20 * 96 + part * 32 + 5] = odd;
                 let mut out = vec![0.0; batch.tokens() * 32];
-                attention(kernel, &op, &qkv, &NO_BIAS, &batch, &mut Scratch::default(), &mut out);
+                attention(kernel, LEAST_KEYS, &op, &qkv, &NO_BIAS, &batch, &mut Scratch::default(), &mut out);
                 for (token, row) in out.chunks_exact(32).enumerate() {
                     let is_odd = if part == 0 { token == 20 } else { token < 50 };
                     let found = row.iter().any(|x| !x.is_finite());
@@ -163,7 +165,7 @@ fn many_keys_are_summed_in_runs() {
         let qkv = numbers(1, batch.tokens() * 120);
         // One block of queries is enough.
         let mut out = vec![f32::NAN; batch.tokens() * 40];
-        attention(kernel, &op, &qkv, &NO_BIAS, &batch, &mut Scratch::default(), &mut out);
+        attention(kernel, LEAST_KEYS, &op, &qkv, &NO_BIAS, &batch, &mut Scratch::default(), &mut out);
         assert_close(&out, &expected(&op, &qkv, &batch), allowed(kernel, 1e-6), &format!("{kernel:?}"));
     });
 }
