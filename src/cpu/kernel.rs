@@ -1,4 +1,4 @@
-//! What computes products of two matrices of f32.
+//! What computes products of two matrices of floats.
 
 #[cfg(target_arch = "x86_64")]
 use super::{amx, instruction_set::InstructionSet};

@@ -2,9 +2,10 @@
 //!
 //! One worker a core, each running whole batches alone: no barrier inside a batch, and every buffer of a batch stays in
 //! that core's caches. Only where there are fewer batches than cores do idle workers help with one (`team`). One file an op,
-//! named as the op; `interpreter` is the loop over the steps, `gemm` the inner loop of both kinds of linear ops (`linear_split` that of AMX in f32). `weights` are in
-//! f32 or 16 bits (`storage`), those of an embedding as a `table`. Int8 weights are made in `calibrate`: `moments` of a sample's
-//! values decide on their `rounding`, and a `rounded_file` keeps them for the next start.
+//! named as the op; `interpreter` is the loop over the steps, `gemm` the inner loop of both kinds of linear ops. Where there is AMX,
+//! `kernel` gives it the large products of floats, which `split` makes of bf16s: `linear_split`, and `attention` in long sequences.
+//! `weights` are in f32 or 16 bits (`storage`), those of an embedding as a `table`. Int8 weights are made in `calibrate`: `moments`
+//! of a sample's values decide on their `rounding`, and a `rounded_file` keeps them for the next start.
 
 mod activation;
 #[cfg(target_arch = "x86_64")]

@@ -195,9 +195,7 @@ impl Matrices {
             }
         }
     }
-}
 
-impl Matrices {
     /// Multiplies some tiles of keys by queries `[head_dim, PANEL]`: writes their scores, and gives the largest of `rows`.
     ///
     /// # Safety
