@@ -38,7 +38,7 @@ enum Panels {
     Bf16(Aligned<bf16>),
     /// Rounded to bf16, as are the rows that they are multiplied with: `[panels, steps, VECTORS]`.
     #[cfg(target_arch = "x86_64")]
-    Matrices(Vec<split::Matrix>),
+    Matrices(Aligned<bf16>),
 }
 
 impl Weight {
@@ -191,7 +191,8 @@ pub fn linear(
         Kernel::Matrices(_) => {
             assert!(weight.panel == split::tile::PANEL, "where there is AMX, panels are AVX-512's");
             if let Panels::Matrices(matrices) = &weight.panels {
-                let (panels, pieces) = (linear_split::Panels::<bf16>::Matrices(matrices), split::Pieces::ONE);
+                let (panels, pieces) =
+                    (linear_split::Panels::<bf16>::Matrices(matrices.as_slice()), split::Pieces::ONE);
                 let linear = linear_split::Linear { x, panels, pieces, inner, cols, bias, activation, residual };
                 return linear.run(team, &mut scratch.split, out);
             }

@@ -3,9 +3,9 @@
 mod beside;
 
 use super::amx::{ROWS, Registers};
-use super::gemm::{RUN, Shared, TASK_PANELS, VECTORS};
+use super::gemm::{Aligned, RUN, Shared, TASK_PANELS, VECTORS};
 use super::split::tile::{PANEL, Sums, TILE, add_step, take, zero};
-use super::split::{LANES, Matrix, PAIRS, PIECES, Pieces, STEP, split_rows};
+use super::split::{LANES, Matrix, NUMBERS, PAIRS, PIECES, Pieces, STEP, split_rows};
 use super::storage::Stored;
 use super::team::Team;
 use crate::program::Activation;
@@ -26,24 +26,21 @@ const BLOCK_BYTES: usize = 1200 << 10;
 pub enum Panels<'a, N> {
     /// `[panels, inner, PANEL]`
     Numbers(&'a [N]),
-    /// `[panels, steps, VECTORS]`, rounded to bf16: see [`pack`].
-    Matrices(&'a [Matrix]),
+    /// `[panels, steps, VECTORS]` matrices: see [`pack`].
+    Matrices(&'a [bf16]),
 }
 
-/// Rounds `[cols, inner]` to bf16, in panels of AMX's matrices: `[panels, steps, VECTORS]`, filled up with 0.
-pub fn pack(values: &[f32], cols: usize, inner: usize) -> Vec<Matrix> {
+/// Rounds `[cols, inner]` to bf16, in panels of AMX's matrices: `[panels, steps, VECTORS]` of [`NUMBERS`], filled up with 0.
+pub fn pack(values: &[f32], cols: usize, inner: usize) -> Aligned<bf16> {
     let (panels, steps) = (cols.div_ceil(PANEL), inner.div_ceil(STEP));
-    // SAFETY: zeros are valid numbers.
-    let mut matrices = vec![unsafe { std::mem::zeroed::<Matrix>() }; panels * steps * VECTORS];
-    // SAFETY: a matrix is nothing but its 512 numbers.
-    let numbers =
-        unsafe { std::slice::from_raw_parts_mut(matrices.as_mut_ptr().cast::<bf16>(), matrices.len() * ROWS * STEP) };
+    let mut matrices = Aligned::zeros(panels * steps * VECTORS * NUMBERS);
+    let numbers = matrices.as_mut_slice();
     for (column, values) in values.chunks_exact(inner).enumerate() {
         let (panel, v, lane) = (column / PANEL, column % PANEL / LANES, column % LANES);
         for (k, value) in values.iter().enumerate() {
             let (step, half, row) = (k / STEP, k % STEP / PAIRS, k % PAIRS);
             let matrix = (panel * steps + step) * VECTORS + v;
-            numbers[(matrix * ROWS + row) * STEP + 2 * lane + half] = bf16::from_f32(*value);
+            numbers[matrix * NUMBERS + row * STEP + 2 * lane + half] = bf16::from_f32(*value);
         }
     }
     matrices

@@ -55,6 +55,9 @@ impl Pieces {
 /// A matrix's rows: of the left side, a row's numbers; of a weight, a pair of each of 16 columns.
 pub type Matrix = [__m512i; ROWS];
 
+/// bf16s of a matrix.
+pub const NUMBERS: usize = ROWS * STEP;
+
 /// Lanes of a vector.
 pub const LANES: usize = 16;
 

@@ -4,7 +4,7 @@ use super::{Linear, Panels, Part};
 use crate::cpu::activation;
 use crate::cpu::gemm::{Shared, VECTORS};
 use crate::cpu::split::tile::{PANEL, Sums, TILE, stages};
-use crate::cpu::split::{Matrix, PAIRS, STEP, split_panel};
+use crate::cpu::split::{Matrix, NUMBERS, PAIRS, STEP, split_panel};
 use crate::cpu::storage::Stored;
 use crate::cpu::strip::{Strip, load, masks, store};
 use crate::program::Activation;
@@ -70,9 +70,11 @@ impl<'a, N: Stored> Beside<'a, N> {
                 (0, numbers[(panel * inner + from) * PANEL..][..depth * PANEL].as_ptr(), rooms[panel % 2])
             }
             Panels::Matrices(matrices) => {
+                let of_steps = |steps: usize| steps * VECTORS * NUMBERS;
                 let first = panel * inner.div_ceil(STEP) + from / STEP;
-                let matrices = &matrices[first * VECTORS..][..self.part.steps() * VECTORS];
-                (0, std::ptr::null(), matrices.as_ptr().cast_mut())
+                let matrices = &matrices[of_steps(first)..][..of_steps(self.part.steps())];
+                // They are only read.
+                (0, std::ptr::null(), matrices.as_ptr().cast_mut().cast())
             }
         };
         self.to
