@@ -162,13 +162,13 @@ fn bf16_rounds_each_side_once() {
         let product = |x: &[f32], weight: &Weight| {
             let (team, mut scratch) = (&Team::ALONE, Scratch::default());
             let mut out = vec![f32::NAN; rows * cols];
+            // Which asks Linux for them.
+            let (is_emulated, before) = (!amx::exists(), emulation::products());
             emulation::with(|| {
-                // Which asks Linux for them.
-                let (is_emulated, before) = (!amx::exists(), emulation::products());
                 let kernel = Kernel::Matrices(Products::Bf16);
                 linear(kernel, team, x, weight, Some(&bias), Activation::Relu, None, &mut scratch, &mut out);
-                assert_eq!(is_emulated, emulation::products() > before);
             });
+            assert_eq!(is_emulated, emulation::products() > before);
             out
         };
         let x_rounded: Vec<f32> = x.iter().map(rounded).collect();
