@@ -219,6 +219,8 @@ fn bf16_is_refused_with_what_to_use_instead() {
     let Err(error) = refused else { panic!("bf16 is no type of WGSL") };
     let message = error.to_string();
     assert!(message.contains("bf16") && message.contains("f16 or f32") && message.contains("cpu"), "{message}");
+    let (measurement, file) = device.tune(Dtype::Bf16);
+    assert!(measurement.linear.is_empty() && measurement.fault.is_some() && file.is_none());
 }
 
 #[test]
