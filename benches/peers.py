@@ -12,12 +12,12 @@ cross-encoder of one label. Where the hub is out of reach, tests/golden/make_cro
 shapes of ms-marco-MiniLM-L6-v2 and stsb-distilroberta-base, with seeded random weights.
 
 Every round runs each contestant once, in a process of its own: so whatever else the machine does meets all of them. Printed
-are medians over the rounds, and ratios to lexel in int8 or f32, of tokens (or pairs) a second of wall time and of CPU
+are medians over the rounds, and ratios to lexel in int8, bf16 or f32, of tokens (or pairs) a second of wall time and of CPU
 time. Tokens are counted once, by the tokenizer, without padding. Peers sort by length and tokenise ahead of each batch, as
 sentence-transformers does, and have been warmed up. So has `lexel bench`, which runs bi-encoders; `lexel predict`, which runs
 cross-encoders, has not, and its time includes reading the pairs and writing the scores.
 
-openvino-bf16 is OpenVINO's own default where there is AMX; it runs if it is named.
+lexel-bf16 and openvino-bf16, OpenVINO's own default where there is AMX, run if they are named.
 
 Results are compared with those of sentence-transformers, if it is among the contestants, else with the first's: by the mean
 cosine of vectors, or the largest difference of scores, which are logits here.
@@ -296,7 +296,7 @@ def print_table(a, runs, results, work, unit):
     head += ["largest difference"] if a.pairs else ["cosine", "p50 ms"]
     table = [head]
     for name in names:
-        same = "lexel-int8" if name.endswith("int8") else "lexel"
+        same = next((f"lexel-{dtype}" for dtype in ("int8", "bf16") if name.endswith(dtype)), "lexel")
         ratio = lambda key: f"{median(name, key) / median(same, key):.2f}x" if same in runs else ""
         rates = [work / run["s"] for run in runs[name]]
         digits = 1 if a.pairs else 0
