@@ -20,8 +20,8 @@ pub enum Dtype {
     F32,
     /// Weights and activations stored in f16: half the memory and bandwidth. On the CPU, only matrices.
     F16,
-    /// On the CPU: matrices stored in bf16, and, where it is faster (in AMX's matrices), products of values that are rounded to
-    /// bf16, too; everything else in f32. WGSL has no such numbers.
+    /// On the CPU alone, since WGSL has no such numbers: matrices stored in bf16, or in f16 if that holds them exactly; and with AMX,
+    /// products of large ones with values that are rounded to bf16, too. Everything else is in f32.
     Bf16,
     /// Linear ops over tokens in 8 bits, everything else in f32 (on a GPU, in f16 where it can; on the CPU, tables of
     /// embeddings are in f16).
@@ -29,7 +29,8 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    const ALL: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Int8];
+    /// All of them.
+    pub const ALL: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Int8];
 
     /// Bytes of one number of a weight.
     pub fn size(self) -> usize {
@@ -55,10 +56,10 @@ impl std::str::FromStr for Dtype {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Dtype, Error> {
-        Dtype::ALL
-            .into_iter()
-            .find(|dtype| dtype.name() == name)
-            .ok_or_else(|| Error::InvalidInput(format!("unknown dtype '{name}'; known: f32, f16, bf16, int8")))
+        Dtype::ALL.into_iter().find(|dtype| dtype.name() == name).ok_or_else(|| {
+            let known = Dtype::ALL.map(Dtype::name).join(", ");
+            Error::InvalidInput(format!("unknown dtype '{name}'; known: {known}"))
+        })
     }
 }
 

@@ -141,15 +141,19 @@ pub struct Fit {
     f16: bool,
     /// Exactly.
     bf16: bool,
-    /// Rounded, as the dtype allows for all that it does not compute in int8.
-    rounded: bool,
-    dtype: Dtype,
+    /// Rounded, as a dtype allows for all that it does not compute in int8.
+    rounded: Option<Storage>,
 }
 
 impl Fit {
     /// None seen.
     pub fn new(dtype: Dtype) -> Fit {
-        Fit { f16: true, bf16: true, rounded: dtype != Dtype::F32, dtype }
+        let rounded = match dtype {
+            Dtype::F32 => None,
+            Dtype::F16 | Dtype::Int8 => Some(Storage::F16),
+            Dtype::Bf16 => Some(Storage::Bf16),
+        };
+        Fit { f16: true, bf16: true, rounded }
     }
 
     /// Sees more, unless nothing will do.
@@ -160,34 +164,31 @@ impl Fit {
             if self.is_none() {
                 return;
             }
-            if self.f16 || (self.rounded && self.dtype != Dtype::Bf16) {
+            if self.f16 || self.rounded == Some(Storage::F16) {
                 let (narrow, back) = (&mut narrow[..values.len()], &mut back[..values.len()]);
                 narrow.convert_from_f32_slice(values);
                 narrow.convert_to_f32_slice(back);
                 let is_finite = back.iter().all(|x| x.is_finite());
                 self.f16 &= is_finite && values == back;
-                self.rounded &= is_finite || self.dtype == Dtype::Bf16;
+                self.rounded = self.rounded.filter(|&rounded| rounded != Storage::F16 || is_finite);
             }
-            if self.dtype == Dtype::Bf16 {
-                self.rounded &= values.iter().all(|x| bf16::from_f32(*x).is_finite());
-            }
+            let is_finite = || values.iter().all(|x| bf16::from_f32(*x).is_finite());
+            self.rounded = self.rounded.filter(|&rounded| rounded != Storage::Bf16 || is_finite());
             self.bf16 &= values.iter().all(|x| bf16::from_bits((x.to_bits() >> 16) as u16).to_f32() == *x);
         }
     }
 
     /// Whether nothing will do.
     pub fn is_none(&self) -> bool {
-        !self.f16 && !self.bf16 && !self.rounded
+        !self.f16 && !self.bf16 && self.rounded.is_none()
     }
 
     /// The best that will do.
     pub fn storage(&self) -> Storage {
         match self {
-            Fit { rounded: true, dtype: Dtype::Bf16, .. } => Storage::Bf16,
             Fit { f16: true, .. } => Storage::F16,
             Fit { bf16: true, .. } => Storage::Bf16,
-            Fit { rounded: true, .. } => Storage::F16,
-            _ => Storage::F32,
+            Fit { rounded, .. } => rounded.unwrap_or(Storage::F32),
         }
     }
 }
@@ -204,7 +205,7 @@ mod tests {
         let x = numbers(1, 3000);
         let halves: Vec<f32> = x.iter().map(|x| f16::from_f32(*x).to_f32()).collect();
         let bfloats: Vec<f32> = x.iter().map(|x| bf16::from_f32(x * 1e9).to_f32()).collect();
-        for dtype in [Dtype::F32, Dtype::F16, Dtype::Int8] {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Int8] {
             assert_eq!(Storage::of(&halves, dtype), Storage::F16);
             assert_eq!(Storage::of(&bfloats, dtype), Storage::Bf16);
         }
@@ -222,7 +223,7 @@ mod tests {
         ] {
             assert_eq!(Storage::of(&with(last), Dtype::F32), exact, "{last}");
             assert_eq!(Storage::of(&with(last), Dtype::F16), rounded, "{last}");
-            let in_bf16 = if last.is_finite() { Storage::Bf16 } else { Storage::F32 };
+            let in_bf16 = if exact == Storage::F32 && last.is_finite() { Storage::Bf16 } else { exact };
             assert_eq!(Storage::of(&with(last), Dtype::Bf16), in_bf16, "{last}");
         }
     }

@@ -95,8 +95,8 @@ impl Measurement {
 /// How long a GPU runs before its clock is up; or as good as up.
 const WARM_UP: Duration = Duration::from_millis(30);
 
-/// Measures a device. Nothing, where it has no clock, and in bf16, which none has. The budget is for running kernels, which are compiled before; once it is
-/// spent, what has not been measured keeps the defaults.
+/// Measures a device. Nothing, where it has no clock, and in bf16, which none has. The budget is for running kernels, which are
+/// compiled before; once it is spent, what has not been measured keeps the defaults.
 pub fn measure(device: &Arc<GpuDevice>, dtype: Dtype, features: Features, budget: Duration) -> Measurement {
     let mut measurement = Measurement::default();
     if dtype == Dtype::Bf16 || !device.wgpu_device().features().contains(wgpu::Features::TIMESTAMP_QUERY) {

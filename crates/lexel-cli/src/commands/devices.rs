@@ -4,6 +4,7 @@ use super::tune;
 use crate::args::DevicesCommand;
 use crate::failure::Failure;
 use crate::messages;
+use lexel::Dtype;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -64,9 +65,9 @@ fn cpu() -> Entry {
         ("device", "cpu".to_string()),
         ("type", "Cpu (native)".to_string()),
         ("threads", threads.to_string()),
-        ("dtypes", "f32, f16 (weights), bf16, int8".to_string()),
+        ("dtypes", "f32, f16 (weights), bf16 (weights, unless there is AMX), int8".to_string()),
     ];
-    let dtypes = ["f32", "f16", "bf16", "int8"];
+    let dtypes = Dtype::ALL.map(Dtype::name);
     let json = json!({"name": "cpu", "device": "cpu", "type": "Cpu", "threads": threads, "dtypes": dtypes});
     Entry { name: "cpu".to_string(), facts, json, real: false }
 }
