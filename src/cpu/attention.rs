@@ -3,9 +3,9 @@
 //! length, and with a window so is time. They lie transposed, a row a key and a column a query: see [`softmax`](super::softmax).
 
 #[cfg(target_arch = "x86_64")]
-mod matrices;
+mod beside;
 #[cfg(target_arch = "x86_64")]
-mod weights;
+mod matrices;
 
 use super::disentangled::Disentangled;
 use super::gemm::{Floats, Operands, strip};

@@ -153,12 +153,6 @@ macro_rules! with_panels {
     };
 }
 
-/// bf16s that add up to one of these.
-#[cfg(target_arch = "x86_64")]
-fn pieces<N: Stored>(_: &[N]) -> usize {
-    N::PIECES
-}
-
 /// `out = activation(x * weight^T + bias) + residual`. `x` is `[rows, in]`, `weight` packs `[out, in]`, `bias` is `[out]`,
 /// `residual` and `out` are `[rows, out]`.
 #[allow(clippy::too_many_arguments)]
@@ -190,18 +184,16 @@ pub fn linear(
         #[cfg(target_arch = "x86_64")]
         Kernel::Matrices(_) => {
             assert!(weight.panel == split::tile::PANEL, "where there is AMX, panels are AVX-512's");
+            let scratch = &mut scratch.split;
             if let Panels::Matrices(matrices) = &weight.panels {
-                let (panels, pieces) =
-                    (linear_split::Panels::<bf16>::Matrices(matrices.as_slice()), split::Pieces::ONE);
-                let linear = linear_split::Linear { x, panels, pieces, inner, cols, bias, activation, residual };
-                return linear.run(team, &mut scratch.split, out);
+                let panels = linear_split::Panels::<bf16>::Matrices(matrices.as_slice());
+                linear_split::Linear { x, panels, inner, cols, bias, activation, residual }.run(team, scratch, out);
+            } else {
+                with_panels!(panels = weight => {
+                    let panels = linear_split::Panels::Numbers(panels);
+                    linear_split::Linear { x, panels, inner, cols, bias, activation, residual }.run(team, scratch, out)
+                });
             }
-            with_panels!(panels = weight => {
-                let pieces = split::Pieces { right: pieces(panels), ..split::Pieces::ALL };
-                let panels = linear_split::Panels::Numbers(panels);
-                let linear = linear_split::Linear { x, panels, pieces, inner, cols, bias, activation, residual };
-                linear.run(team, &mut scratch.split, out)
-            });
         }
     }
 }

@@ -5,7 +5,7 @@ mod beside;
 use super::amx::{ROWS, Registers};
 use super::gemm::{Aligned, RUN, Shared, TASK_PANELS, VECTORS};
 use super::split::tile::{PANEL, Sums, TILE, add_step, take, zero};
-use super::split::{LANES, Matrix, NUMBERS, PAIRS, PIECES, Pieces, STEP, split_rows};
+use super::split::{LANES, Matrix, NUMBERS, PAIRS, PIECES, Pieces, STEP, grow_matrices, split_rows};
 use super::storage::Stored;
 use super::team::Team;
 use crate::program::Activation;
@@ -23,10 +23,11 @@ pub const LEAST_ROWS: usize = 32;
 const BLOCK_BYTES: usize = 1200 << 10;
 
 /// A weight.
+#[derive(Clone, Copy)]
 pub enum Panels<'a, N> {
     /// `[panels, inner, PANEL]`
     Numbers(&'a [N]),
-    /// `[panels, steps, VECTORS]` matrices: see [`pack`].
+    /// `[panels, steps, VECTORS]` matrices, see [`pack`]: both sides are rounded to bf16.
     Matrices(&'a [bf16]),
 }
 
@@ -51,7 +52,6 @@ pub struct Linear<'a, N> {
     /// `[rows, inner]`
     pub x: &'a [f32],
     pub panels: Panels<'a, N>,
-    pub pieces: Pieces,
     pub inner: usize,
     pub cols: usize,
     pub bias: Option<&'a [f32]>,
@@ -88,7 +88,11 @@ impl<N: Stored> Linear<'_, N> {
     /// Writes `[rows, cols]`. The lengths are right, and AMX [exists](super::amx::exists).
     pub fn run(&self, team: &Team<'_>, scratch: &mut Vec<Matrix>, out: &mut [f32]) {
         let isa = Avx512Isa::new().expect("where there is AMX, there is AVX-512");
-        let Linear { inner, cols, pieces, .. } = *self;
+        let Linear { inner, cols, .. } = *self;
+        let pieces = match self.panels {
+            Panels::Numbers(_) => Pieces { right: N::PIECES, ..Pieces::ALL },
+            Panels::Matrices(_) => Pieces::ONE,
+        };
         let (rows, out) = (out.len() / cols, Shared::new(out));
         let most = BLOCK_BYTES / (RUN.min(inner).next_multiple_of(STEP) * pieces.left * size_of::<bf16>());
         let block = rows.div_ceil(rows.div_ceil(most).max(1)).next_multiple_of(TILE).max(TILE);
@@ -97,10 +101,7 @@ impl<N: Stored> Linear<'_, N> {
                 let (rows, depth) = (block.min(rows - first), RUN.min(inner - from));
                 let part = Part { first, rows, from, depth, pieces };
                 let len = part.tiles() * part.tile_matrices();
-                if scratch.len() < len {
-                    // SAFETY: zeros are valid numbers.
-                    scratch.resize(len, unsafe { std::mem::zeroed() });
-                }
+                grow_matrices(scratch, len);
                 let matrices = Shared::new(&mut scratch[..len]);
                 // SAFETY: there is AMX, and so AVX-512. Parts are of one thread alone.
                 team.run(part.tiles(), 1, &|tiles| unsafe { self.split(isa, part, tiles, &matrices) });

@@ -55,6 +55,14 @@ impl Pieces {
 /// A matrix's rows: of the left side, a row's numbers; of a weight, a pair of each of 16 columns.
 pub type Matrix = [__m512i; ROWS];
 
+/// Makes room.
+pub fn grow_matrices(matrices: &mut Vec<Matrix>, len: usize) {
+    if matrices.len() < len {
+        // SAFETY: zeros are valid numbers.
+        matrices.resize(len, unsafe { std::mem::zeroed() });
+    }
+}
+
 /// bf16s of a matrix.
 pub const NUMBERS: usize = ROWS * STEP;
 

@@ -2,7 +2,7 @@
 //! weights. Both sides are [split](crate::cpu::split): keys and values once a head, the weights as they come from the softmax,
 //! while AMX multiplies those before.
 
-use super::weights::{AT_ONCE, Vectors, Weights};
+use super::beside::{AT_ONCE, Beside, Vectors};
 use super::{Head, UNSEEN, grow};
 use crate::cpu::amx::{ROWS, Registers};
 use crate::cpu::disentangled::Disentangled;
@@ -10,7 +10,7 @@ use crate::cpu::gemm::VECTORS;
 use crate::cpu::kernel::{Kernel, Products};
 use crate::cpu::softmax::{LEAST, inverse, largest};
 use crate::cpu::split::tile::{PANEL, Sums, TILE, add_step, put_back, stages, take, zero};
-use crate::cpu::split::{Matrix, PAIRS, Pieces, STEP, split_panel, split_rows};
+use crate::cpu::split::{Matrix, PAIRS, Pieces, STEP, grow_matrices, split_panel, split_rows};
 use crate::cpu::transpose::transpose;
 use rten_simd::isa::Avx512Isa;
 use rten_simd::ops::{BitOps, NumOps};
@@ -78,10 +78,9 @@ fn flat(tiles: &mut [Sums]) -> &mut [f32] {
 }
 
 /// Makes room.
-fn resize<T>(buffer: &mut Vec<T>, len: usize) {
-    if buffer.len() < len {
-        // SAFETY: zeros are valid for matrices and sums.
-        buffer.resize_with(len, || unsafe { std::mem::zeroed() });
+fn grow_sums(sums: &mut Vec<Sums>, len: usize) {
+    if sums.len() < len {
+        sums.resize_with(len, || Sums([[0.0; PANEL]; TILE]));
     }
 }
 
@@ -120,8 +119,8 @@ impl Matrices {
         let (steps, key_steps) = (head_dim.div_ceil(STEP), keys.div_ceil(STEP));
         let padded = keys.next_multiple_of(ROWS);
         assert!(head.k.len() >= (keys - 1) * stride + head_dim);
-        resize(&mut self.keys, keys.div_ceil(TILE) * 2 * steps * count.left);
-        resize(&mut self.values, head_dim.div_ceil(TILE) * 2 * key_steps * count.left);
+        grow_matrices(&mut self.keys, keys.div_ceil(TILE) * 2 * steps * count.left);
+        grow_matrices(&mut self.values, head_dim.div_ceil(TILE) * 2 * key_steps * count.left);
         grow(&mut self.transposed, head_dim * padded);
         for row in (0..keys).step_by(ROWS) {
             let (x, rows) = (head.k[row * stride..].as_ptr(), ROWS.min(keys - row));
@@ -213,8 +212,8 @@ impl Matrices {
         rows: usize,
     ) -> Vectors {
         let (ops, steps) = (isa.f32(), head_dim.div_ceil(STEP));
-        resize(&mut self.queries, steps * count.right * VECTORS);
-        resize(&mut self.scores, tiles);
+        grow_matrices(&mut self.queries, steps * count.right * VECTORS);
+        grow_sums(&mut self.scores, tiles);
         let mut most: Vectors = [ops.splat(LEAST); VECTORS];
         // SAFETY: the matrices are there, and AMX, as the caller promises.
         unsafe {
@@ -255,9 +254,9 @@ impl Matrices {
         most: Vectors,
     ) -> Vectors {
         let (head_tiles, key_steps) = (head_dim.div_ceil(TILE), keys.div_ceil(STEP));
-        resize(&mut self.weights, RUN * count.right * VECTORS);
-        resize(&mut self.sums, head_tiles);
-        let mut weights = Weights::new(isa, count.right, most);
+        grow_matrices(&mut self.weights, RUN * count.right * VECTORS);
+        grow_sums(&mut self.sums, head_tiles);
+        let mut beside = Beside::new(isa, count.right, most);
         let turn = PAIRS.div_ceil(stages(count)).next_multiple_of(AT_ONCE);
         for from in (0..tiles).step_by(RUN) {
             let steps = RUN.min(tiles - from);
@@ -265,8 +264,8 @@ impl Matrices {
             unsafe {
                 let matrices = self.weights.as_mut_ptr();
                 let of_step = |step: usize| matrices.add(step * count.right * VECTORS);
-                weights.begin(&self.scores[from], of_step(0));
-                weights.compute(PAIRS);
+                beside.begin(&self.scores[from], of_step(0));
+                beside.compute(PAIRS);
                 for (tile, sums) in self.sums[..head_tiles].iter_mut().enumerate() {
                     let left = self.values.as_ptr().add((tile * 2 * key_steps + first_tile + from) * count.left);
                     if from == 0 {
@@ -277,16 +276,16 @@ impl Matrices {
                     for step in 0..steps {
                         let left = left.add(step * count.left);
                         if tile == 0 && step + 1 < steps {
-                            weights.begin(&self.scores[from + step + 1], of_step(step + 1));
+                            beside.begin(&self.scores[from + step + 1], of_step(step + 1));
                         }
                         let other = left.add(key_steps * count.left);
-                        add_step(count, left, other, of_step(step), || weights.compute(turn));
+                        add_step(count, left, other, of_step(step), || beside.compute(turn));
                     }
                     take(sums);
                 }
             }
         }
-        weights.totals
+        beside.totals
     }
 }
 

@@ -87,21 +87,21 @@ fn equals_the_formula_in_f64_at_awkward_sizes() {
 #[test]
 fn large_scores_do_not_overflow() {
     with_each(|kernel| {
-        let op = op(2, 24);
-        let batch = batch(&[50, 3]);
-        let qkv: Vec<f32> = numbers(1, batch.tokens() * 144).iter().map(|x| x * 30.0).collect();
-        let mut out = vec![f32::NAN; batch.tokens() * 48];
-        attention(kernel, LEAST_KEYS, &op, &qkv, &NO_BIAS, &batch, &mut Scratch::default(), &mut out);
-        // Scores of several thousand: their rounding, 1e-4, becomes a relative error of the weights. In bf16, it is 10.
-        match allowed(kernel, 0.0) {
-            0.0 => assert_close(&out, &expected(&op, &qkv, &batch), 2e-2, &format!("large scores, {kernel:?}")),
-            _ => assert!(out.iter().all(|x| x.abs() <= 52.0), "means of values of up to 52: {out:?}"),
+        for (head_dim, lengths) in [(16, [20, 3]), (24, [50, 3])] {
+            let (op, batch, cols) = (op(2, head_dim), batch(&lengths), 2 * head_dim);
+            let qkv: Vec<f32> = numbers(1, batch.tokens() * 3 * cols).iter().map(|x| x * 30.0).collect();
+            let mut out = vec![f32::NAN; batch.tokens() * cols];
+            attention(kernel, LEAST_KEYS, &op, &qkv, &NO_BIAS, &batch, &mut Scratch::default(), &mut out);
+            // Scores of several thousand: their rounding, 1e-4, becomes a relative error of the weights. In bf16, it is 10.
+            match allowed(kernel, 0.0) {
+                0.0 => assert_close(&out, &expected(&op, &qkv, &batch), 2e-2, &format!("large scores, {kernel:?}")),
+                _ => assert!(out.iter().all(|x| x.abs() <= 52.0), "means of values of up to 52: {out:?}"),
+            }
         }
     });
 }
 
-/// Of what is masked or added, matrices make what vectors do, which `tests/ops.rs` compares with formulas. More keys than the weights
-/// of a run are needed for one of these.
+/// Of what is masked or added, matrices make what vectors do, which `tests/ops.rs` compares with formulas.
 #[test]
 fn matrices_and_vectors_make_the_same_of_masks_and_biases() {
     let plain = Attention { kv_heads: 1, ..op(2, 24) };

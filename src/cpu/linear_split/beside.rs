@@ -13,6 +13,17 @@ use rten_simd::isa::Avx512Isa;
 use rten_simd::ops::{BitOps, NumOps};
 use std::arch::x86_64::{__m512i, _MM_HINT_T1, _mm_prefetch};
 
+/// One that is multiplied next.
+#[derive(Clone, Copy)]
+enum Panel<N> {
+    /// To be split.
+    Numbers {
+        from: *const N,
+        to: *mut Matrix,
+    },
+    Ready(*const Matrix),
+}
+
 /// What there is to do. It is done in small pieces: a core looks some hundred operations ahead, and AMX's must be among them.
 pub struct Beside<'a, N> {
     linear: &'a Linear<'a, N>,
@@ -25,9 +36,7 @@ pub struct Beside<'a, N> {
     rows_a_turn: usize,
     /// The first pair that is not prepared.
     pair: usize,
-    /// Null if its matrices are ready.
-    panel: *const N,
-    to: *mut Matrix,
+    panel: Panel<N>,
     /// The first row that is not finished.
     row: usize,
     rows: usize,
@@ -50,8 +59,7 @@ impl<'a, N: Stored> Beside<'a, N> {
             pairs_a_turn: (part.steps() * PAIRS).div_ceil(turns * part.tiles()),
             rows_a_turn: TILE.div_ceil(turns),
             pair: part.steps() * PAIRS,
-            panel: std::ptr::null(),
-            to: std::ptr::null_mut(),
+            panel: Panel::Ready(std::ptr::null()),
             row: 0,
             rows: 0,
             sums: std::ptr::null(),
@@ -63,21 +71,23 @@ impl<'a, N: Stored> Beside<'a, N> {
     /// There is a panel to prepare, in one room or the other by its number. Says where it will be.
     #[inline(always)]
     pub fn begin_panel(&mut self, panel: usize, rooms: [*mut Matrix; 2]) -> *const Matrix {
-        let Linear { inner, .. } = *self.linear;
-        let Part { from, depth, .. } = self.part;
-        (self.pair, self.panel, self.to) = match self.linear.panels {
+        let (inner, Part { from, depth, .. }) = (self.linear.inner, self.part);
+        self.pair = 0;
+        match self.linear.panels {
             Panels::Numbers(numbers) => {
-                (0, numbers[(panel * inner + from) * PANEL..][..depth * PANEL].as_ptr(), rooms[panel % 2])
+                let from = numbers[(panel * inner + from) * PANEL..][..depth * PANEL].as_ptr();
+                let to = rooms[panel % 2];
+                self.panel = Panel::Numbers { from, to };
+                to
             }
             Panels::Matrices(matrices) => {
                 let of_steps = |steps: usize| steps * VECTORS * NUMBERS;
                 let first = panel * inner.div_ceil(STEP) + from / STEP;
-                let matrices = &matrices[of_steps(first)..][..of_steps(self.part.steps())];
-                // They are only read.
-                (0, std::ptr::null(), matrices.as_ptr().cast_mut().cast())
+                let matrices = matrices[of_steps(first)..][..of_steps(self.part.steps())].as_ptr().cast();
+                self.panel = Panel::Ready(matrices);
+                matrices
             }
-        };
-        self.to
+        }
     }
 
     /// There is a tile to finish.
@@ -119,13 +129,15 @@ impl<'a, N: Stored> Beside<'a, N> {
         self.pair = end;
         // SAFETY: as the caller promises; the panel is there.
         unsafe {
-            if self.panel.is_null() {
-                let at = self.to.cast::<__m512i>();
-                for line in range.start * VECTORS..range.end * VECTORS {
-                    _mm_prefetch::<_MM_HINT_T1>(at.add(line).cast());
+            match self.panel {
+                Panel::Numbers { from, to } => {
+                    split_panel(self.isa, self.part.pieces.right, from, depth, range, to);
                 }
-            } else {
-                split_panel(self.isa, self.part.pieces.right, self.panel, depth, range, self.to);
+                Panel::Ready(matrices) => {
+                    for line in range.start * VECTORS..range.end * VECTORS {
+                        _mm_prefetch::<_MM_HINT_T1>(matrices.cast::<__m512i>().add(line).cast());
+                    }
+                }
             }
         }
     }

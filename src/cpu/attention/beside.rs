@@ -1,4 +1,4 @@
-//! The softmax beside AMX: scores become weights, split for the product with values.
+//! Work of the vector units, which AMX does not wait for: scores become weights, split for the product with values.
 
 use crate::cpu::amx::ROWS;
 use crate::cpu::gemm::VECTORS;
@@ -18,9 +18,9 @@ pub const AT_ONCE: usize = 2;
 /// A row of scores.
 pub type Vectors = [<Avx512Isa as Isa>::F32; VECTORS];
 
-/// Weights of a tile of scores, which become a step of a panel. They are computed a few at a time, between AMX's stages: a core looks
-/// some hundred operations ahead, and AMX's must be among them.
-pub struct Weights {
+/// The weights of a tile of scores, which become a step of a panel. They are computed a few at a time, between AMX's stages: a core
+/// looks some hundred operations ahead, and AMX's must be among them.
+pub struct Beside {
     isa: Avx512Isa,
     count: usize,
     most: Vectors,
@@ -32,11 +32,11 @@ pub struct Weights {
     pair: usize,
 }
 
-impl Weights {
+impl Beside {
     /// Of scores of at most `most`; as many pieces as `count` says.
-    pub fn new(isa: Avx512Isa, count: usize, most: Vectors) -> Weights {
+    pub fn new(isa: Avx512Isa, count: usize, most: Vectors) -> Beside {
         let (totals, scores, to) = ([isa.f32().zero(); VECTORS], std::ptr::null(), std::ptr::null_mut());
-        Weights { isa, count, most, totals, scores, to, pair: PAIRS }
+        Beside { isa, count, most, totals, scores, to, pair: PAIRS }
     }
 
     /// A tile is next.
@@ -65,7 +65,7 @@ impl Weights {
     }
 
     /// # Safety
-    /// As [`Weights::compute`].
+    /// As [`Beside::compute`].
     #[inline(always)]
     unsafe fn compute_in<const P: usize>(&mut self, count: usize) {
         let ops = self.isa.f32();
