@@ -10,9 +10,6 @@ use std::ops::Range;
 /// Vectors side by side in a tile, and so in a panel of the weights.
 pub const VECTORS: usize = 2;
 
-/// Panels that a thread takes at a time.
-pub const TASK_PANELS: usize = 2;
-
 /// f32s of the inner dimension that are summed before the sum joins what is there: rounding grows with the length of a sum.
 pub const RUN: usize = 512;
 
@@ -29,6 +26,17 @@ const AHEAD: usize = 768;
 
 /// At most 8 KB, of the first cache's 32 or more.
 const MOST_AHEAD: usize = 64;
+
+/// Bytes of a page of memory. Processors see by themselves that a panel is read in order, but look no further than its page.
+const PAGE: usize = 4096;
+
+/// So the first lines of a page are asked for, into the second cache, so many pages ahead: if weights come from memory, a short
+/// text takes 8 to 10 % less on Sapphire Rapids, and as long as before if they come from its third cache.
+const PAGES_AHEAD: usize = 4;
+
+/// Lines of it, enough for the processor to see the order.
+#[cfg(target_arch = "x86_64")]
+const PAGE_LINES: usize = 8;
 
 /// A unit of the inner dimension: one f32, or four bytes of an integer product.
 pub type Unit = u32;
@@ -304,24 +312,45 @@ unsafe fn tile<P: Product, const V: usize, const ROWS: usize>(
     for (r, sums) in sums.iter_mut().enumerate().skip(1) {
         *sums = start(r);
     }
-    for k in 0..operands.depth {
-        // SAFETY: as the caller promises.
-        unsafe {
-            let b = operands.panel.add(k * V * lanes);
-            for line in (0..V * lanes).step_by(LINE / size_of::<P::Column>()) {
-                // Past the end this is the next group or panel, or an address that is not read.
-                p.prefetch(b.wrapping_add(ahead * V * lanes + line));
-            }
-            let columns: [P::Units; V] = p.columns(b);
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let a = p.row(operands.rows.add(r * operands.stride), k);
-                for (sum, column) in sums.iter_mut().zip(columns) {
-                    *sum = p.add(a, column, *sum);
+    // The panel is read once.
+    let is_alone = operands.count <= p.most_rows();
+    let page = PAGE / (V * lanes * size_of::<P::Column>());
+    for from in (0..operands.depth).step_by(page) {
+        if is_alone {
+            prefetch_page(operands.panel.wrapping_add(from * V * lanes).wrapping_byte_add(PAGES_AHEAD * PAGE));
+        }
+        for k in from..operands.depth.min(from + page) {
+            // SAFETY: as the caller promises.
+            unsafe {
+                let b = operands.panel.add(k * V * lanes);
+                for line in (0..V * lanes).step_by(LINE / size_of::<P::Column>()) {
+                    // Past the end this is the next group or panel, or an address that is not read.
+                    p.prefetch(b.wrapping_add(ahead * V * lanes + line));
+                }
+                let columns: [P::Units; V] = p.columns(b);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let a = p.row(operands.rows.add(r * operands.stride), k);
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        *sum = p.add(a, column, *sum);
+                    }
                 }
             }
         }
     }
     sums
+}
+
+/// Asks for the beginning of the first page that begins at `at` or behind it; any address will do.
+#[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
+fn prefetch_page<T>(at: *const T) {
+    let at = at.wrapping_byte_add((at as usize).wrapping_neg() % PAGE);
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..PAGE_LINES {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: every x86-64 has it, and no address is wrong.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_byte_add(line * LINE).cast()) };
+    }
 }
 
 /// An output that several threads write, each its own columns.

@@ -3,9 +3,7 @@
 //! the first cache.
 
 use super::activation;
-use super::gemm::{
-    Aligned, Floats, Operands, Product, RUN, Shared, TASK_PANELS, Unit, VECTORS, block_rows, most_rows, strip,
-};
+use super::gemm::{Aligned, Floats, Operands, Product, RUN, Shared, Unit, VECTORS, block_rows, most_rows, strip};
 use super::instruction_set::{dispatch, lanes};
 use super::kernel::Kernel;
 #[cfg(target_arch = "x86_64")]
@@ -175,7 +173,7 @@ pub fn linear(
     match kernel {
         Kernel::Vectors => {
             let out = Shared::new(out);
-            team.run(cols.div_ceil(weight.panel), TASK_PANELS, &|range: Range<usize>| {
+            team.run(cols.div_ceil(weight.panel), &|range: Range<usize>| {
                 with_panels!(panels = weight => {
                     dispatch(Linear { x, weight, panels, bias, activation, residual, out: &out, rows, range })
                 });

@@ -2,7 +2,7 @@
 
 use super::activation;
 use super::dot::{self, Dot};
-use super::gemm::{Aligned, Operands, Shared, TASK_PANELS, Unit, VECTORS, block_rows};
+use super::gemm::{Aligned, Operands, Shared, Unit, VECTORS, block_rows};
 use super::instruction_set::{InstructionSet, lanes};
 use super::linear_int8::Channels;
 use super::quantize::{BYTES, GROUP, Limits, Rows, units_of};
@@ -166,7 +166,7 @@ impl Product<'_> {
     /// Writes `[rows, cols]`.
     pub fn run(self, team: &Team<'_>, out: &mut [f32]) {
         let (out, panel) = (Shared::new(out), self.panels.instructions.panel());
-        team.run(self.channels.cols.div_ceil(panel), TASK_PANELS, &|range| self.dispatch(range, &out));
+        team.run(self.channels.cols.div_ceil(panel), &|range| self.dispatch(range, &out));
     }
 
     /// Some panels, by these instructions.

@@ -3,7 +3,7 @@
 mod beside;
 
 use super::amx::{ROWS, Registers};
-use super::gemm::{Aligned, RUN, Shared, TASK_PANELS, VECTORS};
+use super::gemm::{Aligned, RUN, Shared, VECTORS};
 use super::split::tile::{PANEL, Sums, TILE, add_step, take, zero};
 use super::split::{LANES, Matrix, NUMBERS, PAIRS, PIECES, Pieces, STEP, grow_matrices, split_rows};
 use super::storage::Stored;
@@ -104,9 +104,9 @@ impl<N: Stored> Linear<'_, N> {
                 grow_matrices(scratch, len);
                 let matrices = Shared::new(&mut scratch[..len]);
                 // SAFETY: there is AMX, and so AVX-512. Parts are of one thread alone.
-                team.run(part.tiles(), 1, &|tiles| unsafe { self.split(isa, part, tiles, &matrices) });
+                team.run(part.tiles(), &|tiles| unsafe { self.split(isa, part, tiles, &matrices) });
                 // SAFETY: as above; the matrices are written.
-                team.run(cols.div_ceil(PANEL), TASK_PANELS, &|panels| {
+                team.run(cols.div_ceil(PANEL), &|panels| {
                     ROOM.with_borrow_mut(|room| unsafe {
                         self.multiply(isa, part, panels, matrices.pointer(0), room, &out)
                     })

@@ -1,5 +1,8 @@
 //! Idle threads help with the only batch: the columns of its large products are handed out to whoever is there. Nobody waits
 //! for a thread that is not: the one that runs the batch takes parts as well, down to the last.
+//!
+//! Each thread begins with a stretch of parts of its own, and takes them in order, so that it reads the weights as they lie in
+//! memory: eight rows of MiniLM then take two cores 8 % less than where each takes the next part that nobody has.
 
 use std::cell::UnsafeCell;
 use std::ops::Range;
@@ -26,17 +29,29 @@ pub struct Meeting {
     /// Helpers who may be looking at `job`.
     inside: AtomicUsize,
     failed: AtomicBool,
-    next: AtomicUsize,
+    /// The next part of each stretch.
+    next: [Alone<AtomicUsize>; 1 + MAX_HELPERS],
     job: UnsafeCell<Option<Job>>,
 }
 
-/// `parts` parts, taken `grain` at a time.
+/// `parts` parts, in `stretches` of about as many each, of which a thread takes half of what is left at a time.
 #[derive(Clone, Copy)]
 struct Job {
     work: *const Work<'static>,
     parts: usize,
-    grain: usize,
+    stretches: usize,
 }
+
+impl Job {
+    fn start(&self, stretch: usize) -> usize {
+        self.parts * stretch / self.stretches
+    }
+}
+
+/// In cache lines that hold nothing else; processors fetch two at a time.
+#[derive(Default)]
+#[repr(align(128))]
+struct Alone<T>(T);
 
 // SAFETY: `job` is written only by the leader, of which there is one, while `open` is false and nobody is `inside`. A helper
 // reads it only after entering `inside` and then finding `open`.
@@ -62,11 +77,12 @@ impl Meeting {
 
     /// Helps until there is no leader, or until `leave()`.
     pub fn help(&self, leave: impl Fn() -> bool) {
-        if self.helpers.fetch_add(1, Ordering::Relaxed) < MAX_HELPERS {
+        let before = self.helpers.fetch_add(1, Ordering::Relaxed);
+        if before < MAX_HELPERS {
             let mut spins = 0;
             while self.is_led() && !leave() {
                 if self.open.load(Ordering::Relaxed) {
-                    self.enter();
+                    self.enter(1 + before);
                     spins = 0;
                 } else {
                     pause(&mut spins);
@@ -77,7 +93,7 @@ impl Meeting {
     }
 
     /// Takes parts of the job, if it is still there.
-    fn enter(&self) {
+    fn enter(&self, stretch: usize) {
         // The order of these two, and of `close` and its wait, is what keeps the job alive: either this thread sees that the
         // job is closed, or the leader sees that this thread is inside.
         self.inside.fetch_add(1, Ordering::SeqCst);
@@ -85,7 +101,7 @@ impl Meeting {
             // SAFETY: the leader writes the job, and lets go of what it points to, only while nobody is inside.
             let job = unsafe { *self.job.get() };
             if let Some(job) = job
-                && catch_unwind(AssertUnwindSafe(|| self.take(job))).is_err()
+                && catch_unwind(AssertUnwindSafe(|| self.take(job, stretch))).is_err()
             {
                 self.failed.store(true, Ordering::SeqCst);
             }
@@ -93,14 +109,17 @@ impl Meeting {
         self.inside.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn take(&self, job: Job) {
-        loop {
-            let first = self.next.fetch_add(job.grain, Ordering::Relaxed);
-            if first >= job.parts {
-                return;
+    /// Those of a stretch, then what is left of the others.
+    fn take(&self, job: Job, stretch: usize) {
+        for stretch in (stretch..).take(job.stretches).map(|stretch| stretch % job.stretches) {
+            let (next, end) = (&self.next[stretch].0, job.start(stretch + 1));
+            let half = |first: usize| first + end.saturating_sub(first).div_ceil(2);
+            while let Ok(first) =
+                next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| (first < end).then(|| half(first)))
+            {
+                // SAFETY: the leader keeps what the job points to until nobody is inside.
+                unsafe { (*job.work)(first..half(first)) };
             }
-            // SAFETY: the leader keeps what the job points to until nobody is inside.
-            unsafe { (*job.work)(first..job.parts.min(first + job.grain)) };
         }
     }
 }
@@ -114,14 +133,11 @@ impl Team<'_> {
     /// The caller alone.
     pub const ALONE: Team<'static> = Team { meeting: None };
 
-    /// Calls `work` with ranges that together are `0..parts`, each of up to `grain`; with one, if there is nobody to help.
-    pub fn run(&self, parts: usize, grain: usize, work: &Work<'_>) {
-        let Some(meeting) = self.meeting.filter(|meeting| {
-            // A wrong answer costs a little time: a helper that comes during the job helps with the next.
-            parts > grain && meeting.helpers.load(Ordering::Relaxed) > 0
-        }) else {
-            return work(0..parts);
-        };
+    /// Calls `work` with ranges that together are `0..parts`; with one, if there is nobody to help.
+    pub fn run(&self, parts: usize, work: &Work<'_>) {
+        // Helpers that come or go meanwhile are no harm: whoever is there takes all stretches in the end.
+        let helpers = self.meeting.map_or(0, |meeting| meeting.helpers.load(Ordering::Relaxed).min(MAX_HELPERS));
+        let Some(meeting) = self.meeting.filter(|_| parts > 1 && helpers > 0) else { return work(0..parts) };
 
         /// Closes the job, and waits for those inside: even if the work panics.
         struct Close<'a>(&'a Meeting);
@@ -137,13 +153,15 @@ impl Team<'_> {
 
         // SAFETY: only the lifetime changes. `Close` waits until nobody uses the job, before `work` ends.
         let work = unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
-        let job = Job { work, parts, grain };
+        let job = Job { work, parts, stretches: 1 + helpers };
         // SAFETY: the last job is closed and nobody is inside; whoever enters now finds `open` false.
         unsafe { *meeting.job.get() = Some(job) };
-        meeting.next.store(0, Ordering::Relaxed);
+        for (stretch, next) in meeting.next[..job.stretches].iter().enumerate() {
+            next.0.store(job.start(stretch), Ordering::Relaxed);
+        }
         meeting.open.store(true, Ordering::SeqCst);
         let close = Close(meeting);
-        meeting.take(job);
+        meeting.take(job, 0);
         drop(close);
         assert!(!meeting.failed.swap(false, Ordering::SeqCst), "a helping thread panicked");
     }
@@ -184,9 +202,9 @@ mod tests {
             }
             for round in 0..2_000 {
                 let team = meeting.lead();
-                for (parts, grain) in [(round % 50, 1), (17, 4), (3, 5)] {
+                for parts in [round % 50, 17, 3] {
                     let counts: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
-                    team.run(parts, grain, &|range| {
+                    team.run(parts, &|range| {
                         range.for_each(|i| _ = counts[i].fetch_add(1, Ordering::Relaxed));
                     });
                     assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
@@ -219,7 +237,7 @@ mod tests {
                 let team = meeting.lead();
                 let seen = Mutex::new(0);
                 let result = catch_unwind(AssertUnwindSafe(|| {
-                    team.run(10, 1, &|range| {
+                    team.run(10, &|range| {
                         *seen.lock().unwrap_or_else(|error| error.into_inner()) += 1;
                         assert!(!range.contains(&7), "on purpose");
                     });

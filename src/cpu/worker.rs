@@ -173,13 +173,15 @@ impl Queue {
             if let Some(Waiting { job, .. }) = state.jobs.pop_front() {
                 self.waiting.store(state.jobs.len(), Ordering::Release);
                 state.idle -= 1;
-                let has_help = state.jobs.is_empty() && state.idle > 0;
-                if !has_help {
+                if !state.jobs.is_empty() {
                     return Some((job, Team::ALONE));
                 }
-                let team = self.meeting.lead();
+                // Those that are idle help now, the others when they become so.
+                let (team, are_idle) = (self.meeting.lead(), state.idle > 0);
                 drop(state);
-                self.changed.notify_all();
+                if are_idle {
+                    self.changed.notify_all();
+                }
                 return Some((job, team));
             }
             if self.meeting.wants_help() {
