@@ -8,13 +8,14 @@ mod beside;
 mod matrices;
 
 use super::disentangled::Disentangled;
-use super::gemm::{Floats, Operands, strip};
+use super::gemm::{Floats, Operands, Shared, strip};
 use super::instruction_set::dispatch;
 use super::kernel::Kernel;
 #[cfg(target_arch = "x86_64")]
 use super::kernel::Products;
 use super::matmul::{Matmul, Panels, Strided, StridedMut, panel_width};
 use super::softmax::{LEAST, UNSEEN, largest, weigh};
+use super::team::Team;
 use super::transpose::transpose;
 use super::weights::Weights;
 use crate::batch::Batch;
@@ -24,6 +25,7 @@ use matrices::Amx;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, Simd, SimdOp, SimdUnaryOp};
 use rten_vecmath::Tanh;
+use std::cell::RefCell;
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
@@ -32,9 +34,16 @@ use std::ops::Range;
 /// 15 % at 512, and nothing at 64 and below.
 const GATHER_VALUES_BEYOND: usize = 32;
 
-/// Memory kept from call to call.
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Of fewer tokens, one thread computes all: they are in its cache.
+const LEAST_SHARED: usize = 16;
+
+/// Memory that a thread keeps from call to call.
 #[derive(Default)]
-pub struct Scratch {
+struct Scratch {
     /// One head's values: `[keys, head_dim]`
     values: Vec<f32>,
     blocks: Blocks,
@@ -107,14 +116,20 @@ pub fn least_keys(kernel: Kernel) -> usize {
 pub fn attention(
     kernel: Kernel,
     least_keys: usize,
+    team: &Team<'_>,
     op: &Attention,
     qkv: &[f32],
     bias: &Bias<'_>,
     batch: &Batch,
-    scratch: &mut Scratch,
     out: &mut [f32],
 ) {
-    dispatch(Attend { kernel, least_keys, op, qkv, bias, batch, scratch, out });
+    let out = Shared::new(out);
+    let team = if batch.tokens() < LEAST_SHARED { &Team::ALONE } else { team };
+    team.run(batch.sequences() * op.kv_heads, &|parts| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            dispatch(Attend { kernel, least_keys, op, qkv, bias, batch, parts, scratch, out: &out })
+        })
+    });
 }
 
 struct Attend<'a> {
@@ -126,8 +141,10 @@ struct Attend<'a> {
     qkv: &'a [f32],
     bias: &'a Bias<'a>,
     batch: &'a Batch,
+    /// Of each sequence, those heads that share keys and values.
+    parts: Range<usize>,
     scratch: &'a mut Scratch,
-    out: &'a mut [f32],
+    out: &'a Shared<'a>,
 }
 
 impl SimdOp for Attend<'_> {
@@ -135,15 +152,16 @@ impl SimdOp for Attend<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let Attend { op, qkv, bias, batch, scratch, out, .. } = self;
+        let Attend { op, qkv, bias, batch, parts, scratch, out, .. } = self;
         #[cfg(target_arch = "x86_64")]
         let (amx, matrices) = (Amx::of(self.kernel, self.least_keys), &mut scratch.matrices);
         let Scratch { values, blocks, bias: distances, disentangled, .. } = scratch;
         let (lanes, panel) = (isa.f32().len(), panel_width(isa));
         let (in_cols, out_cols, head_dim) = (op.qkv_cols(), op.heads * op.head_dim, op.head_dim);
         let (k_first, v_first) = (out_cols, out_cols + op.kv_heads * head_dim);
+        let share = op.heads / op.kv_heads;
         grow(&mut blocks.queries, head_dim * panel);
-        for s in 0..batch.sequences() {
+        for (s, kv_head) in parts.map(|part| (part / op.kv_heads, part % op.kv_heads)) {
             let range = batch.range(s);
             let (tokens, keys) = (range.len(), batch.seen(s).len());
             if tokens == 0 {
@@ -151,10 +169,8 @@ impl SimdOp for Attend<'_> {
             }
             grow(&mut blocks.scores, keys * panel);
             let qkv = &qkv[range.start * in_cols..range.end * in_cols];
-            let out = &mut out[range.start * out_cols..range.end * out_cols];
-            for head in 0..op.heads {
-                let first = head * head_dim;
-                let kv = head / (op.heads / op.kv_heads) * head_dim;
+            for head in kv_head * share..(kv_head + 1) * share {
+                let (first, kv) = (head * head_dim, kv_head * head_dim);
                 let k = &qkv[k_first + kv..];
                 let v = Panels { data: &qkv[v_first + kv..], panel_stride: panel, row_stride: in_cols };
                 let distances = bias.fill(head, op.heads, tokens, panel, distances).then_some(&distances[..]);
@@ -166,9 +182,10 @@ impl SimdOp for Attend<'_> {
                     }
                     _ => None,
                 };
-                let has_other_keys = head.is_multiple_of(op.heads / op.kv_heads);
+                let has_other_keys = head.is_multiple_of(share);
                 let mut head = Head { op, q: &qkv[first..], k, v, tokens, keys, distances };
-                let out = &mut out[first..];
+                // SAFETY: a part's heads are of one thread alone.
+                let mut out = unsafe { StridedMut::columns(out, range.clone(), first..first + head_dim, out_cols) };
                 #[cfg(target_arch = "x86_64")]
                 if let Some(amx) = amx.as_ref().filter(|amx| amx.takes(keys, head_dim)) {
                     matrices.attend(amx, &head, has_other_keys, &mut blocks.queries, disentangled, out);
@@ -184,25 +201,14 @@ impl SimdOp for Attend<'_> {
                     }
                     head.v = Panels { data: values, panel_stride: panel, row_stride: head_dim };
                 }
-                for block in (0..tokens).step_by(panel) {
-                    let out = &mut out[block * out_cols..];
-                    let disentangled = disentangled.as_deref_mut();
+                for first in (0..tokens).step_by(panel) {
+                    let (out, head, disentangled) = (out.skip(first), &head, disentangled.as_deref_mut());
+                    let queries = panel.min(tokens - first);
                     // Each in code of its own: compilers take long over all in one.
-                    match tokens - block {
-                        rest if rest <= lanes => {
-                            dispatch(Block::<1> {
-                                head: &head,
-                                first: block,
-                                queries: rest,
-                                blocks,
-                                disentangled,
-                                out,
-                            });
-                        }
-                        rest => {
-                            let queries = rest.min(panel);
-                            dispatch(Block::<2> { head: &head, first: block, queries, blocks, disentangled, out });
-                        }
+                    if queries <= lanes {
+                        dispatch(Block::<1> { head, first, queries, blocks, disentangled, out });
+                    } else {
+                        dispatch(Block::<2> { head, first, queries, blocks, disentangled, out });
                     }
                 }
             }
@@ -276,7 +282,7 @@ struct Block<'a, 'b, const V: usize> {
     queries: usize,
     blocks: &'a mut Blocks,
     disentangled: Option<&'a mut Disentangled>,
-    out: &'a mut [f32],
+    out: StridedMut<'a>,
 }
 
 impl<const V: usize> SimdOp for Block<'_, '_, V> {
@@ -284,13 +290,13 @@ impl<const V: usize> SimdOp for Block<'_, '_, V> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let Block { head, first: block, queries, blocks, disentangled, out } = self;
+        let Block { head, first: block, queries, blocks, disentangled, mut out } = self;
         let Head { op, q, k, v, keys, .. } = *head;
         let (ops, panel) = (isa.f32(), V * isa.f32().len());
-        let (in_cols, out_cols, head_dim) = (op.qkv_cols(), op.heads * op.head_dim, op.head_dim);
+        let (in_cols, head_dim) = (op.qkv_cols(), op.head_dim);
         let seen = op.seen(block, block + queries, keys);
         if seen.is_empty() {
-            out.chunks_mut(out_cols).take(queries).for_each(|row| row[..head_dim].fill(0.0));
+            (0..queries).for_each(|query| out.row(query).fill(0.0));
             return;
         }
         let q = &q[block * in_cols..];
@@ -329,7 +335,7 @@ impl<const V: usize> SimdOp for Block<'_, '_, V> {
         let product = Matmul {
             a: Strided { data: scores, stride: 1, step: panel },
             b: Panels { data: &v.data[seen.start * v.row_stride..], ..v },
-            out: StridedMut { data: out, stride: out_cols },
+            out,
             rows: queries,
             depth: seen.len(),
             cols: head_dim,

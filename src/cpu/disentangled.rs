@@ -15,6 +15,7 @@ use std::ops::Range;
 pub struct Disentangled {
     /// For the distances `1 - tokens..tokens` of a query to a key, the row of the table, less the first that occurs.
     rows: Vec<usize>,
+    rows_are_of: Option<(Distances, usize)>,
     /// The rows that occur, rounded up to panels.
     width: usize,
     tokens: usize,
@@ -43,7 +44,8 @@ impl Disentangled {
         let (cols, head_dim, panel) = (op.heads * op.head_dim, op.head_dim, panel_width(isa));
         let first = distances.row(1 - tokens as i64);
         let count = distances.row(tokens as i64 - 1) + 1 - first;
-        if self.tokens != tokens || head == 0 {
+        if self.rows_are_of != Some((*distances, tokens)) {
+            self.rows_are_of = Some((*distances, tokens));
             self.rows.clear();
             self.rows.extend((1 - tokens as i64..tokens as i64).map(|distance| distances.row(distance) - first));
         }
@@ -56,7 +58,7 @@ impl Disentangled {
             let table = &table[offset + first * cols + head * head_dim..];
             transpose(isa, table, cols, count, head_dim, op.scale * LOG2_E, panel, &mut self.packed);
             if !is_last {
-                let to = StridedMut { data: &mut self.of_keys, stride: self.width };
+                let to = StridedMut::new(&mut self.of_keys, self.width, self.width);
                 let table = panels(&self.packed, panel, head_dim);
                 dispatch(Matmul {
                     a: Strided { ..k },
@@ -85,7 +87,7 @@ impl Disentangled {
         panel: usize,
     ) {
         grow(&mut self.of_queries, queries * self.width);
-        let to = StridedMut { data: &mut self.of_queries, stride: self.width };
+        let to = StridedMut::new(&mut self.of_queries, self.width, self.width);
         let table = panels(&self.packed, panel_width(isa), head_dim);
         dispatch(Matmul { a: q, b: table, out: to, rows: queries, depth: head_dim, cols: self.width });
         for (key, scores) in seen.zip(scores.chunks_exact_mut(panel)) {

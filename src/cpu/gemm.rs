@@ -371,6 +371,11 @@ impl<'a, T> Shared<'a, T> {
         Shared { data: out.as_mut_ptr(), len: out.len(), life: PhantomData }
     }
 
+    /// How many numbers it has.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// Where number `at` is.
     #[inline(always)]
     pub fn pointer(&self, at: usize) -> *mut T {

@@ -10,6 +10,7 @@ use super::{
 use crate::batch::Batch;
 use crate::executor::Dtype;
 use crate::program::{Op, Plan, Program, Value};
+use std::ops::Range;
 
 /// Memory that a thread keeps from batch to batch: it grows to the largest batch, and a batch allocates nothing.
 #[derive(Default)]
@@ -18,7 +19,6 @@ pub struct Workspace {
     pub buffers: Vec<Vec<f32>>,
     /// Of an embedding with a norm.
     sums: Vec<f32>,
-    attention: attention::Scratch,
     linear: linear::Scratch,
     int8: linear_int8::Scratch,
 }
@@ -73,6 +73,10 @@ impl Pass<'_> {
         let (rows, cols) = (step.shape.rows_in(batch.tokens(), batch.sequences()), step.shape.cols);
         let out = &mut buffer[..rows * cols];
         let value = |value: Value| self.value(value, &workspace.buffers);
+        let part = |of: Value, rows: &Range<usize>| {
+            let cols = program.shape(of).cols;
+            &self.value(of, &workspace.buffers)[rows.start * cols..rows.end * cols]
+        };
         match &step.op {
             Op::Embed(op) => embed::embed(op, batch, weights, cols, &mut workspace.sums, out),
             Op::Linear(op) => {
@@ -90,29 +94,38 @@ impl Pass<'_> {
                     }
                 }
             }
-            Op::Norm(op) => {
-                norm::rows(&op.norm, value(op.x), weights, out);
+            Op::Norm(op) => team.run_rows(out, cols, &|rows, out| {
+                norm::rows(&op.norm, part(op.x, &rows), weights, out);
                 if let Some(residual) = op.residual {
-                    sum::add(value(residual), out);
+                    sum::add(part(residual, &rows), out);
                 }
-            }
-            Op::Glu(op) => glu::glu(value(op.x), cols, op.activation, op.activated, out),
+            }),
+            Op::Glu(op) => team.run_rows(out, cols, &|rows, out| {
+                glu::glu(part(op.x, &rows), cols, op.activation, op.activated, out);
+            }),
             Op::Experts(op) => {
                 experts::experts(value(op.x), cols, value(op.logits), program.shape(op.logits).cols, op.top, out);
             }
-            Op::HeadNorm(op) => head_norm::head_norm(op, value(op.qkv), cols, weights, out),
-            Op::Rotary(op) => rotary::rotary(op, value(op.qkv), cols, weights.rows(op.table), batch, out),
+            Op::HeadNorm(op) => team.run_rows(out, cols, &|rows, out| {
+                head_norm::head_norm(op, part(op.qkv, &rows), cols, weights, out);
+            }),
+            Op::Rotary(op) => team.run_rows(out, cols, &|rows, out| {
+                let positions = &batch.positions[rows.clone()];
+                rotary::rotary(op, part(op.qkv, &rows), cols, weights.rows(op.table), positions, out);
+            }),
             Op::Attention(op) => {
                 let bias = attention::Bias::new(op, weights);
                 let kernel = Kernel::best(Products::of_attention(dtype));
-                let (least_keys, scratch) = (attention::least_keys(kernel), &mut workspace.attention);
-                attention::attention(kernel, least_keys, op, value(op.qkv), &bias, batch, scratch, out);
+                let least_keys = attention::least_keys(kernel);
+                attention::attention(kernel, least_keys, team, op, value(op.qkv), &bias, batch, out);
             }
             Op::ShortConv(op) => {
                 let bias = op.bias.map(|bias| weights.rows(bias));
                 short_conv::short_conv(value(op.bcx), weights.rows(op.weight), bias, cols, batch, out);
             }
-            Op::Sum(op) => sum::sum(value(op.x), op.x_factor, value(op.other), op.factor, out),
+            Op::Sum(op) => team.run_rows(out, cols, &|rows, out| {
+                sum::sum(part(op.x, &rows), op.x_factor, part(op.other, &rows), op.factor, out);
+            }),
             Op::Join(op) => join::join(op.parts.iter().map(|&part| (value(part), program.shape(part).cols)), cols, out),
             Op::Pool(op) => pool::pool(op, value(op.x), program.shape(op.x).cols, batch, out),
             Op::Normalize(op) => normalize::normalize(value(op.x), cols, out),

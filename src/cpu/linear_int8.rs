@@ -190,6 +190,7 @@ pub fn linear_int8(
     assert!(x.len() >= rows * channels.inner && residual.is_none_or(|residual| residual.len() == out.len()));
     assert!(bias.is_none_or(|bias| bias.len() == cols) && out.len() == rows * cols);
     scratch.rows.quantize(
+        team,
         &x[..rows * channels.inner],
         &channels.factors,
         kernel.limits(),

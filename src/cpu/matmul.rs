@@ -1,9 +1,11 @@
 //! Small matrix products on strided views, for attention: too small for a library's packing and dispatch to pay off.
 //! (Linear ops have weights that are packed once: `gemm.rs`.)
 
-use super::gemm::{most_rows, with_rows};
+use super::gemm::{Shared, most_rows, with_rows};
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
+use std::marker::PhantomData;
+use std::ops::Range;
 
 /// A matrix whose rows begin `stride` apart, and whose columns lie `step` apart.
 pub struct Strided<'a> {
@@ -12,10 +14,47 @@ pub struct Strided<'a> {
     pub step: usize,
 }
 
-/// A matrix whose rows begin `stride` apart, to write.
+/// A matrix whose rows begin `stride` apart, to write. What lies between them may be others' to write at the same time.
 pub struct StridedMut<'a> {
-    pub data: &'a mut [f32],
-    pub stride: usize,
+    data: *mut f32,
+    rows: usize,
+    cols: usize,
+    stride: usize,
+    life: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> StridedMut<'a> {
+    /// As many whole rows as there are.
+    pub fn new(data: &'a mut [f32], cols: usize, stride: usize) -> StridedMut<'a> {
+        assert!(0 < cols && cols <= stride);
+        let rows = (data.len() + stride - cols) / stride;
+        StridedMut { data: data.as_mut_ptr(), rows, cols, stride, life: PhantomData }
+    }
+
+    /// Some rows' columns of `[_, stride]`.
+    ///
+    /// # Safety
+    /// Nobody else may have any of them at the same time.
+    pub unsafe fn columns(all: &Shared<'a>, rows: Range<usize>, cols: Range<usize>, stride: usize) -> StridedMut<'a> {
+        assert!(
+            cols.start < cols.end && cols.end <= stride && rows.start <= rows.end && rows.end * stride <= all.len()
+        );
+        let data = all.pointer(rows.start * stride + cols.start);
+        StridedMut { data, rows: rows.len(), cols: cols.len(), stride, life: PhantomData }
+    }
+
+    /// Without the first `rows`.
+    pub fn skip(&mut self, rows: usize) -> StridedMut<'_> {
+        assert!(rows <= self.rows);
+        StridedMut { data: self.data.wrapping_add(rows * self.stride), rows: self.rows - rows, ..*self }
+    }
+
+    /// One of them.
+    pub fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows);
+        // SAFETY: it is there, and nobody else has it.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.cols) }
+    }
 }
 
 /// A matrix in panels of [`panel_width`] columns: row `r` of panel `p` begins at `p * panel_stride + r * row_stride`. A plain
@@ -68,7 +107,7 @@ impl Matmul<'_> {
         let (lanes, panel) = (isa.f32().len(), panel_width(isa));
         assert!(rows > 0 && depth > 0 && cols > 0);
         assert!(a.data.len() > (rows - 1) * a.stride + (depth - 1) * a.step);
-        assert!(out.stride >= cols && out.data.len() >= (rows - 1) * out.stride + cols);
+        assert!(rows <= out.rows && cols <= out.cols);
         let last_panel = (cols - 1) / panel;
         let last_width = cols - last_panel * panel;
         assert!(b.data.len() >= last_panel * b.panel_stride + (depth - 1) * b.row_stride + last_width);
@@ -88,7 +127,7 @@ impl Matmul<'_> {
                         a_step: a.step,
                         b: b.data.as_ptr().add(col / panel * b.panel_stride),
                         b_stride: b.row_stride,
-                        out: out.data.as_mut_ptr().add(row * out.stride + col),
+                        out: out.data.add(row * out.stride + col),
                         out_stride: out.stride,
                         depth,
                         first: row,

@@ -3,12 +3,15 @@
 //! What a vector of units takes from four vectors of numbers stands in [`order`]: products do not depend on it, as long as
 //! weights lie alike.
 
-use super::gemm::Unit;
+use super::gemm::{Shared, Unit};
 use super::instruction_set::{dispatch, lanes};
 use super::rotate::rotate;
 use super::simd::fold;
+use super::team::{Team, rows_of_part};
 use rten_simd::ops::{BitOps, FloatOps, IntOps, NumOps};
 use rten_simd::{Isa, Simd, SimdOp};
+use std::cell::RefCell;
+use std::ops::Range;
 
 /// Bytes of a unit of the inner dimension.
 pub const BYTES: usize = size_of::<Unit>();
@@ -92,26 +95,44 @@ pub struct Rows {
     pub units: Vec<Unit>,
     /// `[rows, groups]`, in pairs for an even number of rows, as above
     pub scales: Vec<f32>,
-    /// `[inner]`: the row at hand
+}
+
+thread_local! {
+    static ROOM: RefCell<Room> = RefCell::default();
+}
+
+/// What a thread needs for the row at hand.
+#[derive(Default)]
+struct Room {
+    /// `[inner]`
     rotated: Vec<f32>,
-    /// `[units]`: the row at hand, if rows lie in pairs
+    /// `[units]`, if rows lie in pairs
     row: Vec<Unit>,
 }
 
 impl Rows {
     /// Multiplies the columns of `[rows, inner]` by `factors` `[inner]`, rotates the rows and turns them into bytes, with a scale
     /// for each `group` numbers: all, or whole vectors of units, which [`order`] keeps together.
-    pub fn quantize(&mut self, x: &[f32], factors: &[f32], limits: Limits, group: usize, pairs: bool) {
+    pub fn quantize(&mut self, team: &Team<'_>, x: &[f32], factors: &[f32], limits: Limits, group: usize, pairs: bool) {
         let inner = factors.len();
         debug_assert!(group == inner || group.is_multiple_of(BYTES * lanes()));
         self.count = x.len() / inner;
         let (rows, units) = (self.count.next_multiple_of(1 + usize::from(pairs)), units_of(inner, pairs));
         self.units.resize(rows * units, 0);
         self.scales.resize(rows * inner.div_ceil(group), 0.0);
-        self.rotated.resize(inner, 0.0);
-        self.row.clear();
-        self.row.resize(if pairs { units } else { 0 }, 0);
-        dispatch(QuantizeRows { x, factors, limits, group, to: self });
+        let each = rows_of_part(inner).next_multiple_of(1 + usize::from(pairs));
+        let (to_units, scales) = (Shared::new(&mut self.units), Shared::new(&mut self.scales));
+        let count = self.count;
+        team.run(count.div_ceil(each), &|parts| {
+            let rows = parts.start * each..count.min(parts.end * each);
+            ROOM.with_borrow_mut(|room| {
+                room.rotated.resize(inner, 0.0);
+                room.row.clear();
+                room.row.resize(if pairs { units } else { 0 }, 0);
+                let (units, scales) = (&to_units, &scales);
+                dispatch(QuantizeRows { x, factors, limits, group, rows, units, scales, room });
+            });
+        });
     }
 }
 
@@ -133,7 +154,11 @@ struct QuantizeRows<'a> {
     factors: &'a [f32],
     limits: Limits,
     group: usize,
-    to: &'a mut Rows,
+    /// A pair's are of one thread.
+    rows: Range<usize>,
+    units: &'a Shared<'a, Unit>,
+    scales: &'a Shared<'a>,
+    room: &'a mut Room,
 }
 
 impl SimdOp for QuantizeRows<'_> {
@@ -141,10 +166,16 @@ impl SimdOp for QuantizeRows<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let QuantizeRows { x, factors, limits, group, to: Rows { units, scales, rotated, row, .. } } = self;
-        let inner = factors.len();
-        let rows = x.chunks_exact(inner).zip(scales.chunks_exact_mut(inner.div_ceil(group)));
-        for ((x, scales), r) in rows.zip(0..) {
+        let QuantizeRows { x, factors, limits, group, rows, units, scales, room: Room { rotated, row } } = self;
+        let (inner, groups) = (factors.len(), factors.len().div_ceil(group));
+        // SAFETY: no other thread has these rows, nor those that they make pairs with.
+        let (units, scales) = unsafe {
+            let pairs = rows.start..rows.end.next_multiple_of(if row.is_empty() { 1 } else { 2 });
+            let each = if row.is_empty() { inner.div_ceil(BYTES) } else { row.len() };
+            (units.slice(pairs.start * each..pairs.end * each), scales.slice(rows.start * groups..rows.end * groups))
+        };
+        let x = &x[rows.start * inner..rows.end * inner];
+        for ((x, scales), r) in x.chunks_exact(inner).zip(scales.chunks_exact_mut(groups)).zip(0..) {
             rotate(isa, x, factors, rotated);
             let trouble = trouble(isa, rotated);
             let len = inner.div_ceil(BYTES);
@@ -236,7 +267,7 @@ mod tests {
                 [(Limits::PAIRED, GROUP / 2), (Limits::BYTES, GROUP), (Limits::BYTES, inner), (Limits::SIGNED, GROUP)]
             {
                 let mut rows = Rows::default();
-                rows.quantize(&x, &vec![1.0; inner], limits, group, false);
+                rows.quantize(&Team::ALONE, &x, &vec![1.0; inner], limits, group, false);
                 assert_eq!(rows.scales.len(), inner.div_ceil(group));
                 let bytes: &[u8] = bytemuck::cast_slice(&rows.units);
                 for (&byte, at) in bytes.iter().zip(order(inner)) {
@@ -259,10 +290,10 @@ mod tests {
         for inner in [1, 8, 30, 300] {
             let (x, factors) = (numbers(1, 3 * inner), vec![1.0; inner]);
             let (mut plain, mut pairs) = (Rows::default(), Rows::default());
-            plain.quantize(&x, &factors, Limits::SIGNED, inner, false);
+            plain.quantize(&Team::ALONE, &x, &factors, Limits::SIGNED, inner, false);
             // Memory that has been used for more.
-            pairs.quantize(&numbers(2, 10 * inner), &factors, Limits::SIGNED, inner, true);
-            pairs.quantize(&x, &factors, Limits::SIGNED, inner, true);
+            pairs.quantize(&Team::ALONE, &numbers(2, 10 * inner), &factors, Limits::SIGNED, inner, true);
+            pairs.quantize(&Team::ALONE, &x, &factors, Limits::SIGNED, inner, true);
             let (from, to) = (units_of(inner, false), units_of(inner, true));
             assert_eq!((pairs.units.len(), pairs.scales.len(), pairs.count), (4 * to, 4, 3));
             for (row, unit) in (0..3).flat_map(|row| (0..from).map(move |unit| (row, unit))) {
@@ -277,7 +308,7 @@ mod tests {
         for inner in [64, 5] {
             for limits in [Limits::PAIRED, Limits::SIGNED] {
                 let mut rows = Rows::default();
-                rows.quantize(&vec![-1e-40; inner], &vec![1.0; inner], limits, inner, false);
+                rows.quantize(&Team::ALONE, &vec![-1e-40; inner], &vec![1.0; inner], limits, inner, false);
                 let bytes: &[u8] = bytemuck::cast_slice(&rows.units);
                 assert!(bytes[..inner].iter().all(|&byte| byte == limits.zero));
             }

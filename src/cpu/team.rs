@@ -1,9 +1,11 @@
-//! Idle threads help with the only batch: the columns of its large products are handed out to whoever is there. Nobody waits
-//! for a thread that is not: the one that runs the batch takes parts as well, down to the last.
+//! Idle threads help with the only batch: the columns of its products, the heads of its attention and the rows of most other
+//! steps are handed out to whoever is there. Nobody waits for a thread that is not: the one that runs the batch takes parts as
+//! well, down to the last.
 //!
 //! Each thread begins with a stretch of parts of its own, and takes them in order, so that it reads the weights as they lie in
 //! memory: eight rows of MiniLM then take two cores 8 % less than where each takes the next part that nobody has.
 
+use super::gemm::Shared;
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,6 +16,14 @@ const SPINS: u32 = 2_000;
 
 /// More helpers would wait for memory, and for each other.
 const MAX_HELPERS: usize = 7;
+
+/// Numbers of a part of rows: about a microsecond's work.
+const NUMBERS: usize = 4096;
+
+/// Rows of so many numbers each that are a part.
+pub fn rows_of_part(cols: usize) -> usize {
+    NUMBERS.div_ceil(cols)
+}
 
 /// Does the parts of a job that it is given.
 type Work<'a> = dyn Fn(Range<usize>) + Sync + 'a;
@@ -34,7 +44,7 @@ pub struct Meeting {
     job: UnsafeCell<Option<Job>>,
 }
 
-/// `parts` parts, in `stretches` of about as many each, of which a thread takes half of what is left at a time.
+/// `parts` parts, in `stretches` of about as many each, of which a thread takes two thirds of what is left at a time.
 #[derive(Clone, Copy)]
 struct Job {
     work: *const Work<'static>,
@@ -113,12 +123,12 @@ impl Meeting {
     fn take(&self, job: Job, stretch: usize) {
         for stretch in (stretch..).take(job.stretches).map(|stretch| stretch % job.stretches) {
             let (next, end) = (&self.next[stretch].0, job.start(stretch + 1));
-            let half = |first: usize| first + end.saturating_sub(first).div_ceil(2);
+            let after = |first: usize| first + (2 * end.saturating_sub(first)).div_ceil(3);
             while let Ok(first) =
-                next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| (first < end).then(|| half(first)))
+                next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| (first < end).then(|| after(first)))
             {
                 // SAFETY: the leader keeps what the job points to until nobody is inside.
-                unsafe { (*job.work)(first..half(first)) };
+                unsafe { (*job.work)(first..after(first)) };
             }
         }
     }
@@ -164,6 +174,17 @@ impl Team<'_> {
         meeting.take(job, 0);
         drop(close);
         assert!(!meeting.failed.swap(false, Ordering::SeqCst), "a helping thread panicked");
+    }
+
+    /// Calls `work` with some rows of `out` `[rows, cols]`, and their numbers, so that each is given once.
+    pub fn run_rows(&self, out: &mut [f32], cols: usize, work: &(dyn Fn(Range<usize>, &mut [f32]) + Sync)) {
+        let (rows, each) = (out.len() / cols, rows_of_part(cols));
+        let out = Shared::new(out);
+        self.run(rows.div_ceil(each), &|parts| {
+            let rows = parts.start * each..rows.min(parts.end * each);
+            // SAFETY: parts are given once.
+            work(rows.clone(), unsafe { out.slice(rows.start * cols..rows.end * cols) });
+        });
     }
 }
 

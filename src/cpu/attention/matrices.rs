@@ -8,6 +8,7 @@ use crate::cpu::amx::{ROWS, Registers};
 use crate::cpu::disentangled::Disentangled;
 use crate::cpu::gemm::VECTORS;
 use crate::cpu::kernel::{Kernel, Products};
+use crate::cpu::matmul::StridedMut;
 use crate::cpu::softmax::{LEAST, inverse, largest};
 use crate::cpu::split::tile::{PANEL, Sums, TILE, add_step, put_back, stages, take, zero};
 use crate::cpu::split::{Matrix, PAIRS, Pieces, STEP, grow_matrices, split_panel, split_rows};
@@ -94,17 +95,15 @@ impl Matrices {
         has_others: bool,
         packed: &mut Vec<f32>,
         mut disentangled: Option<&mut Disentangled>,
-        out: &mut [f32],
+        mut out: StridedMut<'_>,
     ) {
-        let out_cols = head.op.heads * head.op.head_dim;
         // SAFETY: there is AMX, and so AVX-512.
         unsafe {
             if has_others {
                 self.begin(amx, head);
             }
             for first in (0..head.tokens).step_by(PANEL) {
-                let out = &mut out[first * out_cols..];
-                self.block(amx, head, first, packed, disentangled.as_deref_mut(), out);
+                self.block(amx, head, first, packed, disentangled.as_deref_mut(), out.skip(first));
             }
         }
     }
@@ -154,14 +153,14 @@ impl Matrices {
         first: usize,
         packed: &mut Vec<f32>,
         disentangled: Option<&mut Disentangled>,
-        out: &mut [f32],
+        mut out: StridedMut<'_>,
     ) {
         let Head { op, q, tokens, keys, .. } = *head;
-        let (in_cols, out_cols, head_dim) = (op.qkv_cols(), op.heads * op.head_dim, op.head_dim);
+        let (in_cols, head_dim) = (op.qkv_cols(), op.head_dim);
         let queries = PANEL.min(tokens - first);
         let seen = op.seen(first, first + queries, keys);
         if seen.is_empty() {
-            out.chunks_mut(out_cols).take(queries).for_each(|row| row[..head_dim].fill(0.0));
+            (0..queries).for_each(|query| out.row(query).fill(0.0));
             return;
         }
         // Those before them in their tile are there, too, and masked.
@@ -185,10 +184,8 @@ impl Matrices {
             grow(&mut self.out, PANEL * TILE);
             transpose(isa, sums.0.as_flattened(), PANEL, width, PANEL, 1.0, TILE, &mut self.out);
             let factors = factors.as_flattened();
-            for ((row, factor), out) in
-                self.out.chunks_exact(TILE).zip(factors).zip(out.chunks_mut(out_cols)).take(queries)
-            {
-                for (out, sum) in out[from..from + width].iter_mut().zip(row) {
+            for (query, (row, factor)) in self.out.chunks_exact(TILE).zip(factors).enumerate().take(queries) {
+                for (out, sum) in out.row(query)[from..from + width].iter_mut().zip(row) {
                     *out = sum * factor;
                 }
             }

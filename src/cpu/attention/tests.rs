@@ -69,14 +69,13 @@ fn allowed(kernel: Kernel, tolerance: f64) -> f64 {
 #[test]
 fn equals_the_formula_in_f64_at_awkward_sizes() {
     with_each(|kernel| {
-        let mut scratch = Scratch::default();
         for (heads, head_dim) in [(1, 1), (3, 7), (2, 8), (2, 16), (1, 24), (2, 32), (1, 33), (1, 80)] {
             let op = op(heads, head_dim);
             for lengths in [&[1][..], &[0, 2, 0], &[5, 1, 6, 7, 8, 9], &[15, 16, 17], &[47, 48, 49], &[97, 1]] {
                 let batch = batch(lengths);
                 let qkv = numbers(1, batch.tokens() * 3 * heads * head_dim);
                 let mut out = vec![f32::NAN; batch.tokens() * heads * head_dim];
-                attention(kernel, LEAST_KEYS, &op, &qkv, &NO_BIAS, &batch, &mut scratch, &mut out);
+                attention(kernel, LEAST_KEYS, &Team::ALONE, &op, &qkv, &NO_BIAS, &batch, &mut out);
                 let name = format!("{heads} x {head_dim}, {lengths:?}, {kernel:?}");
                 assert_close(&out, &expected(&op, &qkv, &batch), allowed(kernel, 1e-6), &name);
             }
@@ -91,7 +90,7 @@ fn large_scores_do_not_overflow() {
             let (op, batch, cols) = (op(2, head_dim), batch(&lengths), 2 * head_dim);
             let qkv: Vec<f32> = numbers(1, batch.tokens() * 3 * cols).iter().map(|x| x * 30.0).collect();
             let mut out = vec![f32::NAN; batch.tokens() * cols];
-            attention(kernel, LEAST_KEYS, &op, &qkv, &NO_BIAS, &batch, &mut Scratch::default(), &mut out);
+            attention(kernel, LEAST_KEYS, &Team::ALONE, &op, &qkv, &NO_BIAS, &batch, &mut out);
             // Scores of several thousand: their rounding, 1e-4, becomes a relative error of the weights. In bf16, it is 10.
             match allowed(kernel, 0.0) {
                 0.0 => assert_close(&out, &expected(&op, &qkv, &batch), 2e-2, &format!("large scores, {kernel:?}")),
@@ -123,7 +122,7 @@ fn matrices_and_vectors_make_the_same_of_masks_and_biases() {
     let by = |kernel, op: &Attention| {
         let bias = Bias { kind: op.bias, table: &table };
         let mut out = vec![f32::NAN; batch.tokens() * op.heads * op.head_dim];
-        attention(kernel, LEAST_KEYS, op, &qkv, &bias, &batch, &mut Scratch::default(), &mut out);
+        attention(kernel, LEAST_KEYS, &Team::ALONE, op, &qkv, &bias, &batch, &mut out);
         out
     };
     for (name, op) in kinds {
@@ -145,7 +144,7 @@ fn what_is_not_finite_shows_in_its_sequence_alone() {
                 let mut qkv = numbers(1, batch.tokens() * 96);
                 qkv[20 * 96 + part * 32 + 5] = odd;
                 let mut out = vec![0.0; batch.tokens() * 32];
-                attention(kernel, LEAST_KEYS, &op, &qkv, &NO_BIAS, &batch, &mut Scratch::default(), &mut out);
+                attention(kernel, LEAST_KEYS, &Team::ALONE, &op, &qkv, &NO_BIAS, &batch, &mut out);
                 for (token, row) in out.chunks_exact(32).enumerate() {
                     let is_odd = if part == 0 { token == 20 } else { token < 50 };
                     let found = row.iter().any(|x| !x.is_finite());
@@ -165,7 +164,7 @@ fn many_keys_are_summed_in_runs() {
         let qkv = numbers(1, batch.tokens() * 120);
         // One block of queries is enough.
         let mut out = vec![f32::NAN; batch.tokens() * 40];
-        attention(kernel, LEAST_KEYS, &op, &qkv, &NO_BIAS, &batch, &mut Scratch::default(), &mut out);
+        attention(kernel, LEAST_KEYS, &Team::ALONE, &op, &qkv, &NO_BIAS, &batch, &mut out);
         assert_close(&out, &expected(&op, &qkv, &batch), allowed(kernel, 1e-6), &format!("{kernel:?}"));
     });
 }
