@@ -80,7 +80,8 @@ use worker::{Job, Work, Workers};
 /// How to run on the CPU.
 #[derive(Debug, Clone, Default)]
 pub struct CpuOptions {
-    /// Batches computed at the same time, each by one thread. `None`: one for each core that the process may use.
+    /// Batches computed at the same time, each by one thread, unless there are fewer: then idle threads help. `None`: one for each
+    /// core that the process may use.
     pub threads: Option<usize>,
     /// In [`Dtype::F16`], matrices are stored in f16, and computed with in f32; in [`Dtype::Bf16`] alike, unless there is AMX.
     pub dtype: Dtype,
