@@ -15,6 +15,7 @@ use std::ops::Range;
 pub struct Disentangled {
     /// For the distances `1 - tokens..tokens` of a query to a key, the row of the table, less the first that occurs.
     rows: Vec<usize>,
+    /// Of which distances and tokens those are.
     rows_are_of: Option<(Distances, usize)>,
     /// The rows that occur, rounded up to panels.
     width: usize,
