@@ -46,9 +46,9 @@ impl Disentangled {
         let first = distances.row(1 - tokens as i64);
         let count = distances.row(tokens as i64 - 1) + 1 - first;
         if self.rows_are_of != Some((*distances, tokens)) {
-            self.rows_are_of = Some((*distances, tokens));
             self.rows.clear();
             self.rows.extend((1 - tokens as i64..tokens as i64).map(|distance| distances.row(distance) - first));
+            self.rows_are_of = Some((*distances, tokens));
         }
         self.tokens = tokens;
         self.width = count.next_multiple_of(panel);

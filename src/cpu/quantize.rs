@@ -170,9 +170,11 @@ impl SimdOp for QuantizeRows<'_> {
         let (inner, groups) = (factors.len(), factors.len().div_ceil(group));
         // SAFETY: no other thread has these rows, nor those that they make pairs with.
         let (units, scales) = unsafe {
-            let pairs = rows.start..rows.end.next_multiple_of(if row.is_empty() { 1 } else { 2 });
-            let each = if row.is_empty() { inner.div_ceil(BYTES) } else { row.len() };
-            (units.slice(pairs.start * each..pairs.end * each), scales.slice(rows.start * groups..rows.end * groups))
+            let (each, end) = match row.is_empty() {
+                true => (units_of(inner, false), rows.end),
+                false => (units_of(inner, true), rows.end.next_multiple_of(2)),
+            };
+            (units.slice(rows.start * each..end * each), scales.slice(rows.start * groups..rows.end * groups))
         };
         let x = &x[rows.start * inner..rows.end * inner];
         for ((x, scales), r) in x.chunks_exact(inner).zip(scales.chunks_exact_mut(groups)).zip(0..) {
