@@ -33,6 +33,7 @@ impl Plan {
             // Freed only after the output has its buffer, so that no step writes what it reads. An unread value too.
             let mut done: Vec<Value> = step.op.inputs();
             done.push(Value(i as u32));
+            done.sort_unstable();
             done.dedup();
             free.extend(done.iter().filter(|v| last_use[v.index()] == i).map(|v| plan.buffer_of[v.index()]));
         }
@@ -109,9 +110,28 @@ pub(super) mod tests {
         b.finish(out, x)
     }
 
+    /// A step reads a value twice, and another between.
+    fn joined() -> Program {
+        let mut b = Builder::new();
+        let mut embed = |name| {
+            let table = b.matrix(name, 100, 8);
+            b.embed(vec![Lookup { table, index: Index::Ids, offset: 0 }])
+        };
+        let (x, y) = (embed("x"), embed("y"));
+        let twice = b.join(vec![x, y, x]);
+        let [weight, other] = ["weight", "other"].map(|name| b.matrix(name, 8, 24));
+        let linear = |b: &mut Builder, weight| {
+            b.linear(Linear { x: twice, weight, bias: None, activation: Activation::Identity, residual: None })
+        };
+        let parts = [weight, other].map(|weight| linear(&mut b, weight));
+        let sum = b.add(parts[0], parts[1]);
+        b.finish(sum, sum)
+    }
+
     #[test]
     fn no_step_writes_what_a_later_reader_still_needs() {
-        for program in [tower(1, PoolMode::Mean), tower(3, PoolMode::Mean), tower(3, PoolMode::Cls).pooled_early()] {
+        let towers = [tower(1, PoolMode::Mean), tower(3, PoolMode::Mean), tower(3, PoolMode::Cls).pooled_early()];
+        for program in towers.into_iter().chain([joined()]) {
             for plan in [Plan::reusing(&program), Plan::keeping_all(&program)] {
                 // Replay: a buffer holds the value written last; every read must find its value still there.
                 let mut holds = vec![None; plan.buffers.len()];
