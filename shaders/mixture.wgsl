@@ -1,9 +1,8 @@
-// The experts of a mixture, weighted: y = g * x by blocks of WIDTH columns, an expert each. g is the softmax of the row's logits
-// where they are among its TOP largest, else 0.
+// The experts of a mixture, weighted in place: x = g * x by blocks of WIDTH columns, an expert each. g is the softmax of the row's
+// logits where they are among its TOP largest, else 0.
 // A workgroup takes a row: a thread finds the gates of some experts, then multiplies some columns.
-@group(1) @binding(0) var<storage, read> x: array<Elem>;         // [rows, STRIDE]
-@group(1) @binding(1) var<storage, read> logits: array<Elem>;    // [rows, LOGITS_STRIDE]
-@group(1) @binding(2) var<storage, read_write> out: array<Elem>; // [rows, STRIDE]
+@group(1) @binding(0) var<storage, read> logits: array<Elem>;  // [rows, LOGITS_STRIDE]
+@group(1) @binding(1) var<storage, read_write> x: array<Elem>; // [rows, STRIDE]
 
 var<workgroup> gates: array<f32, EXPERTS>;
 
@@ -26,7 +25,7 @@ fn gate(row: u32, expert: u32) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn experts(
+fn mixture(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
@@ -40,6 +39,6 @@ fn experts(
     }
     workgroupBarrier();
     for (var c = lane; c < EXPERTS * WIDTH; c += 64u) {
-        out[row * STRIDE + c] = Elem(gates[c / WIDTH] * f32(x[row * STRIDE + c]));
+        x[row * STRIDE + c] = Elem(gates[c / WIDTH] * f32(x[row * STRIDE + c]));
     }
 }

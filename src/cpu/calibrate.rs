@@ -4,17 +4,20 @@
 
 use super::interpreter::{Pass, Workspace};
 use super::linear_int8::{Kernel, Rounded, Weight};
+use super::mixture;
 use super::moments::Moments;
+use super::packed::{self, Packed, is_large};
 use super::parallel::each;
 use super::rounded_file::{RoundedFile, Writer};
 use super::rounding::Rounding;
 use super::team::Team;
-use super::weights::{Packed, Weights, forms, is_large};
+use super::weights::{Blocks, Weights, forms};
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::executor::Dtype;
-use crate::program::{Op, Plan, Program, Value, WeightId, WeightSource};
+use crate::program::{Mixture, Op, Plan, Program, Value, WeightId, WeightSource};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -29,7 +32,7 @@ struct Part {
     workspace: Workspace,
 }
 
-/// Reads every weight, the matrices of linear ops in int8: as an earlier start has kept them in the folder, or by the sample.
+/// Reads every weight, what rows are multiplied with in int8: as an earlier start has kept them in the folder, or by the sample.
 ///
 /// # Errors
 /// Those of the source, and of a sample that contradicts the program.
@@ -50,7 +53,8 @@ pub fn load(
     };
     if let Some(weights) = file.as_ref().and_then(|file| file.read(program)) {
         let ready = Mutex::new(weights);
-        let ready = |id| ready.lock().unwrap_or_else(PoisonError::into_inner).remove(&id).map(Packed::Int8);
+        let int8 = |weights: Vec<Weight>| weights.into_iter().map(Packed::Int8).collect();
+        let ready = |id| ready.lock().unwrap_or_else(PoisonError::into_inner).remove(&id).map(int8);
         return Weights::load_with(program, source, threads, Dtype::Int8, ready);
     }
     let if_kept =
@@ -75,7 +79,7 @@ fn learn(
     source: &dyn WeightSource,
     threads: usize,
     sample: &Batch,
-    order: &[WeightId],
+    order: &[(WeightId, Blocks)],
     mut made: impl FnMut(&Rounded),
 ) -> Result<Weights> {
     let (plan, forms, last_use) = (Plan::reusing(program), forms(program), last_use(program));
@@ -87,7 +91,8 @@ fn learn(
     };
     let mut parts: Vec<Part> = split(sample, HALVINGS).into_iter().map(part).collect();
     let mut weights = Weights::none(program);
-    let mut seen: HashMap<WeightId, Moments> = HashMap::new();
+    // Of each block of a weight.
+    let mut seen: HashMap<WeightId, Vec<Moments>> = HashMap::new();
     // Of the value that was last looked at, for the next op if that reads it, too.
     let mut last: Option<(Value, Moments)> = None;
     for (i, step) in program.steps.iter().enumerate() {
@@ -97,8 +102,22 @@ fn learn(
         let pass =
             Pass { program, weights: &weights, dtype: Dtype::Int8, plan: &plan, team: &Team::ALONE, batch: sample };
         each(threads, &mut parts, |Part { batch, workspace }| Pass { batch, ..pass }.step(i, workspace));
+        let becomes_int8 = |id: WeightId| order.iter().any(|(other, _)| *other == id);
+        let mut see = |id, moments: Vec<Moments>| match seen.entry(id) {
+            Entry::Vacant(entry) => _ = entry.insert(moments),
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().iter_mut().zip(&moments).for_each(|(all, new)| all.merge(new))
+            }
+        };
+        if let Op::Mixture(op) = &step.op
+            && (becomes_int8(op.up) || becomes_int8(op.down))
+        {
+            let [up, down] = of_experts(op, &pass, &mut parts, threads);
+            see(op.up, up);
+            see(op.down, down);
+        }
         if let Op::Linear(op) = &step.op
-            && is_large(program.weight(op.weight))
+            && becomes_int8(op.weight)
         {
             let moments = match last.take() {
                 Some((x, moments)) if x == op.x => moments,
@@ -112,17 +131,20 @@ fn learn(
                     moments
                 }
             };
-            seen.entry(op.weight).and_modify(|seen| seen.merge(&moments)).or_insert_with(|| moments.clone());
+            see(op.weight, vec![moments.clone()]);
             last = Some((op.x, moments));
         }
-        for &id in order.iter().filter(|id| last_use[id.index()] == i) {
+        for &(id, blocks) in order.iter().filter(|(id, _)| last_use[id.index()] == i) {
             if let Some(moments) = seen.remove(&id) {
                 let spec = program.weight(id);
-                let values = spec.read_all(source)?;
-                let rounding = Rounding::learned(&values, spec.cols, &moments, threads);
-                let rounded = Rounded::new(&values, spec.rows, rounding, kernel, threads);
-                made(&rounded);
-                weights.replace(id, Packed::Int8(Weight::pack(&rounded, kernel)));
+                let (values, [rows, cols]) = (spec.read_all(source)?, blocks.shape(spec));
+                let packed = blocks.cut(&values, spec).zip(&moments).map(|(values, moments)| {
+                    let rounding = Rounding::learned(&values, cols, moments, threads);
+                    let rounded = Rounded::new(&values, rows, rounding, kernel, threads);
+                    made(&rounded);
+                    Packed::Int8(Weight::pack(&rounded, kernel))
+                });
+                weights.replace(id, packed.collect());
             }
         }
     }
@@ -130,12 +152,40 @@ fn learn(
 }
 
 /// The weights that become int8, in the order in which they do: when the last step that reads them is done.
-fn order(program: &Program) -> Vec<WeightId> {
-    let (forms, last_use) = (forms(program), last_use(program));
-    let becomes_int8 = |id: &WeightId| forms[id.index()].packed && is_large(program.weight(*id));
-    let mut order: Vec<_> = (0..program.weights.len() as u32).map(WeightId).filter(becomes_int8).collect();
-    order.sort_by_key(|id| last_use[id.index()]);
+fn order(program: &Program) -> Vec<(WeightId, Blocks)> {
+    let last_use = last_use(program);
+    let ids = (0..).map(WeightId).zip(forms(program)).zip(&program.weights);
+    let becomes_int8 = ids.filter_map(|((id, form), spec)| {
+        form.packed.filter(|blocks| is_large(blocks.shape(spec))).map(|blocks| (id, blocks))
+    });
+    let mut order: Vec<_> = becomes_int8.collect();
+    order.sort_by_key(|(id, _)| last_use[id.index()]);
     order
+}
+
+/// Of the rows that each expert of a mixture multiplies: with its first matrix, and with its second.
+fn of_experts(op: &Mixture, pass: &Pass<'_>, parts: &mut [Part], threads: usize) -> [Vec<Moments>; 2] {
+    let (experts, cols) = (pass.experts(op), pass.program.shape(op.x).cols);
+    let count = pass.program.shape(op.logits).cols;
+    let mut moments = [(); 2].map(|()| Vec::new());
+    for expert in 0..count {
+        let mut rows: Vec<_> = parts.iter().map(|part| (part, mixture::Rows::default())).collect();
+        each(threads, &mut rows, |(Part { batch, workspace }, rows)| {
+            let pass = Pass { batch, ..*pass };
+            let mut routes = mixture::Routes::default();
+            routes.choose(pass.value(op.logits, &workspace.buffers), count, op.top);
+            let x = (pass.value(op.x, &workspace.buffers), cols);
+            rows.compute(pass.team, experts, (&routes, expert), x, &mut packed::Scratch::default());
+        });
+        let of = |cols: usize, rows: Vec<&[f32]>| {
+            let mut moments = Moments::new(cols);
+            moments.add(&rows, threads);
+            moments
+        };
+        moments[0].push(of(cols, rows.iter().map(|(_, rows)| &rows.x[..]).collect()));
+        moments[1].push(of(experts.width, rows.iter().map(|(_, rows)| &rows.inner[..]).collect()));
+    }
+    moments
 }
 
 /// For each weight, the last step that reads it.
@@ -165,14 +215,14 @@ mod tests {
     use crate::executor::Executor;
     use crate::matrix::Matrix;
     use crate::program::{
-        Activation, Builder, Index, Linear, Lookup, Output, Part, Pool, PoolMode, RandomWeights, TensorSpec,
+        Activation, Builder, Index, Linear, Lookup, Mixture, Output, Part, Pool, PoolMode, RandomWeights, TensorSpec,
     };
     use std::ops::Range;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Linear ops, of which the last two share a weight, as ALBERT's layers do, two have blocks of one tensor, and the table of
-    /// embeddings is the first one's weight, too.
+    /// embeddings is the first one's weight, too; then a mixture of experts.
     fn program() -> Arc<Program> {
         let mut b = Builder::new();
         let table = b.matrix("table", 50, 40);
@@ -188,6 +238,10 @@ mod tests {
         for weight in [shared, shared] {
             x = linear(&mut b, x, weight);
         }
+        let (gates, up, down) = (b.matrix("gates", 4, 200), b.matrix("up", 4 * 48, 200), b.matrix("down", 200, 4 * 48));
+        let logits = linear(&mut b, x, gates);
+        let activation = Activation::Gelu;
+        x = b.mixture(Mixture { x, logits, top: 2, up, activation, down, bias: None, residual: Some(x) });
         let pooled = b.pool(Pool::new(x, PoolMode::Mean));
         Arc::new(b.finish(pooled, x))
     }
@@ -228,15 +282,17 @@ mod tests {
     fn products(sample: &Batch, seed: u64, folder: Option<&Path>) -> (Vec<Vec<f32>>, usize) {
         let (program, source) = (program(), Counting(RandomWeights { seed }, AtomicUsize::new(0)));
         let weights = load(&program, &source, 2, sample, folder).unwrap();
-        let product = |id: &WeightId| {
-            let Packed::Int8(weight) = weights.packed(*id) else { panic!("{id:?} is not int8") };
-            let spec = program.weight(*id);
-            let (x, mut out) = (numbers(5, 3 * spec.cols), vec![0.0; 3 * spec.rows]);
+        let product = |(id, of, matrix): (WeightId, Blocks, &Packed)| {
+            let Packed::Int8(weight) = matrix else { panic!("{id:?} is not int8") };
+            let [rows, cols] = of.shape(program.weight(id));
+            let (x, mut out) = (numbers(5, 3 * cols), vec![0.0; 3 * rows]);
             let scratch = &mut linear_int8::Scratch::default();
             linear_int8::linear_int8(&Team::ALONE, &x, weight, None, Activation::Identity, None, scratch, &mut out);
             out
         };
-        (order(&program).iter().map(product).collect(), source.1.into_inner())
+        let order = order(&program);
+        let matrices = order.iter().flat_map(|&(id, of)| weights.blocks(id).iter().map(move |matrix| (id, of, matrix)));
+        (matrices.map(product).collect(), source.1.into_inner())
     }
 
     #[test]
@@ -248,14 +304,14 @@ mod tests {
         };
         let (sample, other) = (batch(&[9, 3, 30, 40]), batch(&[9, 3, 30, 41]));
         let (expected, of_learning) = products(&sample, 3, None);
-        assert_eq!(expected.len(), 4);
+        assert_eq!(expected.len(), 4 + 2 * 4);
         let (first, _) = products(&sample, 3, Some(folder.path()));
         let [file] = &files()[..] else { panic!("{:?}", files()) };
         let (second, read) = products(&sample, 3, Some(folder.path()));
         assert!(first == expected && second == expected);
-        // All numbers once, for the file's name, and the table.
+        // All numbers once, for the file's name; those of the table, and of the gates, which are too few for int8, again.
         let all: usize = program().weights.iter().map(|spec| spec.rows * spec.cols).sum();
-        assert!(read <= all + 2 * 50 * 40 && read < of_learning, "{read} of {all}, {of_learning} to learn");
+        assert!(read <= all + 2 * 50 * 40 + 4 * 200 && read < of_learning, "{read} of {all}, {of_learning} to learn");
 
         // Damaged, cut off, empty: it is made again.
         let whole = std::fs::read(file).unwrap();

@@ -2,14 +2,11 @@
 
 use super::kernel::{Kernel, Products};
 use super::team::Team;
-use super::weights::{Packed, Weights};
-use super::{
-    attention, embed, experts, glu, head_norm, join, linear, linear_int8, norm, normalize, pool, rotary, short_conv,
-    sum,
-};
+use super::weights::Weights;
+use super::{attention, embed, glu, head_norm, join, mixture, norm, normalize, packed, pool, rotary, short_conv, sum};
 use crate::batch::Batch;
 use crate::executor::Dtype;
-use crate::program::{Op, Plan, Program, Value};
+use crate::program::{Mixture, Op, Plan, Program, Value};
 use std::ops::Range;
 
 /// Memory that a thread keeps from batch to batch: it grows to the largest batch, and a batch allocates nothing.
@@ -19,8 +16,8 @@ pub struct Workspace {
     pub buffers: Vec<Vec<f32>>,
     /// Of an embedding with a norm.
     sums: Vec<f32>,
-    linear: linear::Scratch,
-    int8: linear_int8::Scratch,
+    linear: packed::Scratch,
+    mixture: mixture::Scratch,
 }
 
 impl Workspace {
@@ -64,6 +61,13 @@ impl Pass<'_> {
         &buffers[self.plan.buffer_of[value.index()]][..rows * shape.cols]
     }
 
+    /// The matrices of a mixture.
+    pub fn experts(&self, op: &Mixture) -> mixture::Experts<'_> {
+        let (up, down) = (self.weights.blocks(op.up), self.weights.blocks(op.down));
+        let width = self.program.weight(op.up).rows / up.len();
+        mixture::Experts { up, activation: op.activation, down, width }
+    }
+
     /// Computes step `i`, after those that it reads, in a workspace that is prepared for the batch.
     pub fn step(&self, i: usize, workspace: &mut Workspace) {
         let Pass { program, weights, dtype, plan, team, batch } = *self;
@@ -82,17 +86,8 @@ impl Pass<'_> {
             Op::Linear(op) => {
                 let bias = op.bias.map(|bias| weights.rows(bias));
                 let residual = op.residual.map(value);
-                let (x, activation) = (value(op.x), op.activation);
-                match weights.packed(op.weight) {
-                    Packed::Float(weight) => {
-                        let (kernel, scratch) = (linear::best_kernel(rows, weight), &mut workspace.linear);
-                        linear::linear(kernel, team, x, weight, bias, activation, residual, scratch, out);
-                    }
-                    Packed::Int8(weight) => {
-                        let scratch = &mut workspace.int8;
-                        linear_int8::linear_int8(team, x, weight, bias, activation, residual, scratch, out);
-                    }
-                }
+                let (x, scratch) = (value(op.x), &mut workspace.linear);
+                weights.packed(op.weight).multiply(team, x, bias, op.activation, residual, scratch, out);
             }
             Op::Norm(op) => team.run_rows(out, cols, &|rows, out| {
                 norm::rows(&op.norm, part(op.x, &rows), weights, out);
@@ -103,8 +98,17 @@ impl Pass<'_> {
             Op::Glu(op) => team.run_rows(out, cols, &|rows, out| {
                 glu::glu(part(op.x, &rows), cols, op.activation, op.activated, out);
             }),
-            Op::Experts(op) => {
-                experts::experts(value(op.x), cols, value(op.logits), program.shape(op.logits).cols, op.top, out);
+            Op::Mixture(op) => {
+                match op.residual {
+                    Some(residual) => out.copy_from_slice(value(residual)),
+                    None => out.fill(0.0),
+                }
+                if let Some(bias) = op.bias {
+                    out.chunks_exact_mut(cols).for_each(|out| sum::add(weights.rows(bias), out));
+                }
+                let (x, logits) = ((value(op.x), program.shape(op.x).cols), (value(op.logits), op.top));
+                let (scratch, products) = (&mut workspace.mixture, &mut workspace.linear);
+                mixture::mixture(team, self.experts(op), x, logits, scratch, products, (out, cols));
             }
             Op::HeadNorm(op) => team.run_rows(out, cols, &|rows, out| {
                 head_norm::head_norm(op, part(op.qkv, &rows), cols, weights, out);

@@ -97,9 +97,11 @@ pub(crate) struct Scratch {
     split: Vec<split::Matrix>,
 }
 
-/// The fastest kernel for so many rows.
+/// The fastest kernel for an output of so many numbers.
 #[cfg_attr(not(target_arch = "x86_64"), allow(unused))]
-pub fn best_kernel(rows: usize, weight: &Weight) -> Kernel {
+pub fn best_kernel(numbers: usize, weight: &Weight) -> Kernel {
+    #[cfg(target_arch = "x86_64")]
+    let rows = numbers / weight.cols;
     #[cfg(target_arch = "x86_64")]
     match weight.panels {
         Panels::Matrices(_) => return Kernel::Matrices(Products::Bf16),

@@ -20,7 +20,6 @@ mod dot;
 mod embed;
 #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
 mod emulation;
-mod experts;
 mod gemm;
 mod glu;
 mod head_norm;
@@ -35,9 +34,11 @@ mod linear_int8;
 #[cfg(target_arch = "x86_64")]
 mod linear_split;
 mod matmul;
+mod mixture;
 mod moments;
 mod norm;
 mod normalize;
+mod packed;
 mod parallel;
 mod pool;
 mod quantize;

@@ -2,16 +2,17 @@
 //! and gives the same every time.
 //!
 //! A file's name is a hash of all that it follows from: every number of the model, the sample, the kernel, the code. It holds a
-//! record a weight, and in the end the hash of them all; what is not as it should be is made again.
+//! record a matrix, and in the end the hash of them all; what is not as it should be is made again.
 
 use super::instruction_set::lanes;
 use super::linear_int8::{Kernel, Rounded, Weight};
 use super::parallel::each;
 use super::table::PIECE;
+use super::weights::Blocks;
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::kept::Aside;
-use crate::program::{Part, Program, TensorSpec, WeightId, WeightSource, WeightSpec};
+use crate::program::{Part, Program, TensorSpec, WeightId, WeightSource};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -20,10 +21,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// The code that decides on the integers. Other code, another file.
-const CODE: [&str; 8] = [
+const CODE: [&str; 9] = [
     include_str!("calibrate.rs"),
     include_str!("linear_dot.rs"),
     include_str!("linear_int8.rs"),
+    include_str!("mixture.rs"),
     include_str!("moments.rs"),
     include_str!("quantize.rs"),
     include_str!("rotate.rs"),
@@ -45,7 +47,7 @@ pub struct RoundedFile {
     path: PathBuf,
     kernel: Kernel,
     /// Which weights, in the order of their records.
-    order: Vec<WeightId>,
+    order: Vec<(WeightId, Blocks)>,
 }
 
 /// A file that is being written.
@@ -64,12 +66,14 @@ impl RoundedFile {
         program: &Program,
         source: &dyn WeightSource,
         sample: &Batch,
-        order: &[WeightId],
+        order: &[(WeightId, Blocks)],
         threads: usize,
         folder: &Path,
     ) -> Result<Option<RoundedFile>> {
         let kernel = Kernel::best();
-        let bytes = |id: &WeightId| sizes(program.weight(*id), kernel).iter().sum::<usize>() as u64;
+        let bytes = |(id, blocks): &(WeightId, Blocks)| {
+            (blocks.count() * sizes(blocks.shape(program.weight(*id)), kernel).iter().sum::<usize>()) as u64
+        };
         if order.iter().map(bytes).sum::<u64>() > MOST_BYTES / 2 {
             return Ok(None);
         }
@@ -98,7 +102,7 @@ impl RoundedFile {
     }
 
     /// The weights, if the file is there and whole.
-    pub fn read(&self, program: &Program) -> Option<HashMap<WeightId, Weight>> {
+    pub fn read(&self, program: &Program) -> Option<HashMap<WeightId, Vec<Weight>>> {
         let file = File::open(&self.path).ok()?;
         let weights = self.records(program, BufReader::new(file));
         if let Err(error) = &weights {
@@ -109,10 +113,11 @@ impl RoundedFile {
         weights.ok()
     }
 
-    fn records(&self, program: &Program, mut file: impl Read) -> io::Result<HashMap<WeightId, Weight>> {
-        let (mut hash, mut weights) = (Sha256::new(), HashMap::new());
-        for &id in &self.order {
-            let [factors, steps, integers] = sizes(program.weight(id), self.kernel);
+    fn records(&self, program: &Program, mut file: impl Read) -> io::Result<HashMap<WeightId, Vec<Weight>>> {
+        let (mut hash, mut weights) = (Sha256::new(), HashMap::<_, Vec<_>>::new());
+        let each = |&(id, blocks): &(WeightId, Blocks)| std::iter::repeat_n((id, blocks), blocks.count());
+        for (id, blocks) in self.order.iter().flat_map(each) {
+            let [factors, steps, integers] = sizes(blocks.shape(program.weight(id)), self.kernel);
             let (mut factors, mut steps) = (vec![0f32; factors / 4], vec![0f32; steps / 4]);
             let mut integers = vec![0i8; integers];
             for part in [
@@ -123,7 +128,8 @@ impl RoundedFile {
                 file.read_exact(part)?;
                 hash.update(part);
             }
-            weights.insert(id, Weight::pack(&Rounded { factors, integers, steps }, self.kernel));
+            let rounded = Rounded { factors, integers, steps };
+            weights.entry(id).or_default().push(Weight::pack(&rounded, self.kernel));
         }
         let mut rest = Vec::new();
         file.read_to_end(&mut rest)?;
@@ -169,8 +175,8 @@ impl Writer {
 }
 
 /// Bytes of a record's parts: factors, steps, integers.
-fn sizes(spec: &WeightSpec, kernel: Kernel) -> [usize; 3] {
-    [4 * spec.cols, 4 * spec.rows * kernel.groups(spec.cols), spec.rows * spec.cols]
+fn sizes([rows, cols]: [usize; 2], kernel: Kernel) -> [usize; 3] {
+    [4 * cols, 4 * rows * kernel.groups(cols), rows * cols]
 }
 
 fn hash_of(tensor: &TensorSpec, source: &dyn WeightSource) -> Result<[u8; 32]> {

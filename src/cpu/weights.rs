@@ -1,17 +1,13 @@
-//! A program's weights in the form that each op reads: matrices of linear ops packed for their inner loops, tables whose rows are
+//! A program's weights in the form that each op reads: matrices that rows are multiplied with packed for inner loops, tables whose rows are
 //! looked up, and vectors and small tables in f32.
 
-#[cfg(target_arch = "x86_64")]
-use super::kernel::{self, Products};
-use super::linear_int8::{Kernel, Rounded};
+use super::packed::Packed;
 use super::parallel::each;
-use super::rounding::Rounding;
-use super::storage::Storage;
 use super::table::Table;
-use super::{linear, linear_int8};
 use crate::error::Result;
 use crate::executor::Dtype;
-use crate::program::{Op, Program, WeightId, WeightSource, WeightSpec};
+use crate::program::{Mixture, Op, Program, WeightId, WeightSource, WeightSpec};
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The weights of a program, each in the forms that its steps read.
@@ -26,19 +22,49 @@ struct Entry {
     table: Option<Table>,
     /// `[rows, cols]`, row-major
     rows: Option<Vec<f32>>,
-    /// `[out, in]` of a linear op
-    packed: Option<Packed>,
+    /// `[out, in]` of a linear op, or of each expert of a mixture
+    packed: Option<Vec<Packed>>,
 }
 
-/// The matrix of a linear op, as its inner loop reads it.
-pub enum Packed {
-    /// Multiplied in f32.
-    Float(linear::Weight),
-    Int8(linear_int8::Weight),
+/// The matrices in a weight: an expert's each, or one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocks {
+    /// So many, stacked.
+    Stacked(usize),
+    /// So many, side by side.
+    Beside(usize),
 }
 
-/// Matrices that are smaller are multiplied in f32: what makes classes or gates of a row is too little work to be worth any error.
-const LARGE: usize = 32;
+impl Blocks {
+    /// All of a linear op's weight.
+    const WHOLE: Blocks = Blocks::Stacked(1);
+
+    /// How many.
+    pub fn count(self) -> usize {
+        match self {
+            Blocks::Stacked(count) | Blocks::Beside(count) => count,
+        }
+    }
+
+    /// Rows and columns of each.
+    pub fn shape(self, spec: &WeightSpec) -> [usize; 2] {
+        match self {
+            Blocks::Stacked(count) => [spec.rows / count, spec.cols],
+            Blocks::Beside(count) => [spec.rows, spec.cols / count],
+        }
+    }
+
+    /// Each, row-major, of all of a weight's numbers.
+    pub fn cut<'a>(self, values: &'a [f32], spec: &WeightSpec) -> impl Iterator<Item = Cow<'a, [f32]>> {
+        let ([rows, cols], all) = (self.shape(spec), spec.cols);
+        (0..self.count()).map(move |block| match self {
+            Blocks::Stacked(_) => Cow::Borrowed(&values[block * rows * cols..][..rows * cols]),
+            Blocks::Beside(_) => {
+                values.chunks_exact(all).flat_map(|row| &row[block * cols..][..cols]).copied().collect()
+            }
+        })
+    }
+}
 
 impl Weights {
     /// Reads every weight once, on `threads` threads. Beside the result, memory holds one tensor a thread.
@@ -46,13 +72,13 @@ impl Weights {
         Weights::load_with(program, source, threads, dtype, |_| None)
     }
 
-    /// The same, but some matrices of linear ops are `ready`.
+    /// The same, but some matrices that rows are multiplied with are `ready`.
     pub fn load_with(
         program: &Program,
         source: &dyn WeightSource,
         threads: usize,
         dtype: Dtype,
-        ready: impl Fn(WeightId) -> Option<Packed> + Sync,
+        ready: impl Fn(WeightId) -> Option<Vec<Packed>> + Sync,
     ) -> Result<Weights> {
         let ids = (0..).map(WeightId);
         let mut loads: Vec<_> =
@@ -74,7 +100,7 @@ impl Weights {
         Weights { entries: program.weights.iter().map(|_| Entry::default()).collect() }
     }
 
-    /// Reads a weight for int8, unless it is there; the matrix of a linear op as it is.
+    /// Reads a weight for int8, unless it is there; what rows are multiplied with as it is.
     pub fn read(&mut self, id: WeightId, form: Form, spec: &WeightSpec, source: &dyn WeightSource) -> Result<()> {
         let entry = &mut self.entries[id.index()];
         if entry.table.is_none() && entry.rows.is_none() && entry.packed.is_none() {
@@ -83,8 +109,8 @@ impl Weights {
         Ok(())
     }
 
-    /// Puts a linear op's matrix in the place of the one that is there.
-    pub fn replace(&mut self, id: WeightId, packed: Packed) {
+    /// Puts matrices in the place of those that are there.
+    pub fn replace(&mut self, id: WeightId, packed: Vec<Packed>) {
         self.entries[id.index()].packed = Some(packed);
     }
 
@@ -100,7 +126,12 @@ impl Weights {
 
     /// A linear op's matrix.
     pub fn packed(&self, id: WeightId) -> &Packed {
-        self.entries[id.index()].packed.as_ref().expect("load packs every weight that a linear op reads")
+        &self.blocks(id)[0]
+    }
+
+    /// The matrix of each expert.
+    pub fn blocks(&self, id: WeightId) -> &[Packed] {
+        self.entries[id.index()].packed.as_ref().expect("load packs every weight that rows are multiplied with")
     }
 }
 
@@ -111,70 +142,49 @@ pub struct Form {
     table: bool,
     /// Another op, all of it.
     rows: bool,
-    /// A linear op, as its matrix.
-    pub packed: bool,
+    /// A linear op or a mixture, as these matrices.
+    pub packed: Option<Blocks>,
 }
 
 /// Of each weight of a program.
 pub fn forms(program: &Program) -> Vec<Form> {
     let mut forms = vec![Form::default(); program.weights.len()];
+    let experts = |op: &Mixture| program.shape(op.logits).cols;
     for step in &program.steps {
         for id in step.op.weights() {
             let form = &mut forms[id.index()];
-            *match &step.op {
-                Op::Linear(op) if op.weight == id => &mut form.packed,
-                Op::Embed(op) if op.lookups.iter().any(|lookup| lookup.table == id) => &mut form.table,
-                _ => &mut form.rows,
-            } = true;
+            match &step.op {
+                Op::Linear(op) if op.weight == id => form.packed = Some(Blocks::WHOLE),
+                Op::Mixture(op) if op.up == id => form.packed = Some(Blocks::Stacked(experts(op))),
+                Op::Mixture(op) if op.down == id => form.packed = Some(Blocks::Beside(experts(op))),
+                Op::Embed(op) if op.lookups.iter().any(|lookup| lookup.table == id) => form.table = true,
+                _ => form.rows = true,
+            }
         }
     }
     forms
 }
 
-/// Whether a linear op's matrix is large enough for int8 and bf16.
-pub fn is_large(spec: &WeightSpec) -> bool {
-    spec.rows.min(spec.cols) >= LARGE
-}
-
-impl Packed {
-    fn new(values: &[f32], spec: &WeightSpec, dtype: Dtype) -> Packed {
-        match dtype {
-            Dtype::Int8 if is_large(spec) => {
-                let (rounding, kernel) = (Rounding::nearest(spec.cols), Kernel::best());
-                let rounded = Rounded::new(values, spec.rows, rounding, kernel, 1);
-                Packed::Int8(linear_int8::Weight::pack(&rounded, kernel))
-            }
-            #[cfg(target_arch = "x86_64")]
-            Dtype::Bf16 if is_large(spec) && kernel::Kernel::best(Products::Bf16) != kernel::Kernel::Vectors => {
-                Packed::Float(linear::Weight::pack_matrices(values, spec.rows, spec.cols))
-            }
-            _ => {
-                let dtype = if dtype == Dtype::Int8 { Dtype::F32 } else { dtype };
-                Packed::Float(linear::Weight::pack(values, spec.rows, spec.cols, Storage::of(values, dtype)))
-            }
-        }
-    }
-}
-
 impl Entry {
-    /// With a linear op's matrix in `dtype`, unless it is `ready`.
+    /// With matrices that rows are multiplied with in `dtype`, unless they are `ready`.
     fn load(
         spec: &WeightSpec,
         source: &dyn WeightSource,
         form: Form,
         dtype_of_tables: Dtype,
         dtype: Dtype,
-        ready: Option<Packed>,
+        ready: Option<Vec<Packed>>,
     ) -> Result<Entry> {
         let mut entry = Entry { packed: ready, ..Entry::default() };
         if form.table {
             entry.table = Some(Table::load(spec, source, dtype_of_tables)?);
         }
-        let is_missing = form.packed && entry.packed.is_none();
-        if form.rows || is_missing {
+        let missing = form.packed.filter(|_| entry.packed.is_none());
+        if form.rows || missing.is_some() {
             let values = spec.read_all(source)?;
-            if is_missing {
-                entry.packed = Some(Packed::new(&values, spec, dtype));
+            if let Some(blocks) = missing {
+                let pack = |block: Cow<[f32]>| Packed::new(&block, blocks.shape(spec), dtype);
+                entry.packed = Some(blocks.cut(&values, spec).map(pack).collect());
             }
             entry.rows = form.rows.then_some(values);
         }

@@ -32,7 +32,7 @@ impl Slot {
         match self {
             Slot::Weight(weight) => std::slice::from_ref(weight),
             Slot::Weights(weights) => weights,
-            Slot::Value(_) | Slot::Scratch { .. } | Slot::Unused => &[],
+            Slot::Value(_) | Slot::Between { .. } | Slot::Scratch { .. } | Slot::Unused => &[],
         }
     }
 }
@@ -51,8 +51,12 @@ pub enum Slot {
     Weight(WeightUse),
     /// Several, one behind the other: bindings are few.
     Weights(Vec<WeightUse>),
-    /// What the launches of one step hand on to each other, and the next step's may overwrite: a row of so many `u32`s a
-    /// token.
+    /// A value that only the launches of one step know, and the next step's may overwrite, its rows as the step's.
+    Between {
+        /// Of a row.
+        cols: usize,
+    },
+    /// What a launch hands on to the next, and the one after that may overwrite: a row of so many `u32`s a token.
     Scratch {
         /// Of a row.
         words: usize,
@@ -164,6 +168,13 @@ impl Compiled {
         sequences + tokens / smallest.unwrap_or(usize::MAX)
     }
 
+    /// Columns of the widest [`Slot::Between`].
+    pub fn between_cols(&self) -> usize {
+        let slots = self.steps.iter().flatten().flat_map(|launch| &launch.slots);
+        let cols = slots.map(|slot| if let Slot::Between { cols } = slot { *cols } else { 0 });
+        cols.max().unwrap_or(0)
+    }
+
     /// Words a token of the widest scratch rows.
     pub fn scratch_words(&self) -> usize {
         let slots = self.steps.iter().flatten().flat_map(|launch| &launch.slots);
@@ -184,7 +195,7 @@ pub fn compile(program: &Program, target: &Target) -> Result<Compiled> {
             Op::Linear(op) => kernels::linear::launches(op, &context),
             Op::Norm(op) => kernels::norm::launches(op, &context),
             Op::Glu(op) => kernels::glu::launches(op, &context),
-            Op::Experts(op) => kernels::experts::launches(op, &context),
+            Op::Mixture(op) => kernels::mixture::launches(op, &context),
             Op::HeadNorm(op) => kernels::head_norm::launches(op, &context),
             Op::Rotary(op) => kernels::rotary::launches(op, &context),
             Op::Attention(op) => kernels::attention::launches(op, &context),

@@ -43,7 +43,7 @@ const SHADERS: [&str; 48] = [
     include_str!("../../shaders/common/words_f32_int64.wgsl"),
     include_str!("../../shaders/embed.wgsl"),
     include_str!("../../shaders/embed_norm.wgsl"),
-    include_str!("../../shaders/experts.wgsl"),
+    include_str!("../../shaders/mixture.wgsl"),
     include_str!("../../shaders/glu.wgsl"),
     include_str!("../../shaders/head_norm.wgsl"),
     include_str!("../../shaders/join.wgsl"),

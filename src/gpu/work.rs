@@ -20,7 +20,7 @@ impl Work {
     /// Of a step.
     pub fn of(op: &Op, cost: &Cost) -> Work {
         let kind = match op {
-            Op::Linear(_) => 0,
+            Op::Linear(_) | Op::Mixture(_) => 0,
             Op::Attention(op) if op.window.is_none() => 1,
             Op::Attention(_) => 2,
             _ => 3,

@@ -8,7 +8,7 @@ use super::post_norm::PostNorm;
 use super::rope::{self, Base};
 use crate::checkpoint::JsonFile;
 use crate::error::Result;
-use crate::program::{Activation, Builder, Experts, Glu, Half, Index, Linear, Lookup, Part, Value};
+use crate::program::{Activation, Builder, Glu, Half, Index, Lookup, Mixture, Part, Value};
 
 /// What a configuration of either dialect says.
 struct Nomic {
@@ -26,11 +26,11 @@ struct Nomic {
     qkv_bias: bool,
     up_bias: bool,
     down_bias: bool,
-    experts: Option<Mixture>,
+    experts: Option<Experts>,
 }
 
 /// Where there are experts instead of a feed-forward network.
-struct Mixture {
+struct Experts {
     /// In each layer of which the remainder by this is 1.
     every: usize,
     count: usize,
@@ -62,8 +62,8 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 
         b.label(name("mlp"));
         x = match &nomic.experts {
-            Some(mixture) if i % mixture.every == 1 => {
-                let sum = nomic.experts(b, mixture, &name("mlp"), h);
+            Some(experts) if i % experts.every == 1 => {
+                let sum = nomic.mixture(b, experts, &name("mlp"), h);
                 layer_norm(b, &name("norm2"), nomic.eps, sum)
             }
             _ => {
@@ -89,17 +89,24 @@ impl Nomic {
     }
 
     /// `x` plus what the experts make of it, the best `top` of each token weighted by the router: `[as x]`.
-    fn experts(&self, b: &mut Builder, mixture: &Mixture, prefix: &str, x: Value) -> Value {
-        let (hidden, inner) = (self.hidden, mixture.count * self.intermediate);
-        let logits = dense(format!("{prefix}.router.layer"), mixture.count).bias(false).of(b, x);
-        let weight = b.matrix(format!("{prefix}.experts.mlp.w1"), inner, hidden);
-        let up = b.linear(Linear { x, weight, bias: None, activation: self.activation, residual: None });
-        let weighted = b.experts(Experts { x: up, logits, top: mixture.top });
+    fn mixture(&self, b: &mut Builder, experts: &Experts, prefix: &str, x: Value) -> Value {
+        let (hidden, inner) = (self.hidden, experts.count * self.intermediate);
+        let logits = dense(format!("{prefix}.router.layer"), experts.count).bias(false).of(b, x);
+        let up = b.matrix(format!("{prefix}.experts.mlp.w1"), inner, hidden);
         // Stored as [inner, hidden].
         let down = b.tensor(format!("{prefix}.experts.mlp.w2"), vec![inner, hidden]);
-        let weight = b.weight(vec![Part::Transposed(down)]);
+        let down = b.weight(vec![Part::Transposed(down)]);
         let bias = Some(b.vector(format!("{prefix}.experts.bias"), hidden));
-        b.linear(Linear { x: weighted, weight, bias, activation: Activation::Identity, residual: Some(x) })
+        b.mixture(Mixture {
+            x,
+            logits,
+            top: experts.top,
+            up,
+            activation: self.activation,
+            down,
+            bias,
+            residual: Some(x),
+        })
     }
 }
 
@@ -135,7 +142,7 @@ fn original(b: &Builder, config: &JsonFile) -> Result<Nomic> {
     };
     let experts = match config.usize_or("num_experts", 0)? {
         0 => None,
-        count => Some(Mixture {
+        count => Some(Experts {
             every: config.usize_or("moe_every_n_layers", 2)?.max(1),
             count,
             top: config.usize_or("moe_top_k", 2)?.min(count),

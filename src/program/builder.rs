@@ -180,12 +180,17 @@ impl<'a> Builder<'a> {
         self.push(Op::Glu(op), Shape { cols: x.cols / 2, ..x })
     }
 
-    /// [`Op::Experts`]: `[as x]`.
-    pub fn experts(&mut self, op: Experts) -> Value {
+    /// [`Op::Mixture`]: `[rows of x, rows of down]`.
+    pub fn mixture(&mut self, op: Mixture) -> Value {
         let (x, logits) = (self.shape(op.x), self.shape(op.logits));
-        assert!(x.rows == logits.rows && x.cols.is_multiple_of(logits.cols), "{}: columns of the experts", self.label);
+        let (up, down) = (&self.weights[op.up.index()], &self.weights[op.down.index()]);
+        let shape = Shape { rows: x.rows, cols: down.rows };
+        assert!(x.rows == logits.rows && x.cols == up.cols, "{}: columns of x and of the experts", self.label);
+        assert!(up.rows == down.cols && up.rows.is_multiple_of(logits.cols), "{}: width of the experts", self.label);
         assert!((1..=logits.cols).contains(&op.top));
-        self.push(Op::Experts(op), x)
+        assert!(op.bias.is_none_or(|bias| self.weights[bias.index()].rows == shape.cols));
+        assert!(op.residual.is_none_or(|residual| self.shape(residual) == shape));
+        self.push(Op::Mixture(op), shape)
     }
 
     /// [`Op::HeadNorm`]: `[as qkv]`.

@@ -42,7 +42,12 @@ impl Program {
             Op::Norm(_) | Op::HeadNorm(_) => NORM * out,
             Op::Rotary(_) => 3.0 * out,
             Op::ShortConv(op) => (3 * self.weight(op.weight).rows + 1) as f64 * out,
-            Op::Glu(_) | Op::Experts(_) | Op::Sum(_) => 2.0 * out,
+            Op::Mixture(op) => {
+                let (up, down) = (self.weight(op.up), self.weight(op.down));
+                let chosen = op.top as f64 / self.shape(op.logits).cols as f64;
+                2.0 * rows(step.shape) * chosen * (up.rows * up.cols + down.rows * down.cols) as f64
+            }
+            Op::Glu(_) | Op::Sum(_) => 2.0 * out,
             Op::Join(_) => 0.0,
             Op::Normalize(_) => NORMALIZE * out,
             Op::Pool(op) => {

@@ -21,7 +21,7 @@ pub use builder::Builder;
 pub use cost::Cost;
 pub use folded::{Bucketed, Centred, Difference, Mapped, Projected, Shifted};
 pub use op::{
-    Embed, Experts, Glu, Half, HeadNorm, Index, Join, Linear, Lookup, Norm, NormKind, Normalize, Op, Pool, PoolMode,
+    Embed, Glu, Half, HeadNorm, Index, Join, Linear, Lookup, Mixture, Norm, NormKind, Normalize, Op, Pool, PoolMode,
     Rotary, RowNorm, ShortConv, Sum,
 };
 pub use plan::Plan;
@@ -270,7 +270,21 @@ impl Program {
                 op.residual.map_or(Ok(()), |residual| write!(f, ", + {residual}"))
             }
             Op::Glu(op) => write!(f, " {}, {} of the {:?} half", op.x, op.activation.name(), op.activated),
-            Op::Experts(op) => write!(f, " {}, the best {} of {}", op.x, op.top, op.logits),
+            Op::Mixture(op) => {
+                let (up, down) = (weight(op.up), weight(op.down));
+                write!(
+                    f,
+                    " {} * {up}, {}, * {down} of the best {} of {}",
+                    op.x,
+                    op.activation.name(),
+                    op.top,
+                    op.logits
+                )?;
+                if op.bias.is_some() {
+                    write!(f, " + bias")?;
+                }
+                op.residual.map_or(Ok(()), |residual| write!(f, ", + {residual}"))
+            }
             Op::HeadNorm(op) => {
                 let groups: Vec<_> = op.groups.iter().filter(|groups| **groups > 0).map(usize::to_string).collect();
                 let groups = groups.join(" + ");

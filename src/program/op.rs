@@ -18,8 +18,8 @@ pub enum Op {
     Norm(Norm),
     /// A gated linear unit.
     Glu(Glu),
-    /// The experts of a mixture, weighted.
-    Experts(Experts),
+    /// A mixture of experts.
+    Mixture(Mixture),
     /// Normalisation of the heads of q and k.
     HeadNorm(HeadNorm),
     /// Rotary positions of q and k.
@@ -137,17 +137,26 @@ pub enum Half {
     Second,
 }
 
-/// `y = g * x`, where each expert has its block of x's columns, and `g` is the softmax of its row of logits, or 0 but for the
-/// `top` largest (Shazeer et al. 2017): `[as x]`. With the experts' first matrices stacked before it and their second ones side
-/// by side behind it, a mixture of experts is two linears.
+/// `y = bias + residual + sum over experts of g * down * activation(up * x)`, where `g` is the softmax of a row's logits, or 0 but
+/// for the `top` largest, of equal ones the first (Shazeer et al. 2017): `[rows, out]`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Experts {
-    /// `[rows, experts * width]`
+pub struct Mixture {
+    /// `[rows, in]`
     pub x: Value,
     /// `[rows, experts]`
     pub logits: Value,
     /// How many experts of a row count. At least 1.
     pub top: usize,
+    /// `[experts * width, in]`: the first matrix of each expert, stacked.
+    pub up: WeightId,
+    /// Between the two.
+    pub activation: Activation,
+    /// `[out, experts * width]`: the second matrix of each expert, side by side.
+    pub down: WeightId,
+    /// `[out]`
+    pub bias: Option<WeightId>,
+    /// `[rows, out]`
+    pub residual: Option<Value>,
 }
 
 /// Groups of columns of q, of k and of v, each normalised by itself; those that are in no group as they are: `[as qkv]`. A group
@@ -294,7 +303,7 @@ impl Op {
             Op::Linear(_) => "linear",
             Op::Norm(_) => "norm",
             Op::Glu(_) => "glu",
-            Op::Experts(_) => "experts",
+            Op::Mixture(_) => "mixture",
             Op::HeadNorm(_) => "head_norm",
             Op::Rotary(_) => "rotary",
             Op::Attention(_) => "attention",
@@ -313,7 +322,7 @@ impl Op {
             Op::Linear(op) => [Some(op.x), op.residual].into_iter().flatten().collect(),
             Op::Norm(op) => [Some(op.x), op.residual].into_iter().flatten().collect(),
             Op::Glu(op) => vec![op.x],
-            Op::Experts(op) => vec![op.x, op.logits],
+            Op::Mixture(op) => [Some(op.x), Some(op.logits), op.residual].into_iter().flatten().collect(),
             Op::HeadNorm(op) => vec![op.qkv],
             Op::Rotary(op) => vec![op.qkv],
             Op::Attention(op) => vec![op.qkv],
@@ -338,9 +347,10 @@ impl Op {
                 op.residual = op.residual.map(map);
             }
             Op::Glu(op) => op.x = map(op.x),
-            Op::Experts(op) => {
+            Op::Mixture(op) => {
                 op.x = map(op.x);
                 op.logits = map(op.logits);
+                op.residual = op.residual.map(map);
             }
             Op::HeadNorm(op) => op.qkv = map(op.qkv),
             Op::Rotary(op) => op.qkv = map(op.qkv),
@@ -359,7 +369,7 @@ impl Op {
     /// Whether each row of the result depends on the same row of its inputs alone.
     pub fn is_row_wise(&self) -> bool {
         match self {
-            Op::Linear(_) | Op::Norm(_) | Op::Glu(_) | Op::Experts(_) | Op::Sum(_) | Op::Join(_) => true,
+            Op::Linear(_) | Op::Norm(_) | Op::Glu(_) | Op::Mixture(_) | Op::Sum(_) | Op::Join(_) => true,
             Op::Normalize(_) => true,
             // Of tokens only: these know a token's position or its neighbours, or that they work on q, k and v.
             Op::Embed(_) | Op::HeadNorm(_) | Op::Rotary(_) | Op::Attention(_) | Op::ShortConv(_) | Op::Pool(_) => false,
@@ -379,7 +389,8 @@ impl Op {
             Op::Rotary(op) => vec![op.table],
             Op::Attention(op) => op.table().into_iter().collect(),
             Op::ShortConv(op) => [Some(op.weight), op.bias].into_iter().flatten().collect(),
-            Op::Glu(_) | Op::Experts(_) | Op::Sum(_) | Op::Join(_) | Op::Pool(_) | Op::Normalize(_) => vec![],
+            Op::Mixture(op) => [Some(op.up), Some(op.down), op.bias].into_iter().flatten().collect(),
+            Op::Glu(_) | Op::Sum(_) | Op::Join(_) | Op::Pool(_) | Op::Normalize(_) => vec![],
         }
     }
 }

@@ -5,7 +5,7 @@ use lexel::batch::Batch;
 use lexel::matrix::Matrix;
 use lexel::program::alibi_slope;
 use lexel::program::{
-    Activation, Attention, Embed, Experts, Glu, Half, HeadNorm, Index, Linear, Norm, NormKind, Op, Pool,
+    Activation, Attention, Embed, Glu, Half, HeadNorm, Index, Linear, Mixture, Norm, NormKind, Op, Pool,
 };
 use lexel::program::{PoolMode, PositionBias, Program, Rotary, RowNorm, Rows, Sum, Value, WeightId, WeightSource};
 
@@ -65,7 +65,7 @@ pub fn step(
         Op::Linear(op) => linear(op, &value(op.x), op.residual.map(value), weight),
         Op::Norm(op) => norm(op, &value(op.x), op.residual.map(value), weight),
         Op::Glu(op) => glu(op, &value(op.x)),
-        Op::Experts(op) => experts(op, &value(op.x), &value(op.logits)),
+        Op::Mixture(op) => mixture(op, &value(op.x), &value(op.logits), op.residual.map(value), weight),
         Op::HeadNorm(op) => head_norm(op, &value(op.qkv), weight),
         Op::ShortConv(op) => short_conv(batch, &value(op.bcx), &weight(op.weight), op.bias.map(&weight)),
         Op::Rotary(op) => rotary(op, batch, &value(op.qkv), &weight(op.table)),
@@ -166,16 +166,22 @@ fn glu(op: &Glu, x: &Wide) -> Wide {
     y
 }
 
-fn experts(op: &Experts, x: &Wide, logits: &Wide) -> Wide {
-    let width = x.cols / logits.cols;
-    let mut y = Wide::zeros(x.rows, x.cols);
+fn mixture(op: &Mixture, x: &Wide, logits: &Wide, residual: Option<Wide>, weight: impl Fn(WeightId) -> Wide) -> Wide {
+    let (up, down, bias) = (weight(op.up), weight(op.down), op.bias.map(&weight));
+    let width = up.rows / logits.cols;
+    let mut y = residual.unwrap_or(Wide::zeros(x.rows, down.rows));
     for r in 0..x.rows {
         let total: f64 = logits.row(r).iter().map(|logit| logit.exp()).sum();
         let mut best: Vec<usize> = (0..logits.cols).collect();
         best.sort_by(|&a, &b| logits.row(r)[b].total_cmp(&logits.row(r)[a]));
+        for (c, bias) in bias.iter().flat_map(|bias| bias.data.iter().enumerate()) {
+            y.row_mut(r)[c] += bias;
+        }
         for &expert in &best[..op.top] {
-            for c in expert * width..(expert + 1) * width {
-                y.row_mut(r)[c] = logits.row(r)[expert].exp() / total * x.row(r)[c];
+            for i in expert * width..(expert + 1) * width {
+                let sum: f64 = x.row(r).iter().zip(up.row(i)).map(|(a, b)| a * b).sum();
+                let inner = logits.row(r)[expert].exp() / total * activation(op.activation, sum);
+                (0..y.cols).for_each(|c| y.row_mut(r)[c] += inner * down.row(c)[i]);
             }
         }
     }

@@ -40,7 +40,7 @@ pub fn table() -> Vec<Case> {
         activations(),
         norm(),
         glu(),
-        experts(),
+        mixture(),
         sum(),
         join(),
         head_norm(),
@@ -272,18 +272,36 @@ fn join() -> Vec<Case> {
     [&[4, 1][..], &[36, 128, 37], &[384, 260, 4, 4]].into_iter().map(build).collect()
 }
 
-fn experts() -> Vec<Case> {
-    let build = |(experts, width, top): (usize, usize, usize)| {
+/// Of few experts and of many, narrow and wide, where all of them count and where few do.
+fn mixture() -> Vec<Case> {
+    let build = |(experts, width, top, inner, outer): (usize, usize, usize, usize, usize)| {
         let mut b = Builder::new();
-        let (x, logits) = (input(&mut b, "x", experts * width), input(&mut b, "x.logits", experts));
-        let [x_pooled, logits_pooled] = [x, logits].map(|x| b.pool(Pool::new(x, PoolMode::Cls)));
+        let (x, logits) = (input(&mut b, "x", inner), input(&mut b, "x.logits", experts));
+        let residual = input(&mut b, "x.residual", outer);
+        let (up, down) = (b.matrix("up", experts * width, inner), b.matrix("down", outer, experts * width));
+        let bias = b.vector("bias", outer);
+        let mut mixture = |label, [x, logits]: [Value; 2], bias, residual| {
+            b.label(label);
+            b.mixture(Mixture { x, logits, top, up, activation: Activation::Gelu, down, bias, residual })
+        };
+        mixture("experts alone", [x, logits], None, None);
+        let y = mixture("experts with bias and residual", [x, logits], Some(bias), Some(residual));
+        let pooled = [x, logits].map(|x| b.pool(Pool::new(x, PoolMode::Cls)));
         b.label("rows are sequences");
-        b.experts(Experts { x: x_pooled, logits: logits_pooled, top });
-        b.label("experts");
-        let y = b.experts(Experts { x, logits, top });
-        Case::new(format!("experts {top} of {experts}, {width} columns each"), b, y)
+        b.mixture(Mixture {
+            x: pooled[0],
+            logits: pooled[1],
+            top,
+            up,
+            activation: Activation::Relu,
+            down,
+            bias: None,
+            residual: None,
+        });
+        let between = Tolerance::new("what experts have in between is rounded to f16", 2e-3, 2e-3);
+        Case::new(format!("mixture of {top} of {experts}, {inner} to {width} to {outer} columns"), b, y).f16(between)
     };
-    [(1, 5, 1), (3, 1, 2), (8, 37, 2), (70, 4, 3)].into_iter().map(build).collect()
+    [(1, 5, 1, 7, 3), (3, 1, 2, 12, 36), (8, 37, 2, 40, 37), (4, 64, 2, 64, 64), (70, 4, 3, 5, 9)].map(build).into()
 }
 
 fn head_norm() -> Vec<Case> {

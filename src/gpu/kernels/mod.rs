@@ -3,12 +3,12 @@
 
 pub mod attention;
 pub mod embed;
-pub mod experts;
 pub mod glu;
 pub mod head_norm;
 pub mod join;
 pub mod linear;
 mod matrices;
+pub mod mixture;
 pub mod norm;
 pub mod normalize;
 pub mod pool;

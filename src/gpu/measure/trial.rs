@@ -5,7 +5,7 @@ use super::{Fault, VOCABULARY, WEIGHTS, batch, failed, run};
 use crate::cpu::{CpuExecutor, CpuOptions};
 use crate::gpu::{Dtype, Features, GpuDevice, GpuExecutor, GpuOptions, Tuning, TuningChoice};
 use crate::program::{
-    Activation, Attention, Builder, Experts, Glu, Half, HeadNorm, Index, Linear, Lookup, Norm, NormKind, Output, Pool,
+    Activation, Attention, Builder, Glu, Half, HeadNorm, Index, Linear, Lookup, Mixture, Norm, NormKind, Output, Pool,
     PoolMode, Program, Rotary, RotaryTable, RowNorm, Value,
 };
 use std::sync::Arc;
@@ -115,10 +115,10 @@ fn layer_of_language_model(b: &mut Builder, x: Value, longest: usize) -> Value {
     let x = linear(b, "2.down", gated, HIDDEN, Activation::Identity, Some(x));
     let h = norm(b, "2.down.norm", NormKind::Rms, x);
     let logits = linear(b, "2.experts", h, EXPERTS, Activation::Identity, None);
-    let up = linear(b, "2.experts.up", h, INTERMEDIATE, Activation::Relu, None);
+    let (up, down) = (b.matrix("2.experts.up", INTERMEDIATE, HIDDEN), b.matrix("2.experts.down", HIDDEN, INTERMEDIATE));
+    let (activation, bias) = (Activation::Relu, Some(b.vector("2.experts.bias", HIDDEN)));
     // All of them: which are the first few is a matter of rounding.
-    let up = b.experts(Experts { x: up, logits, top: EXPERTS });
-    linear(b, "2.experts.down", up, HIDDEN, Activation::Identity, Some(x))
+    b.mixture(Mixture { x: h, logits, top: EXPERTS, up, activation, down, bias, residual: Some(x) })
 }
 
 fn norm(b: &mut Builder, name: &str, kind: NormKind, x: Value) -> Value {

@@ -9,7 +9,6 @@ use super::{BINDINGS, Chosen, LINEAR_PART};
 use crate::gpu::compile::{Context, Count, Grid, Launch, Slot};
 use crate::gpu::kernel::{Binding, Kernel, Prelude, stride4};
 use crate::gpu::weights::Packing;
-use crate::program::Linear;
 use std::fmt::Write as _;
 
 static QUANTIZE: Kernel = Kernel {
@@ -81,8 +80,7 @@ pub(super) fn quantized(cols: usize) -> Slot {
 }
 
 /// Turns x, whose rows are tokens, into 8 bits.
-pub(super) fn quantize(op: &Linear, context: &Context) -> Launch {
-    let cols = context.shape(op.x).cols;
+pub(super) fn quantize(x: Slot, cols: usize, context: &Context) -> Launch {
     let rows = (16 / groups(cols)).max(1); // a workgroup has 16 times 4 threads
     Launch {
         kernel: &QUANTIZE,
@@ -91,7 +89,7 @@ pub(super) fn quantize(op: &Linear, context: &Context) -> Launch {
             .constant("COLS", cols)
             .constant("ROWS", rows),
         params: vec![],
-        slots: vec![Slot::Value(op.x), quantized(cols)],
+        slots: vec![x, quantized(cols)],
         grid: Grid { count: Count::Tokens, per_group: rows as u32, columns: 1 },
         items: Launch::ALWAYS,
     }

@@ -23,7 +23,7 @@ use crate::gpu::compile::{Context, Grid, Launch, Slot};
 use crate::gpu::kernel::{Binding, Kernel, Prelude, Target, stride4};
 use crate::gpu::tuning::{Class, RowClass};
 use crate::gpu::weights::{Packing, VECTOR, WeightUse};
-use crate::program::{Linear, Rows};
+use crate::program::{Activation, Linear, Rows, Value, WeightId};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -232,41 +232,76 @@ fn choose(target: &Target, rows: Rows, [outer, cols]: [usize; 2]) -> Vec<(Range<
     chosen
 }
 
-/// The launches of a matrix product. A weight that is larger than one binding is refused where it is uploaded.
+/// A matrix product: of a linear op, or a part of another.
+pub struct Product {
+    /// What its rows are.
+    pub rows: Rows,
+    /// `[rows, columns of the weight]`
+    pub x: Slot,
+    /// `[out, in]`
+    pub weight: WeightId,
+    /// `[out]`
+    pub bias: Option<WeightId>,
+    /// Of each number, before the residual is added.
+    pub activation: Activation,
+    /// `[rows, out]`
+    pub residual: Option<Value>,
+    /// `[rows, out]`
+    pub out: Slot,
+}
+
+/// The launches of a linear op.
 pub fn launches(op: &Linear, context: &Context) -> Result<Vec<Launch>> {
-    let (x, out) = (context.shape(op.x), context.out_shape());
-    // What is computed once a sequence, the heads, takes little time and stays exact.
-    let int8 = context.target.int8 && x.rows == Rows::Tokens;
-    let target = Target { int8, ..context.target.clone() };
-    let prelude = context
-        .prelude()
-        .activation(op.activation)
-        .constant("OUT4", stride4(out.cols))
-        .constant("ROWS_ARE_TOKENS", x.rows == Rows::Tokens)
-        .constant("BIAS", op.bias.is_some())
-        .constant("RESIDUAL", op.residual.is_some());
-    let prelude = if int8 { prelude } else { prelude.constant("IN4", stride4(x.cols)) };
-    let vector = |id| Slot::Weight(WeightUse::whole(id, context.weight(id), &VECTOR));
-    let product = |(items, variant): (Range<u32>, Variant)| {
-        let Chosen { kernel, prelude, packing, tile: [rows, columns] } =
-            variant.choose(prelude.clone(), &target, x.cols);
-        Launch {
-            kernel,
-            prelude,
-            params: vec![],
-            slots: vec![
-                if int8 { int8::quantized(x.cols) } else { Slot::Value(op.x) },
-                Slot::Weight(WeightUse::whole(op.weight, context.weight(op.weight), packing)),
-                op.bias.map_or(Slot::Unused, vector),
-                op.residual.map_or(Slot::Unused, Slot::Value),
-                Slot::Value(context.out),
-            ],
-            grid: Grid { count: x.rows.into(), per_group: rows as u32, columns: out.cols.div_ceil(columns) as u32 },
-            items,
-        }
+    let product = Product {
+        rows: context.out_shape().rows,
+        x: Slot::Value(op.x),
+        weight: op.weight,
+        bias: op.bias,
+        activation: op.activation,
+        residual: op.residual,
+        out: Slot::Value(context.out),
     };
-    let products = choose(&target, x.rows, [out.cols, x.cols]).into_iter().map(product);
-    Ok(int8.then(|| int8::quantize(op, context)).into_iter().chain(products).collect())
+    Ok(product.launches(context))
+}
+
+impl Product {
+    /// Its launches. A weight that is larger than one binding is refused where it is uploaded.
+    pub fn launches(&self, context: &Context) -> Vec<Launch> {
+        let weight = context.weight(self.weight);
+        let [outer, inner] = [weight.rows, weight.cols];
+        // What is computed once a sequence, the heads, takes little time and stays exact.
+        let int8 = context.target.int8 && self.rows == Rows::Tokens;
+        let target = Target { int8, ..context.target.clone() };
+        let prelude = context
+            .prelude()
+            .activation(self.activation)
+            .constant("OUT4", stride4(outer))
+            .constant("ROWS_ARE_TOKENS", self.rows == Rows::Tokens)
+            .constant("BIAS", self.bias.is_some())
+            .constant("RESIDUAL", self.residual.is_some());
+        let prelude = if int8 { prelude } else { prelude.constant("IN4", stride4(inner)) };
+        let vector = |id| Slot::Weight(WeightUse::whole(id, context.weight(id), &VECTOR));
+        let product = |(items, variant): (Range<u32>, Variant)| {
+            let Chosen { kernel, prelude, packing, tile: [rows, columns] } =
+                variant.choose(prelude.clone(), &target, inner);
+            Launch {
+                kernel,
+                prelude,
+                params: vec![],
+                slots: vec![
+                    if int8 { int8::quantized(inner) } else { self.x.clone() },
+                    Slot::Weight(WeightUse::whole(self.weight, weight, packing)),
+                    self.bias.map_or(Slot::Unused, vector),
+                    self.residual.map_or(Slot::Unused, Slot::Value),
+                    self.out.clone(),
+                ],
+                grid: Grid { count: self.rows.into(), per_group: rows as u32, columns: outer.div_ceil(columns) as u32 },
+                items,
+            }
+        };
+        let products = choose(&target, self.rows, [outer, inner]).into_iter().map(product);
+        int8.then(|| int8::quantize(self.x.clone(), inner, context)).into_iter().chain(products).collect()
+    }
 }
 
 #[cfg(test)]
