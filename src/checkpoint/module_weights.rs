@@ -15,7 +15,7 @@ use super::safetensors::SafetensorsFile;
 use crate::error::{Error, Result};
 
 /// What a backbone may be stored under.
-pub(super) const PREFIXES: [&str; 18] = [
+pub(super) const PREFIXES: [&str; 20] = [
     "",
     "bert.",
     "roberta.",
@@ -33,6 +33,8 @@ pub(super) const PREFIXES: [&str; 18] = [
     "model.language_model.",
     "model.",
     "new.",
+    "gte.",
+    "nomic_bert.",
     "transformer.",
 ];
 

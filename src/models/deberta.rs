@@ -21,11 +21,13 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 
     let mut x = embeddings(b, config, hidden, eps)?;
     let positions = Positions::from_json(b, config, hidden, eps)?;
+    // Transformers counts those of positions even where there are none.
+    let terms = position_terms(config)?;
+    let score_terms = 1.0 + ["c2p", "p2c"].iter().filter(|term| terms.contains(term)).count() as f32;
     for i in 0..config.usize_or("num_hidden_layers", 24)? {
         let name = |name: &str| format!("encoder.layer.{i}.{name}");
         b.label(name("attention"));
         let bias = positions.as_ref().map(|positions| positions.bias(b, &name("attention.self"), hidden));
-        let score_terms = if bias.is_some() { 3.0 } else { 1.0 };
         let layer = PostNorm { bias, score_terms, ..PostNorm::new(heads, eps) };
         let qkv =
             ["query_proj", "key_proj", "value_proj"].map(|part| (name(&format!("attention.self.{part}")), hidden));
@@ -85,6 +87,14 @@ fn embeddings(b: &mut Builder, config: &JsonFile, hidden: usize, eps: f32) -> Re
     Ok(layer_norm(b, norm, eps, x))
 }
 
+/// What of positions is in a score, by name.
+fn position_terms(config: &JsonFile) -> Result<Vec<&str>> {
+    Ok(match config.get("pos_att_type").and_then(|value| value.as_str()) {
+        Some(text) => text.split('|').map(str::trim).collect(),
+        None => config.strings_opt("pos_att_type")?.unwrap_or_default(),
+    })
+}
+
 /// The table of distances, which every layer projects anew.
 struct Positions {
     table: TensorSpec,
@@ -100,12 +110,9 @@ impl Positions {
         if !config.bool_or("relative_attention", false)? {
             return Ok(None);
         }
-        let joined = match config.get("pos_att_type").and_then(|value| value.as_str()) {
-            Some(text) => text.split('|').map(str::trim).collect(),
-            None => config.strings_opt("pos_att_type")?.unwrap_or_default(),
-        };
-        let has = |name| joined.contains(&name);
-        if !has("c2p") || !has("p2c") || joined.len() != 2 {
+        let terms = position_terms(config)?;
+        let has = |name| terms.contains(&name);
+        if !has("c2p") || !has("p2c") || terms.len() != 2 {
             return Err(config.unsupported("pos_att_type", "c2p and p2c"));
         }
         // Below 1: as many as there are positions.

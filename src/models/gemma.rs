@@ -38,9 +38,9 @@ pub(super) fn gemma(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let mut model =
         Gemma::from_json(config, Defaults { vocab: 256_000, hidden: 3072, intermediate: 24_576, heads: [16, 16] })?;
     // Its files say "gelu" and mean this, as transformers knows.
-    model.activation = match activation::hidden_act(config, "hidden_act", "gelu_pytorch_tanh")? {
-        Activation::Gelu => Activation::GeluTanh,
-        activation => activation,
+    model.activation = match config.str_or("hidden_act", "gelu")? {
+        "gelu" => Activation::GeluTanh,
+        _ => activation::hidden_act(config, "hidden_act", "gelu")?,
     };
     (model.norms_behind, model.scale) = (false, 1.0 / (model.head_dim as f32).sqrt());
     model.causal = is_causal(config)?;

@@ -154,8 +154,10 @@ pub(super) fn ultrabert_classifier(b: &mut Builder, config: &JsonFile, x: Value,
 /// token.
 pub(super) fn last_token_classifier(b: &mut Builder, config: &JsonFile, x: Value, labels: usize) -> Result<Value> {
     if let Some(padding) = config.usize_opt("pad_token_id")? {
-        if !is_causal(config)? {
-            return Err(config.unsupported("is_causal", "true, for a classifier of the last token"));
+        for (key, causal) in [("use_bidirectional_attention", false), ("is_causal", true)] {
+            if config.bool_or(key, causal)? != causal {
+                return Err(config.unsupported(key, format!("{causal}, for a classifier of the last token")));
+            }
         }
         b.trim(padding as u32);
     }

@@ -22,7 +22,10 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
 
     let every = config.usize_or("global_attn_every_n_layers", 3)?.max(1);
     let is_local = rope::local_layers(config, layers, |i| !i.is_multiple_of(every))?;
-    let window = config.usize_or("local_attention", 128)? / 2;
+    let window = match config.usize_opt("sliding_window")? {
+        Some(window) => window,
+        None => config.usize_or("local_attention", 128)? / 2,
+    };
     let positions = config.usize_or("max_position_embeddings", 8192)?;
     let mut table = |layer_type, key, default| -> Result<WeightId> {
         let table = rope::table_of(b, config, layer_type, Base { key, default }, head_dim, positions)?;

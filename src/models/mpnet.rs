@@ -23,6 +23,9 @@ const PADDING: u32 = 1;
 /// From this distance on, all keys are in one bucket: no configuration has a key for it.
 const MAX_DISTANCE: usize = 128;
 
+/// Buckets of distances.
+const BUCKETS: usize = 32;
+
 /// The backbone that `config.json` describes; absent keys have the defaults of transformers' `MPNetConfig`.
 pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let (hidden, heads) = (config.usize_or("hidden_size", 768)?, config.usize_or("num_attention_heads", 12)?);
@@ -41,6 +44,11 @@ pub(super) fn backbone(b: &mut Builder, config: &JsonFile) -> Result<Value> {
     let mut x = embed_normed(b, lookups, "embeddings.LayerNorm", eps);
     b.hidden_state(x);
 
+    // Transformers' model does not look at it when it computes them.
+    let key = "relative_attention_num_buckets";
+    if config.usize_or(key, BUCKETS)? != BUCKETS {
+        return Err(config.unsupported(key, BUCKETS.to_string()));
+    }
     let bias = Some(relative_bias(b, config, "encoder.relative_attention_bias.weight", heads, MAX_DISTANCE)?);
     let layer = PostNorm { bias, ..PostNorm::new(heads, eps) };
     let mlp = Mlp {

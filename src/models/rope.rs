@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 use crate::program::{Builder, RotaryTable};
 use std::f32::consts::PI;
 
+/// How many positions a model was trained for before its frequencies were scaled.
+const TRAINED: &str = "original_max_position_embeddings";
+
 /// Where a family keeps its base, and what it is without.
 pub(super) struct Base {
     pub key: &'static str,
@@ -23,7 +26,9 @@ pub(super) fn table(
 ) -> Result<RotaryTable> {
     let parameters = config.object_opt("rope_parameters")?;
     let scaling = config.object_opt("rope_scaling")?;
-    build(b, config, parameters.or(scaling), base, head_dim, positions)
+    // Where both are there, transformers takes the old form.
+    let scaling = scaling.filter(|scaling| scaling.keys().next().is_some());
+    build(b, config, scaling.or(parameters), base, head_dim, positions)
 }
 
 /// The table of the layers of one type, e.g. `full_attention`.
@@ -94,7 +99,18 @@ fn build(
             let lower = f64::from(factor).powf(2.0 / head_dim as f64) as f32;
             frequencies(theta * factor, head_dim).into_iter().map(|frequency| frequency / lower).collect()
         }
-        "llama3" => llama3(scaling, plain, positions)?,
+        "llama3" => {
+            let trained = config.usize_opt(TRAINED)?.or(scaling.usize_opt(TRAINED)?);
+            llama3(scaling, plain, trained.unwrap_or(positions) as f32)?
+        }
+        // Only texts longer than the model was trained for would have a base of their own.
+        "dynamic" => match b.limit() {
+            Some(limit) if limit <= scaling.usize_or(TRAINED, positions)?.min(positions) => plain,
+            _ => {
+                let supported = format!("default, or dynamic with a max_seq_length of at most {positions}");
+                return Err(scaling.unsupported(key, supported));
+            }
+        },
         _ => return Err(scaling.unsupported(key, "default, linear, ntk, llama3, proportional")),
     };
     Ok(RotaryTable::of_frequencies(scaled, b.limit().unwrap_or(positions)))
@@ -107,10 +123,9 @@ fn frequencies(theta: f32, head_dim: usize) -> Vec<f32> {
 }
 
 /// Llama 3.1: slow turns are stretched by `factor`, fast ones stay, and between the two it fades.
-fn llama3(scaling: &JsonFile, frequencies: Vec<f32>, positions: usize) -> Result<Vec<f32>> {
+fn llama3(scaling: &JsonFile, frequencies: Vec<f32>, trained: f32) -> Result<Vec<f32>> {
     let (factor, low, high) =
         (scaling.f32("factor")?, scaling.f32("low_freq_factor")?, scaling.f32("high_freq_factor")?);
-    let trained = scaling.usize_or("original_max_position_embeddings", positions)? as f32;
     let scaled = |frequency: f32| {
         let length = 2.0 * PI / frequency;
         if length < trained / high {
@@ -189,12 +204,44 @@ mod tests {
         assert_eq!(frequencies_of(linear).unwrap(), [0.5, 0.05]);
         let ntk = frequencies_of(r#"{"rope_theta": 25, "rope_scaling": {"type": "ntk", "factor": 4}}"#).unwrap();
         assert_eq!(ntk, [0.5, 0.05]);
+        // The old form wins, and has no base of its own.
+        let both = r#""rope_parameters": {"rope_theta": 100, "rope_type": "default"}"#;
+        let linear = frequencies_of(&format!(r#"{{{both}, "rope_scaling": {{"type": "linear", "factor": 2}}}}"#));
+        assert_eq!(linear.unwrap(), [0.5, 0.005]);
+        assert_eq!(frequencies_of(&format!(r#"{{{both}, "rope_scaling": {{}}}}"#)).unwrap(), [1.0, 0.1]);
         let message = frequencies_of(r#"{"rope_scaling": {"rope_type": "yarn"}}"#).unwrap_err().to_string();
         assert!(message.contains("rope_scaling.rope_type") && message.contains("yarn"), "{message}");
         assert!(frequencies_of(r#"{"partial_rotary_factor": 0.5}"#).is_err());
         let half = r#""rope_type": "proportional", "partial_rotary_factor": 0.5"#;
         let proportional = frequencies_of(&format!(r#"{{"rope_parameters": {{{half}, "factor": 4}}}}"#)).unwrap();
         assert_eq!(proportional, [0.25, 0.0]);
+    }
+
+    #[test]
+    fn a_base_for_each_text_is_refused_only_where_there_are_such_texts() {
+        let dynamic = |limit, more: &str| {
+            let mut b = Builder::new();
+            b.set_limit(limit);
+            let config = config(&format!(r#"{{"rope_scaling": {{"type": "dynamic", "factor": 2{more}}}}}"#));
+            table(&b, &config, Base { key: "rope_theta", default: 100.0 }, 4, 64)
+                .map(|table| table.frequencies().collect())
+        };
+        let plain: Vec<f32> = dynamic(Some(64), "").unwrap();
+        assert_eq!(plain, [1.0, 0.1]);
+        let error = dynamic(Some(65), "").unwrap_err().to_string();
+        assert!(error.contains("dynamic with a max_seq_length of at most 64"), "{error}");
+        assert!(dynamic(None, "").is_err());
+        assert!(dynamic(Some(33), r#", "original_max_position_embeddings": 32"#).is_err());
+    }
+
+    #[test]
+    fn the_trained_length_beside_the_scaling_wins() {
+        let scaling = r#""rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4,
+            "original_max_position_embeddings": 8192}"#;
+        let long = frequencies_of(&format!("{{{scaling}}}")).unwrap();
+        assert_eq!(long, [1.0, 0.01]);
+        let short = frequencies_of(&format!(r#"{{{scaling}, "original_max_position_embeddings": 16}}"#)).unwrap();
+        assert_eq!(short[1], 0.00125, "a turn takes 628 positions");
     }
 
     #[test]
