@@ -45,6 +45,7 @@ mod source;
 mod sparse_modules;
 mod task_lengths;
 mod tokenizer;
+mod tokenizer_class;
 mod tokenizer_files;
 mod transformer;
 mod weights;
@@ -252,7 +253,8 @@ impl Checkpoint {
                 let (i, transformer) = self.transformer()?;
                 let (length, do_lower_case) = (transformer.max_seq_length, transformer.do_lower_case);
                 let folder = adapter::tokenizer_folder(&self.modules[i].path, &transformer.backbone);
-                let mut tokenizer = Tokenizer::load(folder, length, do_lower_case)?;
+                let arguments = &transformer.tokenizer_arguments;
+                let mut tokenizer = Tokenizer::load_with(folder, length, do_lower_case, arguments)?;
                 tokenizer.keep_whole(&transformer.whole_prompts)?;
                 tokenizer.with_chat(transformer.chat.clone()).with_lengths(&transformer.lengths)
             }

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
 use tokenizers::{AddedToken, PostProcessor, TruncationDirection};
 
 use super::chat_template::{ChatTemplate, Content, Frame};
@@ -14,7 +15,8 @@ use super::config::JsonFile;
 use super::files::TOKENIZER_FILE;
 use super::leading;
 use super::task_lengths::TaskLengths;
-use super::tokenizer_files::{bert_pipeline, from_file, from_vocabulary, is_bert, makes_segments, prepend_lowercase};
+use super::tokenizer_class::{Class, add_named};
+use super::tokenizer_files::{from_file, from_vocabulary, makes_segments, prepend_lowercase};
 use crate::error::{Error, Result};
 
 /// What to do about a vocabulary that does not fit.
@@ -74,26 +76,41 @@ impl Tokenizer {
     /// Reads the tokenizer in `folder`. Texts are cut to `max_seq_length` tokens, special tokens included. With
     /// `do_lower_case`, texts are lowercased first, unless the tokenizer has a normaliser for that.
     pub fn load(folder: &Path, max_seq_length: Option<usize>, do_lower_case: bool) -> Result<Tokenizer> {
+        Tokenizer::load_with(folder, max_seq_length, do_lower_case, &Map::new())
+    }
+
+    /// The same, where `arguments` stand above what `tokenizer_config.json` says.
+    pub(super) fn load_with(
+        folder: &Path,
+        max_seq_length: Option<usize>,
+        do_lower_case: bool,
+        arguments: &Map<String, Value>,
+    ) -> Result<Tokenizer> {
         let config_path = folder.join("tokenizer_config.json");
-        let config = JsonFile::read_if_present(&config_path)?
+        let mut config = JsonFile::read_if_present(&config_path)?
             .unwrap_or_else(|| JsonFile::from_object(config_path, Default::default()));
+        arguments.iter().for_each(|(key, value)| config.set(key, value.clone()));
         let path = folder.join(TOKENIZER_FILE);
         let mut inner = match path.is_file() {
             true => from_file(&path)?,
             false => from_vocabulary(folder, &config)?,
         };
-        if is_bert(folder, &config, &inner)? {
-            bert_pipeline(&mut inner, &config).map_err(|error| Error::invalid_file(&path, error))?;
+        let class = Class::of(folder, &config, &inner)?;
+        if let Some(class) = class {
+            class.build(&mut inner, &config).map_err(|error| Error::invalid_file(&path, error))?;
         }
+        add_named(&mut inner, &config, class)?;
+        let stored = inner.get_truncation().map(|truncation| truncation.direction);
         inner.with_padding(None);
         // Without parameters there is nothing that could be refused.
         let _ = inner.with_truncation(None);
         if do_lower_case {
             prepend_lowercase(&mut inner).map_err(|error| Error::invalid_file(&path, error))?;
         }
-        let truncation = match config.str_or("truncation_side", "right")? {
-            "right" => TruncationDirection::Right,
-            "left" => TruncationDirection::Left,
+        let truncation = match config.str_opt("truncation_side")? {
+            None => stored.unwrap_or(TruncationDirection::Right),
+            Some("right") => TruncationDirection::Right,
+            Some("left") => TruncationDirection::Left,
             _ => return Err(config.unsupported("truncation_side", "right, left")),
         };
         let has_words = leading::has_words(&inner);

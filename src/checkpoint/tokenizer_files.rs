@@ -1,16 +1,15 @@
-//! What the reference makes of a tokenizer's files besides `tokenizer.json`: BERT's pipeline, rebuilt from
-//! `tokenizer_config.json`; a vocabulary alone; lowercasing; and whether there are segments.
+//! What the reference makes of a tokenizer's files besides `tokenizer.json`: a vocabulary alone; lowercasing; the special tokens
+//! that no text has; and whether there are segments.
 
 use std::path::Path;
 
+use tokenizers::AddedToken;
 use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::{BertNormalizer, Lowercase, NormalizerWrapper, Sequence};
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, ModelWrapper};
+use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Sequence};
 
 use super::config::JsonFile;
 use super::files::{TOKENIZER_FILE, refuse_lfs_pointer};
+use super::tokenizer_class::{Class, special_token};
 use crate::error::{Error, Result};
 
 /// Python's rule: only a Lowercase of its own, alone or in a sequence, counts as present.
@@ -46,7 +45,10 @@ pub(super) fn makes_segments(folder: &Path, config: &JsonFile) -> Result<bool> {
             Ok(["BertTokenizer", "ElectraTokenizer", "DebertaTokenizer", "DebertaV2Tokenizer"].contains(&class))
         }
         None => match JsonFile::read_if_present(&folder.join("config.json"))? {
-            Some(model) => Ok(["bert", "electra", "deberta", "deberta-v2"].contains(&model.str_or("model_type", "")?)),
+            Some(model) => {
+                let with_segments = ["bert", "electra", "ernie", "nomic_bert", "distilbert", "deberta", "deberta-v2"];
+                Ok(with_segments.contains(&model.str_or("model_type", "")?))
+            }
             None => Ok(true),
         },
     }
@@ -93,53 +95,6 @@ impl SpecialTokens {
     }
 }
 
-/// Whether the reference rebuilds this tokenizer as BERT's: its class says so, or nothing but the model does.
-pub(super) fn is_bert(folder: &Path, config: &JsonFile, tokenizer: &tokenizers::Tokenizer) -> Result<bool> {
-    let is_bert = match config.str_opt("tokenizer_class")? {
-        Some(class) => ["BertTokenizer", "BertTokenizerFast"].contains(&class),
-        None => match JsonFile::read_if_present(&folder.join("config.json"))? {
-            Some(model) => model.str_or("model_type", "")? == "bert",
-            None => false,
-        },
-    };
-    Ok(is_bert && matches!(tokenizer.get_model(), ModelWrapper::WordPiece(_)))
-}
-
-/// What stands before and behind BERT's vocabulary, from `tokenizer_config.json`. The reference takes only the vocabulary
-/// from `tokenizer.json`, so where the two contradict each other this file wins: a silent one means lowercasing.
-pub(super) fn bert_pipeline(
-    tokenizer: &mut tokenizers::Tokenizer,
-    config: &JsonFile,
-) -> std::result::Result<(), String> {
-    let message = |error: Error| error.to_string();
-    let normalizer = BertNormalizer::new(
-        true,
-        config.bool_or("tokenize_chinese_chars", true).map_err(message)?,
-        config.bool_opt("strip_accents").map_err(message)?,
-        config.bool_or("do_lower_case", true).map_err(message)?,
-    );
-    tokenizer.with_normalizer(Some(normalizer)).map_err(|error| error.to_string())?;
-    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-    let with_id = |key: &str, default: &str| {
-        let token = special_token(config, key, default).map_err(message)?;
-        let id = tokenizer.token_to_id(&token);
-        id.map(|id| (token.clone(), id)).ok_or(format!("the special token {token} is not in the vocabulary"))
-    };
-    let processor = BertProcessing::new(with_id("sep_token", "[SEP]")?, with_id("cls_token", "[CLS]")?);
-    tokenizer.with_post_processor(Some(processor));
-    Ok(())
-}
-
-/// A special token's text: a string in the configuration, or an object that describes it.
-fn special_token(config: &JsonFile, key: &str, default: &str) -> Result<String> {
-    Ok(match config.get(key) {
-        Some(serde_json::Value::Object(token)) => {
-            token.get("content").and_then(serde_json::Value::as_str).unwrap_or(default).to_string()
-        }
-        _ => config.str_or(key, default)?.to_string(),
-    })
-}
-
 /// A BERT tokenizer from its vocabulary alone: what repositories from before `tokenizer.json` have.
 pub(super) fn from_vocabulary(folder: &Path, config: &JsonFile) -> Result<tokenizers::Tokenizer> {
     let path = folder.join("vocab.txt");
@@ -179,6 +134,6 @@ pub(super) fn from_vocabulary(folder: &Path, config: &JsonFile) -> Result<tokeni
         .map(|token| AddedToken::from(token, true))
         .collect();
     tokenizer.add_special_tokens(present).map_err(|error| invalid(error.to_string()))?;
-    bert_pipeline(&mut tokenizer, config).map_err(invalid)?;
+    Class::Bert.build(&mut tokenizer, config).map_err(invalid)?;
     Ok(tokenizer)
 }

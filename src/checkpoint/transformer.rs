@@ -28,6 +28,8 @@ pub struct TransformerModule {
     pub whole_prompts: Vec<String>,
     /// Whether texts are lowercased before the tokenizer's own normalisation.
     pub do_lower_case: bool,
+    /// What stands above the tokenizer's own configuration.
+    pub tokenizer_arguments: Map<String, Value>,
     /// Texts become messages of a chat in this template. `None`: they stay texts.
     pub chat: Option<Arc<ChatTemplate>>,
     /// The folder with the backbone's `config.json` and weights: the module's own, unless that has an adapter in their place.
@@ -67,6 +69,12 @@ const HARMLESS_MODEL_ARGS: [&str; 9] = [
     "device_map",
     "revision",
 ];
+
+/// Keyword arguments of the tokenizer that stand above its own configuration.
+const TOKENIZER_ARGS: [&str; 4] = ["truncation_side", "do_lower_case", "strip_accents", "tokenize_chinese_chars"];
+
+/// Those that change nothing here, or are looked at elsewhere.
+const HARMLESS_TOKENIZER_ARGS: [&str; 4] = ["model_max_length", "padding_side", "use_fast", "trust_remote_code"];
 
 /// Keyword arguments of the tokenizer, as the versions call them.
 const PROCESSOR_ARGS: [&str; 3] = ["processor_kwargs", "tokenizer_kwargs", "tokenizer_args"];
@@ -151,7 +159,18 @@ impl TransformerModule {
         let do_lower_case = module.bool_or("do_lower_case", false)?;
         let (lengths, chat) = (TaskLengths::read(&module)?, chat.map(Arc::new));
         let whole_prompts = Vec::new();
-        Ok(TransformerModule { config, task, max_seq_length, lengths, whole_prompts, do_lower_case, chat, backbone })
+        let tokenizer_arguments = tokenizer_arguments(&module)?;
+        Ok(TransformerModule {
+            config,
+            task,
+            max_seq_length,
+            lengths,
+            whole_prompts,
+            do_lower_case,
+            tokenizer_arguments,
+            chat,
+            backbone,
+        })
     }
 }
 
@@ -242,13 +261,6 @@ fn check_module(module: &JsonFile, task: &str) -> Result<()> {
             }
         }
     }
-    for key in PROCESSOR_ARGS {
-        if let Some(arguments) = module.object_opt(key)?
-            && arguments.get("chat_template").is_some()
-        {
-            return Err(arguments.unsupported("chat_template", format!("absent, and the template in {TEMPLATE_FILE}")));
-        }
-    }
     for key in ["model_kwargs", "model_args"] {
         if let Some(arguments) = module.object_opt(key)?
             && let Some(name) = arguments.keys().find(|name| !HARMLESS_MODEL_ARGS.contains(name))
@@ -257,6 +269,25 @@ fn check_module(module: &JsonFile, task: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The keyword arguments of the tokenizer that matter.
+fn tokenizer_arguments(module: &JsonFile) -> Result<Map<String, Value>> {
+    let mut all = Map::new();
+    for key in PROCESSOR_ARGS {
+        let Some(arguments) = module.object_opt(key)? else { continue };
+        for name in arguments.keys().filter(|name| !HARMLESS_TOKENIZER_ARGS.contains(name)) {
+            if name == "chat_template" {
+                return Err(arguments.unsupported(name, format!("absent, and the template in {TEMPLATE_FILE}")));
+            }
+            if !TOKENIZER_ARGS.contains(&name) {
+                let supported = [&TOKENIZER_ARGS[..], &HARMLESS_TOKENIZER_ARGS].concat().join(", ");
+                return Err(arguments.unsupported(name, format!("the keys {supported}")));
+            }
+            all.insert(name.to_string(), arguments.get(name).cloned().unwrap_or(Value::Null));
+        }
+    }
+    Ok(all)
 }
 
 /// The limit of the tokenizer in `folder`, if its files name one.
@@ -369,6 +400,7 @@ mod tests {
             (r#"{"modality_config": {"text": {"method": "get_text_features"}}}"#, "modality_config.text.method"),
             (r#"{"modality_config": {"image": {"method": "forward"}}}"#, "modality_config.text"),
             (r#"{"processor_kwargs": {"chat_template": "x"}}"#, "processor_kwargs.chat_template"),
+            (r#"{"tokenizer_args": {"add_eos_token": true}}"#, "tokenizer_args.add_eos_token"),
             (r#"{"model_args": {"num_labels": 3}}"#, "model_args.num_labels"),
             (r#"{"processing_kwargs": {"text": {"padding": "max_length"}}}"#, "processing_kwargs.text"),
             (
@@ -376,9 +408,15 @@ mod tests {
                 "modality_config.message.method_output_name",
             ),
         ] {
-            let message = check_module(&json(module), "feature-extraction").unwrap_err().to_string();
+            let module = json(module);
+            let result = check_module(&module, "feature-extraction").and_then(|()| tokenizer_arguments(&module));
+            let message = result.unwrap_err().to_string();
             assert!(message.contains(named), "{message}");
         }
         assert!(check_module(&json(r#"{"transformer_task": "any-to-any"}"#), "any-to-any").is_err());
+        let arguments =
+            r#"{"processor_kwargs": {"truncation_side": "left", "model_max_length": 9}, "tokenizer_args": {}}"#;
+        let arguments = Value::Object(tokenizer_arguments(&json(arguments)).unwrap());
+        assert_eq!(arguments, serde_json::json!({"truncation_side": "left"}));
     }
 }
