@@ -195,7 +195,11 @@ pub(super) fn add_named(tokenizer: &mut tokenizers::Tokenizer, config: &JsonFile
     ids.sort_unstable();
     let of_decoder = ids.iter().filter_map(|id| decoder.as_ref()?.get(&id.to_string()));
     let defaults = class.map_or([None; 7], Class::special).map(|token| token.map(Value::from));
-    let special = SPECIAL.iter().zip(&defaults).filter_map(|(key, default)| config.get(key).or(default.as_ref()));
+    // What is null there is no token.
+    let special = SPECIAL.iter().zip(&defaults).filter_map(|(key, default)| match config.contains(key) {
+        true => config.get(key),
+        false => default.as_ref(),
+    });
     let more = ["additional_special_tokens", "extra_special_tokens"].into_iter().filter_map(|key| config.get(key));
     let more = more.flat_map(|tokens| match tokens {
         Value::Array(tokens) => tokens.iter().collect(),

@@ -76,9 +76,11 @@ impl SpecialTokens {
         };
         let text = |key: &str, default| config.as_ref().map_or(Ok(default), |config| config.str_or(key, default));
         let class = text("tokenizer_class", "")?;
+        // What is null there is no token, and none by default.
+        let is_null = config.as_ref().is_some_and(|config| config.contains("mask_token"));
         Ok(SpecialTokens {
             mask: token("mask_token")?,
-            has_default: !["PreTrainedTokenizerFast", "TokenizersBackend"].contains(&class),
+            has_default: !is_null && !["PreTrainedTokenizerFast", "TokenizersBackend"].contains(&class),
             end: token("eos_token")?,
             pads_left: text("padding_side", "right")? == "left",
         })

@@ -143,3 +143,21 @@ fn queries_and_documents_have_lengths_of_their_own() {
     let message = with(TaskLengths { document: Some(2), ..lengths }).unwrap_err().to_string();
     assert!(message.contains("a maximum length of 2 leaves no room for text"), "{message}");
 }
+
+#[test]
+fn queries_are_expanded_by_the_mask_or_by_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("vocab.txt"), VOCABULARY).unwrap();
+    let expansion = Some(QueryExpansion { length: 4, is_fixed: true, attend: true, token: None });
+    let lengths = TaskLengths { query: None, document: None, expansion };
+    for (config, id) in [
+        (r#"{"eos_token": "[SEP]"}"#, 4),
+        (r#"{"mask_token": null, "eos_token": "[SEP]"}"#, 3),
+        (r#"{"mask_token": "a", "eos_token": "[SEP]"}"#, 9),
+    ] {
+        std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+        let tokenizer = Tokenizer::load(folder.path(), None, false).unwrap().with_lengths(&lengths).unwrap();
+        let frame = Frame { prompt: "", task: Some("query") };
+        assert_eq!(tokenizer.encode_batch_in(frame, &["a"]).unwrap()[0].ids, [2, 9, 3, id], "{config}");
+    }
+}
