@@ -7,7 +7,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
 use tokenizers::{AddedToken, PostProcessor, TruncationDirection};
 
 use super::chat_template::{ChatTemplate, Content, Frame};
@@ -76,7 +75,8 @@ impl Tokenizer {
     /// Reads the tokenizer in `folder`. Texts are cut to `max_seq_length` tokens, special tokens included. With
     /// `do_lower_case`, texts are lowercased first, unless the tokenizer has a normaliser for that.
     pub fn load(folder: &Path, max_seq_length: Option<usize>, do_lower_case: bool) -> Result<Tokenizer> {
-        Tokenizer::load_with(folder, max_seq_length, do_lower_case, &Map::new())
+        let arguments = JsonFile::from_object(folder, Default::default());
+        Tokenizer::load_with(folder, max_seq_length, do_lower_case, &arguments)
     }
 
     /// The same, where `arguments` stand above what `tokenizer_config.json` says.
@@ -84,12 +84,12 @@ impl Tokenizer {
         folder: &Path,
         max_seq_length: Option<usize>,
         do_lower_case: bool,
-        arguments: &Map<String, Value>,
+        arguments: &JsonFile,
     ) -> Result<Tokenizer> {
         let config_path = folder.join("tokenizer_config.json");
         let mut config = JsonFile::read_if_present(&config_path)?
             .unwrap_or_else(|| JsonFile::from_object(config_path, Default::default()));
-        arguments.iter().for_each(|(key, value)| config.set(key, value.clone()));
+        arguments.keys().for_each(|key| config.set(key, arguments.get(key).cloned().unwrap_or_default()));
         let path = folder.join(TOKENIZER_FILE);
         let mut inner = match path.is_file() {
             true => from_file(&path)?,
@@ -98,6 +98,8 @@ impl Tokenizer {
         let class = Class::of(folder, &config, &inner)?;
         if let Some(class) = class {
             class.build(&mut inner, &config).map_err(|error| Error::invalid_file(&path, error))?;
+        } else if let Some(key) = arguments.keys().find(|key| *key != "truncation_side") {
+            return Err(arguments.unsupported(key, format!("absent, and what it means in {}", path.display())));
         }
         add_named(&mut inner, &config, class)?;
         let stored = inner.get_truncation().map(|truncation| truncation.direction);

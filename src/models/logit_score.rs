@@ -57,7 +57,7 @@ mod tests {
             lengths: Default::default(),
             whole_prompts: vec![],
             do_lower_case: false,
-            tokenizer_arguments: Default::default(),
+            tokenizer_arguments: JsonFile::from_object("module.json", Default::default()),
             chat: None,
             backbone: "folder".into(),
         };
