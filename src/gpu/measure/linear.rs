@@ -23,6 +23,8 @@ const CHECKED_ROWS: usize = 293;
 /// Of its rows and columns, one in so many is compared: primes, so that every place in a tile has its turn.
 const CHECKED_ROW: usize = 3;
 const CHECKED_COLUMN: usize = 7;
+/// Rows of the first product that is timed, which tells how many are many.
+const FIRST_ROWS: usize = 256;
 /// What one product of many rows is to take: long beside a dispatch, and so short that a slow GPU can measure more than one.
 const PRODUCT: Duration = Duration::from_millis(2);
 
@@ -40,7 +42,10 @@ pub(super) fn measure(bench: &mut Bench, measurement: &mut Measurement) {
         // Compiling takes longest, and can be done side by side.
         let loaded: Vec<(Variant, Result<GpuExecutor, Fault>)> =
             variants.into_par_iter().map(|variant| (variant, product.load(bench, variant))).collect();
-        let many = *many.get_or_insert_with(|| product.many(bench, loaded.iter().find_map(|(_, it)| it.as_ref().ok())));
+        let any = loaded.iter().find_map(|(_, executor)| executor.as_ref().ok());
+        // An error here is one of what follows, too.
+        let _ = any.map(|executor| bench.warm_up(executor, &product.batch(FIRST_ROWS)));
+        let many = *many.get_or_insert_with(|| product.many(bench, any));
         // All classes share a weight, so the class of the most work decides how it lies.
         let mut packing = None;
         for class in RowClass::ALL.into_iter().rev().map(|rows| Class { rows, wide }) {
@@ -141,14 +146,13 @@ impl Product {
         Ok(())
     }
 
-    /// The rows of many that take a GPU some milliseconds; and its clock is up.
+    /// The rows of many that take a GPU some milliseconds.
     fn many(&self, bench: &mut Bench, executor: Option<&GpuExecutor>) -> usize {
-        const ROWS: usize = 256;
         if bench.device.description().is_software() {
             return 64; // enough to compare, and not to wait for
         }
-        let time = executor.and_then(|executor| bench.warm_up(executor, &self.batch(ROWS), is_product).ok());
-        let rows = time.map_or(0.0, |time| ROWS as f64 * PRODUCT.as_secs_f64() / time.as_secs_f64().max(1e-6));
+        let time = executor.and_then(|executor| bench.time(executor, &self.batch(FIRST_ROWS), is_product).ok());
+        let rows = time.map_or(0.0, |time| FIRST_ROWS as f64 * PRODUCT.as_secs_f64() / time.as_secs_f64().max(1e-6));
         (rows as usize / 128 * 128).clamp(384, 4096)
     }
 
