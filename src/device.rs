@@ -91,21 +91,29 @@ fn from_environment() -> Result<Option<Device>> {
 
 #[cfg(feature = "gpu")]
 fn auto(program: Arc<Program>, weights: &dyn WeightSource, options: &ExecutorOptions) -> Result<Arc<dyn Executor>> {
-    match GpuDevice::open(&AdapterSelector::Auto) {
-        Ok(device) => match gpu(&device, program.clone(), weights, options) {
-            // It is too small, or unfit. If the CPU cannot do it either, that stays the reason.
-            Err(Error::Device(reason)) => match cpu(program, weights, options) {
-                Ok(executor) => {
-                    log::warn!("using the CPU: {reason}");
-                    Ok(executor)
-                }
-                Err(_) => Err(Error::Device(reason)),
-            },
-            result => result,
-        },
-        Err(reason) => {
-            log::info!("using the CPU: {reason}");
-            cpu(program, weights, options)
+    let mut first = None;
+    for device in GpuDevice::open_each() {
+        match device.and_then(|device| gpu(&device, program.clone(), weights, options)) {
+            // It is broken, too small or unfit: another one, or another driver of the same, may not be.
+            Err(Error::Device(reason)) => {
+                log::warn!("not used: {reason}");
+                first.get_or_insert(reason);
+            }
+            result => return result,
+        }
+    }
+    match (cpu(program, weights, options), first) {
+        // If the CPU cannot do it either, that stays the reason.
+        (Err(_), Some(reason)) => Err(Error::Device(reason)),
+        (result, Some(_)) => {
+            log::warn!("using the CPU");
+            result
+        }
+        (result, None) => {
+            if let Err(reason) = GpuDevice::open(&AdapterSelector::Auto) {
+                log::info!("using the CPU: {reason}");
+            }
+            result
         }
     }
 }

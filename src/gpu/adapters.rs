@@ -82,6 +82,20 @@ pub(super) fn distinct(mut adapters: Vec<wgpu::Adapter>) -> Vec<wgpu::Adapter> {
     adapters
 }
 
+/// GPUs, best first; then, behind all of them, DX12's view of those that Vulkan has, too.
+pub(super) fn real() -> Vec<wgpu::Adapter> {
+    let mut adapters = enumerate();
+    adapters.retain(is_real);
+    let infos: Vec<wgpu::AdapterInfo> = adapters.iter().map(wgpu::Adapter::get_info).collect();
+    let mut adapters: Vec<_> = adapters.into_iter().zip(twins(&infos)).collect();
+    adapters.sort_by_key(|(_, is_twin)| *is_twin);
+    adapters.into_iter().map(|(adapter, _)| adapter).collect()
+}
+
+fn is_real(adapter: &wgpu::Adapter) -> bool {
+    adapter.get_info().device_type != wgpu::DeviceType::Cpu
+}
+
 /// Which adapters are DX12's of a GPU that Vulkan has, too: where a machine has several of one kind, of all of them or of none.
 fn twins(infos: &[wgpu::AdapterInfo]) -> Vec<bool> {
     let count = |backend: wgpu::Backend, of: &wgpu::AdapterInfo| {
@@ -107,7 +121,6 @@ pub(super) fn select(selector: &AdapterSelector) -> Result<wgpu::Adapter> {
     let all = enumerate();
     let adapters = if matches!(selector, AdapterSelector::Name(_)) { all } else { distinct(all) };
     let found: Vec<String> = adapters.iter().map(|adapter| describe(adapter).to_string()).collect();
-    let is_real = |adapter: &wgpu::Adapter| adapter.get_info().device_type != wgpu::DeviceType::Cpu;
     let mut real = 0;
     let matching = adapters.into_iter().find(|adapter| {
         real += is_real(adapter) as usize;

@@ -1,10 +1,12 @@
 //! A GPU: the adapter that was chosen, wgpu's device and queue, and what is known about its health.
 
-use super::adapters::{AdapterSelector, describe, distinct, enumerate, metal_driver, select};
+use super::adapters::{AdapterSelector, describe, distinct, enumerate, metal_driver, real, select};
 use super::ahead::Ahead;
 use super::flight::{self, Submitted, Ticket};
+use super::mark::Marker;
 use super::options::{Cooperative, Dtype, Features};
 use super::pipeline::PipelineCache;
+use super::staging::Staging;
 use super::tuning::Tuning;
 use crate::error::{Error, Result, RunError};
 use std::collections::HashMap;
@@ -88,6 +90,8 @@ pub struct GpuDevice {
     /// What has been measured, for each dtype and set of features.
     pub(super) tunings: Mutex<HashMap<(Dtype, Features), Tuning>>,
     flights: Mutex<mpsc::Sender<Submitted>>,
+    marker: OnceLock<Marker>,
+    pub(super) staging: Staging,
 }
 
 /// Whether the device still works. Once lost, it stays lost.
@@ -127,7 +131,15 @@ impl GpuDevice {
     /// # Errors
     /// [`Error::Device`] if there is no such adapter, naming those that there are, or if it refuses.
     pub fn open(selector: &AdapterSelector) -> Result<Arc<GpuDevice>> {
-        let adapter = select(selector)?;
+        GpuDevice::open_adapter(select(selector)?)
+    }
+
+    /// Opens one GPU after the other, best first; after all, by their other drivers.
+    pub(crate) fn open_each() -> impl Iterator<Item = Result<Arc<GpuDevice>>> {
+        real().into_iter().map(GpuDevice::open_adapter)
+    }
+
+    fn open_adapter(adapter: wgpu::Adapter) -> Result<Arc<GpuDevice>> {
         let mut description = describe(&adapter);
         let opened = request(&adapter, &description).or_else(|reason| {
             if description.features.cooperative == Cooperative::default() {
@@ -229,6 +241,8 @@ impl GpuDevice {
             is_shared,
             tunings: Mutex::default(),
             flights: Mutex::new(flights),
+            marker: OnceLock::new(),
+            staging: Staging::new(),
         })
     }
 
@@ -251,6 +265,11 @@ impl GpuDevice {
     /// wgpu's queue.
     pub fn wgpu_queue(&self) -> &wgpu::Queue {
         &self.queue
+    }
+
+    /// The kernel that proves what was done, compiled when it is asked for first. Errors are the caller's to catch.
+    pub(super) fn marker(&self) -> &Marker {
+        self.marker.get_or_init(|| Marker::new(&self.device))
     }
 
     /// Hands what was submitted to the thread that waits for the device.

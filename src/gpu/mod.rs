@@ -26,6 +26,7 @@ mod piece;
 mod pipeline;
 mod pipeline_file;
 mod profile;
+mod staging;
 mod submit;
 pub mod tuning;
 mod tuning_file;
@@ -52,6 +53,7 @@ use kernel::{Binding, Target};
 use pace::Pace;
 use pipeline::Pipeline;
 use rayon::prelude::*;
+use staging::Write;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -336,8 +338,11 @@ fn upload_params(compiled: &Compiled, device: &GpuDevice) -> Result<(wgpu::Buffe
         compiled.steps.iter().map(|launches| launches.iter().map(|launch| place(&launch.params)).collect()).collect();
     let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
     let buffer = create(device, "params", bytes.len().max(16) as u64, usage)?;
-    let written = device.scoped(|| device.queue.write_buffer(&buffer, 0, &bytes));
-    written.map_err(|error| Error::Device(format!("{}: params: {error}", device.description())))?;
+    let written = device.scoped(|| device.write(&[Write { buffer: &buffer, offset: 0, bytes: &bytes }]));
+    let refuse = |why: String| Error::Device(format!("{}: params: {why}", device.description()));
+    if !written.map_err(|error| refuse(error.to_string()))? {
+        return Err(refuse("there is no memory for an upload".into()));
+    }
     Ok((buffer, at))
 }
 

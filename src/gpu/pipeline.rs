@@ -91,7 +91,12 @@ impl PipelineCache {
 }
 
 /// `dynamic`: the binding whose offset comes with each dispatch.
-fn layout(device: &wgpu::Device, label: &str, bindings: &[Binding], dynamic: Option<u32>) -> wgpu::BindGroupLayout {
+pub(super) fn layout(
+    device: &wgpu::Device,
+    label: &str,
+    bindings: &[Binding],
+    dynamic: Option<u32>,
+) -> wgpu::BindGroupLayout {
     let entries: Vec<_> = (0..)
         .zip(bindings)
         .map(|(binding, kind)| wgpu::BindGroupLayoutEntry {

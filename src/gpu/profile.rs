@@ -51,7 +51,7 @@ impl GpuExecutor {
                 mapped_at_creation: false,
             });
             let buffer = self.readback.take(bytes, device);
-            let firsts = self.write(&data, &[], allocated);
+            let firsts = self.write(&data, &[], allocated, None)?;
             for (i, &step) in (0..).zip(&steps) {
                 let mut encoder = device.create_command_encoder(&Default::default());
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
@@ -73,10 +73,10 @@ impl GpuExecutor {
             encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
                 let _ = mapping.send(result); // nobody listens once the batch has failed
             });
-            (self.device.submit([encoder.finish()]), buffer)
+            Ok::<_, RunError>((self.device.submit([encoder.finish()]), buffer))
         });
         let (submission, buffer) = match submitted {
-            Ok(submitted) => submitted,
+            Ok(submitted) => submitted?,
             Err(wgpu::Error::OutOfMemory { .. }) => {
                 return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: bytes, granted: 0 });
             }

@@ -3,8 +3,10 @@
 use super::ahead::Account;
 use super::flight::{Flight, Submitted, Ticket};
 use super::kernel::stride4;
+use super::mark::Mark;
 use super::options::Dtype;
 use super::piece::{self, Piece, Whole};
+use super::staging::Write;
 use super::upload::{BatchData, Sizes};
 use super::work::Work;
 use super::workspace::{Allocated, Workspace};
@@ -54,33 +56,32 @@ impl GpuExecutor {
             .collect();
         let results: u64 = parts.iter().map(|part| part.bytes() as u64).sum();
         let limit = self.device.description().limits.max_buffer_size;
-        if results > limit {
-            return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: results, granted: limit });
+        let read_back = results + (runs.len() as u64 + 1) * 4; // with marks
+        if read_back > limit {
+            return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: read_back, granted: limit });
         }
 
         let (mapping, mapped) = mpsc::channel();
         let begun = Instant::now();
         let submitted = self.device.scoped(|| {
             let marks = &allocated.marks;
-            let mark = marks.begin(runs.len() + 1, &self.device.queue);
+            let mark = Mark::new(runs.len() + 1);
             let bytes = results + mark.bytes() as u64;
             let buffer = self.readback.take(bytes, &self.device.device);
             let encoder = || self.device.device.create_command_encoder(&Default::default());
-            let firsts = self.write(&data, &pieces, allocated);
-            for (i, run) in (0..).zip(&runs) {
+            let firsts = self.write(&data, &pieces, allocated, Some(mark))?;
+            for (i, run) in runs.iter().enumerate() {
                 let mut encoder = encoder();
-                self.record(&pieces[run.clone()], &firsts, allocated, &mut encoder);
-                marks.copy(i, &mut encoder);
+                self.record(i, &pieces[run.clone()], &firsts, allocated, &mut encoder);
                 let (index, account) = self.enqueue(encoder, &pieces[run.clone()])?;
                 self.device.launch(Submitted::Part(index, account))?;
             }
             let mut encoder = encoder();
-            self.record(&pieces[last.clone()], &firsts, allocated, &mut encoder);
+            self.record(runs.len(), &pieces[last.clone()], &firsts, allocated, &mut encoder);
             for (part, &value) in parts.iter().zip(outputs).filter(|(part, _)| part.rows > 0) {
                 let source = workspace.buffer(allocated, value);
                 encoder.copy_buffer_to_buffer(source, 0, &buffer, part.offset, part.bytes() as u64);
             }
-            marks.copy(runs.len(), &mut encoder);
             marks.collect(mark, &mut encoder, &buffer, results);
             encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
                 let _ = mapping.send(result); // nobody listens once the batch has failed
@@ -131,10 +132,18 @@ impl GpuExecutor {
         Ok((ticket, Account { begun, work, pace: self.pace.clone(), place }))
     }
 
-    /// One compute pass over these pieces.
-    fn record(&self, pieces: &[Piece], firsts: &[u32], allocated: &Allocated, encoder: &mut wgpu::CommandEncoder) {
+    /// One compute pass over these pieces, the `i`-th of a batch, and its mark.
+    fn record(
+        &self,
+        i: usize,
+        pieces: &[Piece],
+        firsts: &[u32],
+        allocated: &Allocated,
+        encoder: &mut wgpu::CommandEncoder,
+    ) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         self.dispatch(pieces, firsts, allocated, &mut pass);
+        allocated.marks.copy(i, &mut pass);
     }
 
     /// The pieces of a batch whose [`GpuExecutor::write`] gave `firsts`.
@@ -161,25 +170,38 @@ impl GpuExecutor {
         }
     }
 
-    /// Hands the batch to the queue, before whatever is submitted next. Returns where its dispatches begin, in the order in
-    /// which the sizes lie on the device for each.
-    pub(super) fn write(&self, data: &BatchData, pieces: &[Piece], allocated: &Allocated) -> Vec<u32> {
+    /// Hands the batch to the queue, before whatever is submitted next, and its mark. Returns where its dispatches begin, in the
+    /// order in which the sizes lie on the device for each.
+    ///
+    /// # Errors
+    /// [`RunError::OutOfMemory`].
+    pub(super) fn write(
+        &self,
+        data: &BatchData,
+        pieces: &[Piece],
+        allocated: &Allocated,
+        mark: Option<Mark>,
+    ) -> Result<Vec<u32>, RunError> {
         let firsts = piece::firsts(pieces);
         let Sizes { tokens, sequences, query_tiles, .. } = data.sizes;
         let mut sizes = vec![0; firsts.len() * allocated.sizes_stride as usize / 4];
         for (&first, sizes) in firsts.iter().zip(sizes.chunks_exact_mut(allocated.sizes_stride as usize / 4)) {
             sizes[..4].copy_from_slice(&[tokens, sequences, query_tiles, first]);
         }
-        let batch = [
+        let batch: [&[u8]; 4] = [
             bytemuck::cast_slice(&sizes),
             bytemuck::cast_slice(&data.tokens),
             bytemuck::cast_slice(&data.sequences),
             bytemuck::cast_slice(&data.query_tiles),
         ];
-        for (buffer, bytes) in allocated.batch.iter().zip(batch).filter(|(_, bytes): &(_, &[u8])| !bytes.is_empty()) {
-            self.device.queue.write_buffer(buffer, 0, bytes);
+        let given = mark.map(Mark::given).unwrap_or_default();
+        let writes = allocated.batch.iter().zip(batch).map(|(buffer, bytes)| Write { buffer, offset: 0, bytes });
+        let writes: Vec<Write> = writes.chain([allocated.marks.write(&given)]).collect();
+        if !self.device.write(&writes) {
+            let needed = writes.iter().map(|write| write.bytes.len() as u64).sum();
+            return Err(RunError::OutOfMemory { tokens: tokens as usize, needed, granted: 0 });
         }
-        firsts
+        Ok(firsts)
     }
 }
 

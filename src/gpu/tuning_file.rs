@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// What is measured, and tried: other shaders, another file.
-const SHADERS: [&str; 48] = [
+const SHADERS: [&str; 49] = [
     include_str!("../../shaders/attention.wgsl"),
     include_str!("../../shaders/attention_cooperative.wgsl"),
     include_str!("../../shaders/attention_subgroup.wgsl"),
@@ -43,6 +43,7 @@ const SHADERS: [&str; 48] = [
     include_str!("../../shaders/common/words_f32_int64.wgsl"),
     include_str!("../../shaders/embed.wgsl"),
     include_str!("../../shaders/embed_norm.wgsl"),
+    include_str!("../../shaders/mark.wgsl"),
     include_str!("../../shaders/mixture.wgsl"),
     include_str!("../../shaders/glu.wgsl"),
     include_str!("../../shaders/head_norm.wgsl"),

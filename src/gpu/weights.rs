@@ -3,6 +3,7 @@
 
 use super::device::GpuDevice;
 use super::options::Dtype;
+use super::staging::Write;
 use crate::error::{Error, Result};
 use crate::program::{Program, WeightId, WeightSource, WeightSpec};
 use std::collections::HashMap;
@@ -203,8 +204,10 @@ impl Upload<'_> {
             for panel in values.chunks(packing.panel_rows * spec.cols) {
                 (packing.pack_panel)(panel, spec.cols, self.dtype, &mut packed);
             }
-            let written = self.device.scoped(|| self.device.queue.write_buffer(buffer, offset, &packed));
-            written.map_err(|error| refuse(error.to_string()))?;
+            let written = self.device.scoped(|| self.device.write(&[Write { buffer, offset, bytes: &packed }]));
+            if !written.map_err(|error| refuse(error.to_string()))? {
+                return Err(refuse("there is no memory for an upload".into()));
+            }
             offset += packed.len() as u64;
             self.unwaited += packed.len() as u64;
             if self.unwaited >= UNWAITED {

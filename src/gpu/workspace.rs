@@ -115,7 +115,7 @@ impl Workspace {
     /// [`RunError::DeviceLost`] if the device does not even have that.
     pub fn reserve_marks(&mut self, submissions: usize, device: &GpuDevice) -> Result<(), RunError> {
         if let Some(allocated) = self.allocated.as_mut().filter(|allocated| allocated.marks.room() < submissions) {
-            let marks = device.scoped(|| Marks::new(submissions, &device.device));
+            let marks = device.scoped(|| Marks::new(submissions, device));
             allocated.marks = marks.map_err(|error| device.health.fail(error.to_string()))?;
         }
         Ok(())
@@ -279,7 +279,7 @@ impl Workspace {
             batch,
             sizes_stride,
             batch_group,
-            marks: Marks::new(MARKS, &device.device),
+            marks: Marks::new(MARKS, device),
             bytes: sizes.iter().sum(),
         }
     }
