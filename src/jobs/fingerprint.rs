@@ -1,5 +1,6 @@
 //! What tells one model from another: its files.
 
+use super::folder::JOB_FILE;
 use crate::error::{Error, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -35,7 +36,10 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         let path = entry.map_err(Error::io(folder))?.path();
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
         if path.is_dir() {
-            collect(&path, files)?;
+            // What a job wrote there is no part of the model.
+            if !path.join(JOB_FILE).exists() {
+                collect(&path, files)?;
+            }
         } else if ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
             files.push(path);
         }

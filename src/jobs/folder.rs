@@ -25,6 +25,9 @@ use std::path::{Path, PathBuf};
 /// Version of the folder's layout.
 const LAYOUT: u32 = 1;
 
+/// What says that a folder is a job's.
+pub(super) const JOB_FILE: &str = "_job.json";
+
 /// What `_job.json` holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobFile {
@@ -76,7 +79,7 @@ impl JobFile {
     /// # Errors
     /// [`Error::InvalidFile`] if it cannot be understood.
     pub fn read(folder: &Path) -> Result<Option<JobFile>> {
-        let path = folder.join("_job.json");
+        let path = folder.join(JOB_FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -270,7 +270,7 @@ pub struct BenchCommand {
     #[command(flatten)]
     pub input: OptionalInputArgs,
     /// A model's shape, with random weights: all-MiniLM-L6-v2, bert-base, ... (any other name lists them)
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "input", "adapter", "SourceArgs", "PromptArgs", "EmbeddingArgs"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "input", "adapter", "column", "no_header", "input_format", "SourceArgs", "PromptArgs", "EmbeddingArgs"])]
     pub preset: Option<String>,
     /// Tokens a text: short (28 on average), mixed (8 to 512, most of them short), long (256), or a number
     #[arg(long, value_name = "LENGTHS", conflicts_with_all = ["model", "input"], default_value = "short")]

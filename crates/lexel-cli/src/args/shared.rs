@@ -120,7 +120,7 @@ pub struct ScoreArgs {
 pub enum InputFormat {
     /// A text a line; an empty line is an empty text
     Txt,
-    /// A JSON object a line; or the bare text, a string (for pairs, an array of two)
+    /// A JSON object a line, or the bare text, a string (for pairs, an array of two); empty lines are skipped
     Jsonl,
     /// Columns separated by tabs: a line is a record, and a quote is a character like any other
     Tsv,

@@ -108,7 +108,7 @@ fn table_columns<const N: usize>(
 
 /// Whether the path stands for standard input or output.
 pub fn is_pipe(path: &Path) -> bool {
-    path.as_os_str() == "-"
+    ["-", "/dev/stdin", "/dev/stdout"].iter().any(|name| path.as_os_str() == *name)
 }
 
 /// What follows the last dot of the name, in lower case.

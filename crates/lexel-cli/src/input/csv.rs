@@ -23,6 +23,8 @@ struct Parser {
     reader: Reader,
     /// Bytes of the current line that are parsed.
     parsed: usize,
+    /// The current line has no end in the input.
+    is_open: bool,
     /// The line where the current record begins.
     line: u64,
     /// The fields of the current record, one behind the other.
@@ -51,7 +53,8 @@ impl Parser {
                     return Err(self.bad(&what));
                 }
                 // The last line's end may be missing.
-                if self.lines.buffer.last() != Some(&b'\n') {
+                self.is_open = self.lines.buffer.last() != Some(&b'\n');
+                if self.is_open {
                     self.lines.buffer.push(b'\n');
                 }
             }
@@ -98,7 +101,8 @@ impl<const N: usize> Csv<N> {
     /// Reads these columns.
     pub fn new(lines: Lines, columns: Columns<N>, keep: &[String]) -> Csv<N> {
         let (bytes, ends) = (Vec::new(), Vec::new());
-        let parser = Parser { lines, reader: Reader::new(), parsed: 0, line: 1, bytes, ends, fields: 0 };
+        let parser =
+            Parser { lines, reader: Reader::new(), parsed: 0, is_open: false, line: 1, bytes, ends, fields: 0 };
         let table = Table::new(columns, "a text with commas or quotes must be in double quotes").keep(keep);
         Csv { parser, table, kept: Vec::new() }
     }
@@ -139,6 +143,14 @@ impl<const N: usize> LineRecords<N> for Csv<N> {
 
     fn kept(&mut self) -> Vec<Value> {
         std::mem::take(&mut self.kept)
+    }
+
+    fn unparsed(&self) -> u64 {
+        let rest = &self.parser.lines.buffer[self.parser.parsed..];
+        match rest.iter().all(|byte| b"\r\n".contains(byte)) {
+            true => 0,
+            false => rest.len() as u64 - u64::from(self.parser.is_open),
+        }
     }
 
     fn lines(&mut self) -> &mut Lines {

@@ -24,7 +24,7 @@ pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
         }
         if path.is_dir() {
             let before = files.len();
-            folder(path, &mut files)?;
+            folder(path, &mut files, &mut Vec::new())?;
             if files.len() == before {
                 let message = format!("{} has no files ending in .{}", path.display(), ENDINGS.join(", ."));
                 return Err(Failure::new(NO_INPUT, message));
@@ -33,12 +33,20 @@ pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
             // As in a shell, hidden files are asked for by name.
             let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
             let paths = glob::glob_with(&text, options).map_err(|error| Failure::usage(format!("{text}: {error}")))?;
-            let mut matches: Vec<PathBuf> = paths.filter_map(Result::ok).filter(|path| path.is_file()).collect();
-            if matches.is_empty() {
+            let matches: Result<Vec<PathBuf>, _> = paths.collect();
+            let failed = |error: glob::GlobError| Failure::reading(&error.path().display().to_string(), error.error());
+            let mut matches = matches.map_err(failed)?;
+            matches.sort();
+            let before = files.len();
+            for found in matches {
+                match found.is_dir() {
+                    true => folder(&found, &mut files, &mut Vec::new())?,
+                    false => files.push(found),
+                }
+            }
+            if files.len() == before {
                 return Err(Failure::new(NO_INPUT, format!("no file matches {text}")));
             }
-            matches.sort();
-            files.extend(matches);
         } else {
             files.push(path.clone());
         }
@@ -46,8 +54,15 @@ pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-fn folder(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+/// `above` are the folders that it is in, without links.
+fn folder(path: &Path, files: &mut Vec<PathBuf>, above: &mut Vec<PathBuf>) -> Result<(), Failure> {
     let failed = |error| Failure::reading(&path.display().to_string(), &error);
+    let itself = fs::canonicalize(path).map_err(failed)?;
+    // A link back.
+    if above.contains(&itself) {
+        return Ok(());
+    }
+    above.push(itself);
     let entries: Result<Vec<_>, _> = fs::read_dir(path).map_err(failed)?.map(|entry| entry.map(|e| e.path())).collect();
     let mut entries = entries.map_err(failed)?;
     entries.sort();
@@ -57,11 +72,15 @@ fn folder(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
             continue;
         }
         if entry.is_dir() {
-            folder(&entry, files)?;
+            // What a job wrote there is no input of the next.
+            if !entry.join("_job.json").exists() {
+                folder(&entry, files, above)?;
+            }
         } else if ending(&entry).is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
             files.push(entry);
         }
     }
+    above.pop();
     Ok(())
 }
 

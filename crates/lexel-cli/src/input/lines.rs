@@ -4,7 +4,11 @@ use super::columns::{Columns, Table};
 use super::{LineRecords, RECORD_BYTES, Records, bad, choose};
 use crate::failure::Failure;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
+
+/// Records among which a key must be that is to be kept.
+const FIRST: usize = 1000;
 
 /// The lines of an input.
 pub struct Lines {
@@ -110,14 +114,23 @@ impl<const N: usize> Jsonl<N> {
         Jsonl { lines, keys, keep: keep.to_vec(), kept: Vec::new() }
     }
 
+    /// Reads a line that is not empty.
+    fn read(&mut self) -> Result<Option<u64>, Failure> {
+        let mut bytes = 0;
+        while let Some(read) = self.lines.read()? {
+            bytes += read;
+            if !self.lines.buffer.iter().all(u8::is_ascii_whitespace) {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+
     /// The texts of the line in the buffer.
     fn texts(&self) -> Result<([String; N], Vec<Value>), Failure> {
         let line = self.lines.text()?;
         let bad = |what: &str| self.lines.bad(what);
         let bare = if N == 1 { "string" } else { "array of two strings" };
-        if line.trim().is_empty() {
-            return Err(bad(&format!("an empty line: each line of a .jsonl file is a JSON object or {bare}")));
-        }
         let value = serde_json::from_str(line).map_err(|error| bad(&format!("not valid JSON: {error}")))?;
         let mut texts = std::array::from_fn(|_| String::new());
         let mut kept = vec![Value::Null; self.keep.len()];
@@ -153,7 +166,7 @@ impl<const N: usize> Jsonl<N> {
 
 impl<const N: usize> Records<N> for Jsonl<N> {
     fn next(&mut self) -> Result<Option<([String; N], u64)>, Failure> {
-        let Some(read) = self.lines.read()? else { return Ok(None) };
+        let Some(read) = self.read()? else { return Ok(None) };
         let (texts, kept) = self.texts()?;
         self.kept = kept;
         Ok(Some((texts, read)))
@@ -162,7 +175,30 @@ impl<const N: usize> Records<N> for Jsonl<N> {
 
 impl<const N: usize> LineRecords<N> for Jsonl<N> {
     fn skip(&mut self) -> Result<bool, Failure> {
-        Ok(self.lines.read()?.is_some())
+        Ok(self.read()?.is_some())
+    }
+
+    /// A key that is to be kept and that none of the first records has is a mistake.
+    fn first(&mut self) -> Result<bool, Failure> {
+        let mut missing: Vec<&String> = self.keep.iter().collect();
+        let mut keys = BTreeSet::new();
+        for _ in 0..FIRST {
+            if missing.is_empty() || self.lines.read()?.is_none() {
+                break;
+            }
+            if let Ok(Value::Object(object)) = serde_json::from_slice(&self.lines.buffer) {
+                missing.retain(|key| !object.contains_key(*key));
+                keys.extend(object.into_iter().map(|(key, _)| format!("'{key}'")));
+            }
+        }
+        match missing.first().filter(|_| !keys.is_empty()) {
+            None => Ok(false),
+            Some(key) => {
+                let keys = keys.into_iter().collect::<Vec<_>>().join(", ");
+                let what = format!("no record has the key '{key}', which is to be kept; the keys are {keys}");
+                Err(self.lines.bad(&what))
+            }
+        }
     }
 
     fn kept(&mut self) -> Vec<Value> {
@@ -262,7 +298,8 @@ mod tests {
 
     #[test]
     fn objects_and_bare_texts() {
-        let texts = records(b"{\"id\": 1, \"text\": \"a\\nb\"}\r\n\"c\"\n", &jsonl());
+        // A line without anything is no record.
+        let texts = records(b"\n{\"id\": 1, \"text\": \"a\\nb\"}\r\n \r\n\"c\"\n\n", &jsonl());
         assert_eq!(texts, [["a\nb"], ["c"]]);
         let texts = records(b"{\"b\": \"2\", \"id\": 1, \"a\": \"1\"}\n[\"3\", \"\"]", &pairs());
         assert_eq!(texts, [["1", "2"], ["3", ""]]);
@@ -284,7 +321,6 @@ mod tests {
         fails(&[
             (b"good\nb\xffd\n", &Format::Txt, "file, line 2: not valid UTF-8: byte 0xff at column 2"),
             (b"{\"text\": \n", &jsonl, "file, line 1: not valid JSON"),
-            (b"\"a\"\n\n", &jsonl, "line 2: an empty line"),
             (b"{\"body\": \"x\"}", &jsonl, "no key 'text'; the keys are 'body': choose one by --column NAME"),
             (b"{\"text\": 7}", &jsonl, "'text' is a number"),
             (b"[1]", &jsonl, "expected a JSON object or string, found an array"),

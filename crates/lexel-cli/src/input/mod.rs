@@ -243,6 +243,11 @@ pub trait LineRecords<const N: usize>: Records<N> {
         Ok(false)
     }
 
+    /// Bytes of the current line that are behind the last record, and more than an end: where a carriage return alone ends one.
+    fn unparsed(&self) -> u64 {
+        0
+    }
+
     /// What is kept of the last record.
     fn kept(&mut self) -> Vec<Value> {
         Vec::new()

@@ -54,6 +54,8 @@ pub struct JobInput<const N: usize> {
     pub lossy: bool,
     /// A row that cannot be read ends the job.
     pub fail_on_reject: bool,
+    /// Even if none of the first rows can be read, the others may.
+    pub skip_all: bool,
     /// The most rows of a part, if the user says so.
     pub part_rows: Option<usize>,
 }
@@ -87,7 +89,11 @@ impl<const N: usize> JobInput<N> {
     pub fn resolve(input: Input<N>, output: &JobOutput, args: &JobArgs) -> Result<JobInput<N>, Failure> {
         let Input { mut files, format } = input;
         let mut keep: Vec<String> = args.id_column.iter().cloned().collect();
-        keep.extend(args.keep_columns.iter().filter(|name| Some(*name) != args.id_column.as_ref()).cloned());
+        for name in &args.keep_columns {
+            if !keep.contains(name) {
+                keep.push(name.clone());
+            }
+        }
         if let (Some(name), OutputFormat::Npy | OutputFormat::Safetensors) = (keep.first(), output.format) {
             let message =
                 format!("column '{name}' cannot be kept in numbers alone: give --output-format parquet or jsonl");
@@ -103,10 +109,11 @@ impl<const N: usize> JobInput<N> {
         }
         let on_invalid = args.on_invalid.unwrap_or(OnInvalid::Skip);
         let (lossy, fail_on_reject) = (on_invalid == OnInvalid::Replace, on_invalid == OnInvalid::Fail);
+        let skip_all = args.on_invalid == Some(OnInvalid::Skip);
         if files.is_empty() {
             files.push(spool::stdin(&output.folder, format.ending())?);
         }
-        Ok(JobInput { files, format, keep, lossy, fail_on_reject, part_rows: args.part_rows })
+        Ok(JobInput { files, format, keep, lossy, fail_on_reject, skip_all, part_rows: args.part_rows })
     }
 }
 

@@ -155,9 +155,11 @@ pub fn open<const N: usize>(
     let reader = TallyReader::new(BufReader::new(file), tally.clone());
     let mut records = input.format.line_records(Box::new(reader), name, &input.keep, input.lossy)?;
     let header = records.first()?;
+    // Before `lines`, which ends what is being parsed.
+    let unparsed = records.unparsed();
     let lines = records.lines().line;
     Ok(match header {
-        true => (records, tally.bytes(), lines, tally.hash()),
+        true => (records, tally.bytes() - unparsed, lines, tally.hash()),
         false => (records, 0, 0, String::new()),
     })
 }
@@ -191,7 +193,9 @@ fn lines_file<const N: usize>(
     let tally = seek(&mut *records, path, start, u64::MAX, line)?;
     loop {
         let mut rows = 0;
-        while rows < plan.part_rows as u64 && origin + tally.bytes() - start < PART_BYTES && records.skip()? {
+        // A part ends where a line does.
+        let has_room = |rows: u64| rows < plan.part_rows as u64 && origin + tally.bytes() - start < PART_BYTES;
+        while (has_room(rows) || records.unparsed() > 0) && records.skip()? {
             rows += 1;
         }
         if rows == 0 {

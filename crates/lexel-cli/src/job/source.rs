@@ -37,10 +37,11 @@ impl<const N: usize> Source for FileSource<N> {
         }?;
         match rows.rejects.first() {
             Some(reject) if self.input.fail_on_reject => Err(Failure::new(DATA, reject.reason.clone())),
-            // One bad row is an accident, all of them are a wrong column.
-            Some(reject) if rows.rows.is_empty() && part.rows > 1 => {
+            // One bad row is an accident, all of the first ones are a wrong column; later ones may be a bad file among good ones.
+            Some(reject) if rows.rows.is_empty() && part.rows > 1 && part.index == 0 && !self.input.skip_all => {
                 let (count, reason) = (part.rows, &reject.reason);
-                Err(Failure::new(DATA, format!("none of {count} rows can be read; the first: {reason}")))
+                let how = "--on-invalid skip goes on all the same";
+                Err(Failure::new(DATA, format!("none of {count} rows can be read; the first: {reason} ({how})")))
             }
             _ => Ok(rows),
         }

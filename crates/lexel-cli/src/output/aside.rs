@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub fn create(path: &Path, name: &OsStr) -> Result<(PathBuf, File), Failure> {
     let failed = |error| Failure::writing(path, &error);
     let mut aside = OsString::from(".");
-    aside.push(name);
+    aside.push(shortened(name));
     aside.push(".lexel-tmp");
     let temporary = path.with_file_name(aside);
     loop {
@@ -34,6 +34,19 @@ pub fn create(path: &Path, name: &OsStr) -> Result<(PathBuf, File), Failure> {
             // What the user lets nobody read is read by nobody meanwhile.
             keep_mode(&file, path, 0o200);
             return Ok((temporary, file));
+        }
+    }
+}
+
+/// As much of a name as leaves room for what stands around it: file systems take 255 bytes.
+fn shortened(name: &OsStr) -> OsString {
+    const MOST: usize = 200;
+    match name.len() <= MOST {
+        true => name.to_os_string(),
+        false => {
+            let text = name.to_string_lossy();
+            let end = (0..=MOST).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+            text[..end].into()
         }
     }
 }

@@ -158,7 +158,19 @@ pub fn publish(path: &Path, write: impl FnOnce(&File, &Path) -> Result<(), Failu
     }
 }
 
+/// Whether a path names an open file of this process.
+fn is_descriptor(path: &Path) -> bool {
+    ["/dev/stderr", "/dev/fd", "/proc/self/fd"].iter().any(|folder| path.starts_with(folder))
+}
+
 fn open(path: &Path) -> Result<(Place, Target), Failure> {
+    // It would be replaced, and whoever opened it would go on with what it was.
+    if is_descriptor(path) && fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        let path = path.display();
+        return Err(Failure::usage(format!(
+            "--output {path} is a file that is open: give its name, or - and redirect that"
+        )));
+    }
     // Through a link: the file behind it is replaced, not the link.
     let path = match fs::metadata(path) {
         Ok(_) => fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()),

@@ -136,15 +136,15 @@ fn rows_of_every_kind_that_cannot_be_read() {
     ];
     let (input, output) = (folder.write("in.jsonl", lines.concat()), folder.path("job/"));
     let json = succeed(&job(&model, &input, &output, &["--json"])).json();
-    assert_eq!((&json["rows_in"], &json["texts"], &json["rejects"]), (&8.into(), &2.into(), &6.into()));
+    assert_eq!((&json["rows_in"], &json["texts"], &json["rejects"]), (&7.into(), &2.into(), &5.into()));
     let rejects = std::fs::read_to_string(folder.path("job/rejects.jsonl")).unwrap();
-    let expected =
-        ["'text' is a number", "an empty line", "no key 'text'", "not valid UTF-8", "not valid JSON", "null"];
+    let expected = ["'text' is a number", "no key 'text'", "not valid UTF-8", "not valid JSON", "null"];
     assert_eq!(rejects.lines().count(), expected.len());
     for (i, (reject, expected)) in rejects.lines().zip(expected).enumerate() {
         let row = format!("{{\"row\":{},\"reason\":\"", i + 1);
         assert!(reject.starts_with(&row) && reject.contains(expected), "{reject}");
-        assert!(reject.contains(&format!("in.jsonl, line {}: ", i + 2)), "{reject}");
+        // The third line is empty, and no row.
+        assert!(reject.contains(&format!("in.jsonl, line {}: ", [2, 4, 5, 6, 7][i])), "{reject}");
     }
     assert_close(&rows(&output), &expected_rows(&model, &["one", "two"]));
     // Corrected, it is another input.
@@ -289,4 +289,82 @@ fn standard_input_that_never_came_to_its_end_is_not_continued_with_nothing() {
     // An input that is empty from the beginning is complete.
     let empty = folder.path("empty/");
     assert_eq!(succeed(&job(&model, "-", &empty, &["--input-format", "txt", "--json"])).json()["texts"], 0);
+}
+
+/// csv-core ends a record there, too.
+#[test]
+fn carriage_returns_alone_end_records_of_csv() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    for (i, (input, texts)) in [
+        (&b"id,text\r1,aaa\r2,bbb\r3,ccc\r"[..], vec!["aaa", "bbb", "ccc"]),
+        (b"id,text\r1,aaa\n2,bbb\n3,ccc", vec!["aaa", "bbb", "ccc"]),
+        (b"id,text\n1,aaa\n2,b\r3,ccc\n4,ddd\r\n5,eee\r\n", vec!["aaa", "b", "ccc", "ddd", "eee"]),
+        (b"id,text\r1,aaa\r2,bbb", vec!["aaa", "bbb"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (input, output) = (folder.write(&format!("{i}.csv"), input), folder.path(&format!("job-{i}/")));
+        let options = ["--column", "text", "--part-rows", "2", "--json"];
+        let json = succeed(&job(&model, &input, &output, &options)).json();
+        assert_eq!((&json["texts"], &json["rejects"]), (&texts.len().into(), &0.into()), "{i}");
+        assert_close(&rows(&output), &expected_rows(&model, &texts));
+        // Again, nothing is left to do.
+        assert_eq!(succeed(&job(&model, &input, &output, &options)).json()["rows_here"], 0);
+    }
+}
+
+#[test]
+fn a_part_without_a_row_does_not_end_a_job() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let (good, bad) = ("{\"text\": \"a\"}\n".repeat(2), "{\"text\": null}\n".repeat(2));
+    let input = folder.write("in.jsonl", format!("{good}{bad}{good}"));
+    let json = succeed(&job(&model, &input, &folder.path("job/"), &["--part-rows", "2", "--json"])).json();
+    assert_eq!((&json["texts"], &json["rejects"]), (&4.into(), &2.into()));
+    let input = folder.write("first.jsonl", format!("{bad}{good}"));
+    let output = folder.path("first/");
+    fail(65, "--on-invalid skip goes on all the same", &job(&model, &input, &output, &["--part-rows", "2"]));
+    let options = ["--part-rows", "2", "--on-invalid", "skip", "--json"];
+    let json = succeed(&job(&model, &input, &folder.path("skipped/"), &options)).json();
+    assert_eq!((&json["texts"], &json["rejects"]), (&2.into(), &2.into()));
+}
+
+#[test]
+fn a_column_that_no_row_has_is_not_kept_in_vain() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let input = folder.write("in.jsonl", "{\"text\": \"a\", \"id\": 1}\n{\"text\": \"b\", \"note\": \"x\"}\n");
+    let with = |name: &'static str| ["--output-format", "jsonl", "--keep-columns", name];
+    let run = |output: &str, name| {
+        job(&model, &input, output, &with(name)).iter().map(|arg| arg.to_string()).collect::<Vec<_>>()
+    };
+    let wrong: Vec<String> = run(&folder.path("wrong/"), "id,nope");
+    let expected = "no record has the key 'nope', which is to be kept; the keys are 'id', 'note', 'text'";
+    fail(65, expected, &wrong.iter().map(String::as_str).collect::<Vec<_>>());
+    // One that some rows have, and one that is named twice.
+    let right: Vec<String> = run(&folder.path("right/"), "note,id,note");
+    succeed(&right.iter().map(String::as_str).collect::<Vec<_>>());
+    let part = std::fs::read_to_string(folder.path("right/part-00000.jsonl")).unwrap();
+    assert!(part.lines().all(|line| line.matches("\"note\"").count() == 1 && line.contains("\"id\"")), "{part}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_with_a_link_to_itself_is_read_once() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    std::fs::create_dir_all(folder.path("in/sub")).unwrap();
+    folder.write("in/a.txt", "one\n");
+    folder.write("in/sub/b.txt", "two\n");
+    for name in ["in/self", "in/sub/up"] {
+        std::os::unix::fs::symlink(folder.path("in"), folder.path(name)).unwrap();
+    }
+    // Folders that match a pattern are read, too: of the second, what lies above it.
+    for input in [folder.path("in"), folder.path("in/su?")] {
+        let json = succeed(&job(&model, &input, &folder.path("job/"), &["--json"])).json();
+        assert_eq!(json["rows_in"], 2, "{input}");
+        std::fs::remove_dir_all(folder.path("job")).unwrap();
+    }
+    // A job's own folder is not read by the next.
+    for _ in 0..2 {
+        succeed(&job(&model, &folder.path("in"), &folder.path("in/vectors/"), &["--output-format", "jsonl"]));
+    }
 }
