@@ -45,6 +45,7 @@ mod source;
 mod sparse_modules;
 mod task_lengths;
 mod tokenizer;
+mod tokenizer_arguments;
 mod tokenizer_class;
 mod tokenizer_files;
 mod transformer;

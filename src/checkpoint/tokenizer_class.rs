@@ -124,11 +124,17 @@ fn word_pieces(
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
     let unknown = special_token(config, "unk_token", "[UNK]").map_err(message)?;
     if let ModelWrapper::WordPiece(model) = tokenizer.get_model() {
-        let (mut built, usual) = (model.clone(), WordPiece::default());
-        built.unk_token = unknown;
-        built.max_input_chars_per_word = usual.max_input_chars_per_word;
-        built.continuing_subword_prefix = usual.continuing_subword_prefix;
-        tokenizer.with_model(built);
+        let usual = WordPiece::default();
+        let is_usual = model.max_input_chars_per_word == usual.max_input_chars_per_word
+            && model.continuing_subword_prefix == usual.continuing_subword_prefix;
+        // A copy of the vocabulary takes time.
+        if !is_usual || model.unk_token != unknown {
+            let mut built = model.clone();
+            built.unk_token = unknown;
+            built.max_input_chars_per_word = usual.max_input_chars_per_word;
+            built.continuing_subword_prefix = usual.continuing_subword_prefix;
+            tokenizer.with_model(built);
+        }
     }
     let (sep, cls) = (with_id(tokenizer, config, "sep_token", sep)?, with_id(tokenizer, config, "cls_token", cls)?);
     match as_roberta {

@@ -10,6 +10,7 @@ use super::chat_template::{ChatTemplate, TEMPLATE_FILE};
 use super::config::JsonFile;
 use super::files::is_empty;
 use super::task_lengths::TaskLengths;
+use super::tokenizer_arguments::{PROCESSOR_ARGS, tokenizer_arguments};
 use crate::error::{Error, Result};
 
 /// What a transformer module's files say.
@@ -69,15 +70,6 @@ const HARMLESS_MODEL_ARGS: [&str; 9] = [
     "device_map",
     "revision",
 ];
-
-/// Keyword arguments of the tokenizer that stand above its own configuration.
-const TOKENIZER_ARGS: [&str; 4] = ["truncation_side", "do_lower_case", "strip_accents", "tokenize_chinese_chars"];
-
-/// Those that change nothing here, or are looked at elsewhere.
-const HARMLESS_TOKENIZER_ARGS: [&str; 4] = ["model_max_length", "padding_side", "use_fast", "trust_remote_code"];
-
-/// Keyword arguments of the tokenizer, as the versions call them.
-const PROCESSOR_ARGS: [&str; 3] = ["processor_kwargs", "tokenizer_kwargs", "tokenizer_args"];
 
 /// Families whose position ids begin behind the padding id, so that part of the position table is never used.
 const OFFSET_POSITIONS: [&str; 7] =
@@ -269,25 +261,6 @@ fn check_module(module: &JsonFile, task: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The keyword arguments of the tokenizer that matter.
-fn tokenizer_arguments(module: &JsonFile) -> Result<JsonFile> {
-    let mut all = JsonFile::from_object(module.path(), Map::new());
-    for key in PROCESSOR_ARGS {
-        let Some(arguments) = module.object_opt(key)? else { continue };
-        for name in arguments.keys().filter(|name| !HARMLESS_TOKENIZER_ARGS.contains(name)) {
-            if name == "chat_template" {
-                return Err(arguments.unsupported(name, format!("absent, and the template in {TEMPLATE_FILE}")));
-            }
-            if !TOKENIZER_ARGS.contains(&name) {
-                let supported = [&TOKENIZER_ARGS[..], &HARMLESS_TOKENIZER_ARGS].concat().join(", ");
-                return Err(arguments.unsupported(name, format!("the keys {supported}")));
-            }
-            all.set(name, arguments.get(name).cloned().unwrap_or(Value::Null));
-        }
-    }
-    Ok(all)
 }
 
 /// The limit of the tokenizer in `folder`, if its files name one.
