@@ -42,6 +42,8 @@ pub(super) struct Meter {
 
 #[derive(Default)]
 struct Counts {
+    /// For each part of the plan, whether it is there.
+    there: Vec<bool>,
     parts_done: usize,
     /// Of what was there before this process computed it: parts, and rows that a cancelled process had saved.
     before: f64,
@@ -54,6 +56,14 @@ struct Counts {
 }
 
 impl Counts {
+    fn store(&mut self, part: &Part) {
+        if !std::mem::replace(&mut self.there[part.index], true) {
+            self.parts_done += 1;
+            self.done += weight(part);
+            self.under_way.retain(|(index, _)| *index != part.index);
+        }
+    }
+
     fn reach(&mut self, part: &Part, share: f64) {
         let computed = weight(part) * share;
         match self.under_way.iter_mut().find(|(index, _)| *index == part.index) {
@@ -66,7 +76,7 @@ impl Counts {
 impl Meter {
     pub fn new(parts: Vec<Part>, done: &[bool], callback: Option<OnJobProgress>) -> Meter {
         let weight = parts.iter().map(weight).sum();
-        let counts = Mutex::new(Counts::default());
+        let counts = Mutex::new(Counts { there: vec![false; done.len()], ..Counts::default() });
         let meter = Meter { begun: Instant::now(), parts, weight, counts, callback };
         meter.see(done);
         {
@@ -76,12 +86,19 @@ impl Meter {
         meter
     }
 
-    /// What is there by now.
+    /// What is there by now, and whatever this process has stored since it looked.
     pub fn see(&self, done: &[bool]) {
         let mut counts = lock(&self.counts);
-        let there = || self.parts.iter().filter(|part| done[part.index]);
-        (counts.parts_done, counts.done) = (there().count(), there().map(weight).sum());
-        counts.under_way.retain(|(part, _)| !done[*part]);
+        for part in self.parts.iter().filter(|part| done[part.index]) {
+            counts.store(part);
+        }
+        self.tell(&counts);
+    }
+
+    /// A part is there.
+    pub fn stored(&self, part: &Part) {
+        let mut counts = lock(&self.counts);
+        counts.store(part);
         self.tell(&counts);
     }
 

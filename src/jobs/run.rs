@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// How often parts of other processes are looked at, once there is nothing else to do.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// How often they are, for the sake of progress, while there is: to list a folder of many parts takes time.
+const CURIOSITY: Duration = Duration::from_secs(1);
+
 /// The model's work on rows; it calls the second argument after each batch.
 pub type Compute<'a, R, O = Matrix> = dyn Fn(&[R], OnProgress) -> Result<O> + Sync + 'a;
 
@@ -102,6 +105,7 @@ pub fn run<S: Source, O: Results, K: Sink<S, O>>(
     let state = State {
         todo: parts.iter().copied().filter(|part| !done[part.index]).collect(),
         elsewhere: VecDeque::new(),
+        looked: Instant::now(),
         error: None,
         report: RunReport::default(),
     };
@@ -132,6 +136,8 @@ struct State<E> {
     todo: VecDeque<Part>,
     /// Parts that other processes work on.
     elsewhere: VecDeque<Part>,
+    /// When the sink was last asked what is there.
+    looked: Instant,
     /// Ends all threads.
     error: Option<E>,
     report: RunReport,
@@ -171,7 +177,10 @@ impl<S: Source, O: Results, K: Sink<S, O>> Run<'_, S, K, O> {
     fn part(&self, part: Part) -> Result<(), S::Error> {
         let lease = match self.sink.claim(&part)? {
             Claim::Mine(lease) => lease,
-            Claim::Done => return Ok(()),
+            Claim::Done => {
+                self.meter.stored(&part);
+                return Ok(());
+            }
             Claim::Taken => {
                 lock(&self.state).elsewhere.push_back(part);
                 return Ok(());
@@ -200,15 +209,24 @@ impl<S: Source, O: Results, K: Sink<S, O>> Run<'_, S, K, O> {
         let output = O::complete(results, missing, computed);
         let finished = Finished { part, input, output, tokens, truncated, seconds };
         self.sink.store(lease, &finished)?;
-        {
-            let report = &mut lock(&self.state).report;
+        self.meter.stored(&part);
+        let look = {
+            let mut state = lock(&self.state);
+            let report = &mut state.report;
             report.parts += 1;
             report.rows += finished.input.rows.len() as u64 - before.0;
             report.rejected += finished.input.rejects.len() as u64;
             report.tokens += tokens - before.1;
             report.truncated += truncated - before.2;
+            let look = state.looked.elapsed() >= CURIOSITY;
+            if look {
+                state.looked = Instant::now();
+            }
+            look
+        };
+        if look {
+            self.meter.see(&self.sink.done()?);
         }
-        self.meter.see(&self.sink.done()?);
         Ok(())
     }
 
