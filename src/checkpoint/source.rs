@@ -181,6 +181,10 @@ pub(crate) fn find_adapter(id: &str, options: &SourceOptions) -> Result<PathBuf>
 fn find(id_or_folder: &str, options: &SourceOptions) -> Result<Source> {
     let (path, bases) = (Path::new(id_or_folder), Bases::default());
     if path.is_dir() {
+        if let Some(revision) = &options.revision {
+            let what = format!("revision '{revision}': '{id_or_folder}' is a folder here, which has no revisions");
+            return Err(Error::InvalidInput(format!("{what}: leave the revision out, or give a model id")));
+        }
         return Ok(Source { name: id_or_folder.to_string(), folder: path.to_path_buf(), commit: None, bases });
     }
     if path.is_file() {
