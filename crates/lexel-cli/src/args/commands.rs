@@ -69,7 +69,7 @@ pub struct EncodeSparseCommand {
     #[arg(long, short, value_name = "FILE|FOLDER/|-")]
     pub output: PathBuf,
     /// The format of the output, where its name does not say: jsonl (as parts are) or parquet
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
     pub output_format: Option<OutputFormat>,
     /// What goes before each text.
     #[command(flatten)]
@@ -109,7 +109,7 @@ pub struct EncodeMultiVectorCommand {
     #[arg(long, short, value_name = "FILE|FOLDER/|-")]
     pub output: PathBuf,
     /// The format of the output, where its name does not say: parquet (as parts are) or jsonl
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
     pub output_format: Option<OutputFormat>,
     /// What goes before each text.
     #[command(flatten)]
@@ -282,7 +282,7 @@ pub struct BenchCommand {
     #[arg(long, value_name = "N", default_value = "3", value_parser = positive)]
     pub repeats: usize,
     /// Show where the time of one batch goes, by op, instead of timing all texts
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["repeats", "PromptArgs", "EmbeddingArgs"])]
     pub profile: bool,
     /// What goes before each text.
     #[command(flatten)]

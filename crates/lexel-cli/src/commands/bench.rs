@@ -88,7 +88,8 @@ fn bench_model(args: &BenchCommand, json: bool) -> Result<(), Failure> {
     let load_s = begun.elapsed().as_secs_f64();
     encode.warn(&model);
     if args.profile {
-        let batch = profile::batch(model.executor(), model.program(), &longest_first(&model, &texts)?);
+        let (sequences, batch_tokens) = (longest_first(&model, &texts)?, args.on.device.batch_tokens);
+        let batch = profile::batch(model.executor(), model.program(), batch_tokens, &sequences);
         let profile = profile::run(model.executor(), model.program(), &batch, config.dtype(), json)?;
         return messages::stdout(&profile);
     }
@@ -117,6 +118,12 @@ fn bench_preset(name: &str, args: &BenchCommand, json: bool) -> Result<(), Failu
     let lengths = Lengths::parse(&args.lengths)?;
     let (device, options) = config::device(&args.on.device)?;
     let longest = args.on.max_seq_length.unwrap_or(preset.max_seq_length).min(preset.max_seq_length);
+    if let Lengths::Exactly(length) = lengths
+        && length > longest
+    {
+        let how = if longest < preset.max_seq_length { "--max-seq-length allows" } else { "this model takes" };
+        return Err(Failure::usage(format!("--lengths {length}: {how} at most {longest} tokens a text")));
+    }
     let count = args.texts.unwrap_or((PRESET_TOKENS / lengths.mean().min(longest)).max(1));
     let sequences = lengths.sequences(count, longest, preset.vocabulary());
     let single = Lengths::Exactly(SINGLE_TOKENS).sequences(1, longest, preset.vocabulary());
@@ -127,7 +134,7 @@ fn bench_preset(name: &str, args: &BenchCommand, json: bool) -> Result<(), Failu
     messages::note(&format!("device: {}", executor.describe()));
     let executor: &dyn Executor = &*executor;
     if args.profile {
-        let batch = profile::batch(executor, &program, &sequences);
+        let batch = profile::batch(executor, &program, args.on.device.batch_tokens, &sequences);
         return messages::stdout(&profile::run(executor, &program, &batch, options.dtype, json)?);
     }
     let (output, padding, batch_tokens) = (Output::Sentences, program.padding, args.on.device.batch_tokens);

@@ -30,11 +30,12 @@ struct Sizes {
     other: usize,
 }
 
-/// A batch as full as the executor likes it, of the first sequences.
-pub fn batch(executor: &dyn Executor, program: &Program, sequences: &[Sequence]) -> Batch {
+/// A batch of the first sequences, of at most so many tokens, or as full as the executor likes it.
+pub fn batch(executor: &dyn Executor, program: &Program, batch_tokens: Option<usize>, sequences: &[Sequence]) -> Batch {
+    let most = batch_tokens.unwrap_or(executor.batch_tokens());
     let mut batch = Batch::with_padding(program.padding);
     for sequence in sequences {
-        if batch.tokens() > 0 && batch.tokens() + sequence.ids.len() > executor.batch_tokens() {
+        if batch.tokens() > 0 && batch.tokens() + sequence.ids.len() > most {
             break;
         }
         batch.push_expanded(&sequence.ids, &sequence.types, sequence.skip, sequence.unseen);

@@ -187,8 +187,17 @@ fn bench_runs_a_preset_without_files() {
     let json = succeed(&[&preset[..], &["--texts", "2", "--repeats", "1"]].concat()).json();
     assert_eq!((&json["texts"], &json["tokens"], &json["lengths"]), (&2.into(), &16.into(), &"8".into()));
     let profile = succeed(&[&preset[..], &["--texts", "2", "--profile"]].concat()).json();
+    assert_eq!(profile["tokens"], 16);
+    let smaller = ["--texts", "2", "--profile", "--batch-tokens", "8"];
+    assert_eq!(succeed(&[&preset[..], &smaller].concat()).json()["tokens"], 8);
     assert!(profile["ops"].as_array().unwrap().iter().any(|row| row["op"] == "linear"));
     for name in ["gflops", "gb_per_s"] {
         assert!(profile["ceilings"][name].as_f64().unwrap() > 0.1, "{profile}");
+    }
+    // What would change nothing is refused.
+    fail(2, "at most 256 tokens a text", &["bench", "--preset", "all-MiniLM-L6-v2", "--lengths", "257"]);
+    for options in [&["--repeats", "2"][..], &["--normalize"], &["--prompt", "x"]] {
+        let profile = ["bench", "-m", "model", "-i", "in.txt", "--profile"];
+        fail(2, "cannot be used with", &[&profile[..], options].concat());
     }
 }
