@@ -121,10 +121,13 @@ fn join(ending: &str, parts: &[PathBuf], file: &File, path: &Path) -> Result<(),
     let mut out = BufWriter::with_capacity(1 << 20, file);
     match ending {
         "parquet" => {
-            let Some(first) = parts.first() else { return Ok(()) };
-            let (schema, _) = parquet::batches(first)?;
+            let of_part = |part: &PathBuf| Ok((part.clone(), parquet::batches(part)?.0));
+            let schema = parquet::common(&parts.iter().map(of_part).collect::<Result<Vec<_>, Failure>>()?)?;
             let batches = parts.iter().flat_map(|part| match parquet::batches(part) {
-                Ok((_, batches)) => Box::new(batches) as Box<dyn Iterator<Item = _>>,
+                Ok((_, batches)) => {
+                    let cast = |batch: Result<_, _>| parquet::cast(part, &batch?, &schema);
+                    Box::new(batches.map(cast)) as Box<dyn Iterator<Item = _>>
+                }
                 Err(failure) => Box::new(std::iter::once(Err(failure))),
             });
             return parquet::write(path, out, &schema, batches);

@@ -163,8 +163,7 @@ pub fn run<const N: usize, M: Model + Sync, O: Results>(
                 Failure::new(DATA, format!("{}: not as it was written ({error}): {how}", path.display()))
             };
             let plan: Plan = serde_json::from_value(job.plan.clone()).map_err(damaged)?;
-            plan.check(&input, &output.folder)?;
-            (plan, job.parts)
+            (plan.check(&input, &output.folder)?, job.parts)
         }
         None => Plan::make(&input)?,
     };

@@ -79,8 +79,9 @@ impl Plan {
         Ok((plan, parts.0))
     }
 
-    /// Checks that this plan, which was made when the job in `folder` began, still describes the input.
-    pub fn check<const N: usize>(&self, input: &JobInput<N>, folder: &Path) -> Result<(), Failure> {
+    /// Checks that this plan, which was made when the job in `folder` began, still describes the input, wherever that lies by
+    /// now: files may have moved, and be called by another path.
+    pub fn check<const N: usize>(mut self, input: &JobInput<N>, folder: &Path) -> Result<Plan, Failure> {
         if let Some(rows) = input.part_rows.filter(|rows| *rows != self.part_rows) {
             let (folder, before) = (folder.display(), self.part_rows);
             let how = "leave it out to continue the job, or give another folder";
@@ -95,33 +96,42 @@ impl Plan {
             let how = format!("restore it to continue; {}", begin_again(folder));
             Failure::new(DATA, format!("the input is not that of this job: {what}: {how}"))
         };
-        if before != input.files {
-            return Err(changed(format!("{} when the job began, {} now", names(&before), names(&input.files))));
+        let others = || changed(format!("{} when the job began, {} now", names(&before), names(&input.files)));
+        if before.len() != input.files.len() {
+            return Err(others());
         }
         let mut touched = false;
-        for file in &self.files {
-            let (bytes, modified) = stat(&file.path)?;
-            if bytes != file.bytes {
-                let before = file.bytes;
-                return Err(changed(format!(
-                    "{} had {before} bytes when the job began, and has {bytes}",
-                    file.path.display()
-                )));
+        for (file, path) in self.files.iter().zip(&input.files) {
+            let (bytes, modified) = stat(path)?;
+            let moved = !is_same(&file.path, path);
+            match (bytes == file.bytes, moved) {
+                (true, _) => touched |= moved || modified != file.modified,
+                (false, true) => return Err(others()),
+                (false, false) => {
+                    let (path, before) = (path.display(), file.bytes);
+                    return Err(changed(format!("{path} had {before} bytes when the job began, and has {bytes}")));
+                }
             }
-            touched |= modified != file.modified;
         }
         if touched {
             let (now, _) = Plan::make(&JobInput { part_rows: Some(self.part_rows), ..input.clone() })?;
             let differs = |(i, file): (usize, &InputFile)| {
                 let ranges =
                     |plan: &Plan| plan.ranges.iter().filter(|range| range.file == i).cloned().collect::<Vec<_>>();
-                file.head != now.files[i].head || ranges(self) != ranges(&now)
+                file.head != now.files[i].head || ranges(&self) != ranges(&now)
             };
-            if let Some((_, file)) = self.files.iter().enumerate().find(|&pair| differs(pair)) {
-                return Err(changed(format!("{} was changed since the job began", file.path.display())));
+            if let Some((i, file)) = self.files.iter().enumerate().find(|&pair| differs(pair)) {
+                let (before, now) = (file.path.display(), input.files[i].display());
+                return Err(changed(match file.path == input.files[i] {
+                    true => format!("{now} was changed since the job began"),
+                    false => format!("{now} is not what {before} was when the job began"),
+                }));
             }
         }
-        Ok(())
+        for (file, path) in self.files.iter_mut().zip(&input.files) {
+            file.path.clone_from(path);
+        }
+        Ok(self)
     }
 }
 
@@ -133,6 +143,11 @@ impl Parts {
         let first_row = self.0.last().map_or(0, |part| part.first_row + part.rows);
         self.0.push(Part { index: self.0.len(), first_row, rows, weight });
     }
+}
+
+/// Whether two paths are of one file, as far as can be told.
+fn is_same(a: &Path, b: &Path) -> bool {
+    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// Size and time of the last change.
@@ -221,10 +236,10 @@ fn parquet_file<const N: usize>(
     let shape = parquet::shape(path, columns, &input.keep)?;
     let mut start = 0;
     while start < shape.rows {
-        let mean = (shape.text_bytes / shape.rows).max(1);
+        let (mean, text) = ((shape.bytes / shape.rows).max(1), (shape.text_bytes / shape.rows).max(1));
         let rows = (shape.rows - start).min(plan.part_rows as u64).min((PART_BYTES / mean).max(1));
         plan.ranges.push(RowRange { file, start, end: start + rows, line: 0, hash: String::new() });
-        parts.push(rows, rows * mean);
+        parts.push(rows, rows * text);
         start += rows;
     }
     Ok(shape.hash)

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //!   rows    the texts of a file, or of some of its rows        write   batches to a file
+//!   schema  one for several files
 //! ```
 
 mod rows;
+mod schema;
 mod write;
 
 pub use rows::{Rows, batch, batches, strings};
+pub use schema::{cast, common};
 pub use write::{properties, write};
 
 use crate::failure::{DATA, Failure};
@@ -30,6 +33,8 @@ pub struct Shape {
     pub rows: u64,
     /// Of all texts, about.
     pub text_bytes: u64,
+    /// The same with the kept columns.
+    pub bytes: u64,
     /// SHA-256 of the footer, which has the place and size of every page.
     pub hash: String,
 }
@@ -41,17 +46,18 @@ pub fn shape<const N: usize>(path: &Path, columns: &[String; N], keep: &[String]
         let hash = footer_hash(path, &file)?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| bad(path, error))?;
         check(path, builder.schema(), columns, keep)?;
-        let leaf = |column: &parquet::file::metadata::ColumnChunkMetaData| {
-            let name = column.column_path().parts().first();
-            name.is_some_and(|name| columns.contains(name))
-        };
-        let (mut rows, mut text_bytes) = (0, 0);
+        let (mut rows, mut text_bytes, mut bytes) = (0, 0, 0);
         for group in builder.metadata().row_groups() {
             rows += group.num_rows().max(0) as u64;
-            let sizes = group.columns().iter().filter(|column| leaf(column)).map(|column| column.uncompressed_size());
-            text_bytes += sizes.sum::<i64>().max(0) as u64;
+            for column in group.columns() {
+                let Some(name) = column.column_path().parts().first() else { continue };
+                let size = column.uncompressed_size().max(0) as u64;
+                let is_text = columns.contains(name);
+                text_bytes += if is_text { size } else { 0 };
+                bytes += if is_text || keep.contains(name) { size } else { 0 };
+            }
         }
-        Ok(Shape { rows, text_bytes, hash })
+        Ok(Shape { rows, text_bytes, bytes, hash })
     })
 }
 

@@ -17,10 +17,20 @@ use std::sync::Arc;
 pub fn write_parquet(path: &str, texts: &[String], compression: Compression) {
     let number = Int64Array::from_iter_values(0..texts.len() as i64);
     let columns = [("text", Arc::new(StringArray::from(texts.to_vec())) as ArrayRef), ("number", Arc::new(number))];
-    let batch = RecordBatch::try_from_iter(columns).unwrap();
     let properties = WriterProperties::builder().set_compression(compression).set_max_row_group_row_count(Some(7));
+    write_columns(path, columns, properties.build());
+}
+
+/// A file with these columns.
+pub fn write_columns(
+    path: &str,
+    columns: impl IntoIterator<Item = (&'static str, ArrayRef)>,
+    properties: WriterProperties,
+) {
+    let columns = columns.into_iter().map(|(name, column)| (name, column, true));
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
     let file = File::create(path).unwrap();
-    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties.build())).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
 }

@@ -251,6 +251,31 @@ fn a_job_continues_only_as_it_began() {
     assert_eq!(succeed(&job(&model, &input, &output, &["--json"])).json()["parts_here"], 1);
 }
 
+/// Neither the input nor the job is tied to its place; what stands at another place must be the same.
+#[test]
+fn a_job_goes_on_where_it_was_moved() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let input = folder.write("in.txt", texts(20).join("\n"));
+    let whole = folder.path("whole/");
+    succeed(&job(&model, &input, &whole, &["--part-rows", "5"]));
+    let first = folder.path("first/");
+    succeed(&job(&model, &input, &first, &["--part-rows", "5", "--shard", "1/2"]));
+    let [moved, second] = [folder.path("moved.txt"), folder.path("second/")];
+    std::fs::rename(&first, &second).unwrap();
+    std::fs::rename(&input, &moved).unwrap();
+    let other = folder.write("other.txt", texts(20).join("\n").replace("text 11", "next 11"));
+    fail(65, "other.txt is not what ", &job(&model, &other, &second, &[]));
+    let longer = folder.write("longer.txt", texts(21).join("\n"));
+    fail(65, "longer.txt now", &job(&model, &longer, &second, &[]));
+    let json = succeed(&job(&model, &moved, &second, &["--json"])).json();
+    assert_eq!((&json["parts_here"], &json["parts_before"]), (&2.into(), &2.into()));
+    for part in 0..4 {
+        let name = format!("part-{part:05}.npy");
+        let read = |folder: &str| std::fs::read(folder.to_string() + &name).unwrap();
+        assert!(read(&whole) == read(&second), "{name}");
+    }
+}
+
 /// `kill -9` at any moment, with one to three processes on the folder.
 fn kill_loop(kills: usize) {
     let (folder, model) = (Folder::new(), model("pool-mean"));

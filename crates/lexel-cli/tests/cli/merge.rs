@@ -66,3 +66,42 @@ fn a_list_of_rejects_is_replaced_with_its_file() {
     succeed(&["merge", "-q", &good, "-o", &output]);
     assert!(!fs::exists(&list).unwrap());
 }
+
+/// A column that one file has as int32 and the next as int64 is int64 in one file; bool and int32 are nothing in common.
+#[test]
+fn columns_of_several_types_become_the_wider_one() {
+    use arrow_array::{ArrayRef, BooleanArray, Int32Array, Int64Array, NullArray, StringArray, cast::AsArray};
+    use std::sync::Arc;
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let write = |name: &str, ids: ArrayRef| {
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["a text"; ids.len()]));
+        crate::formats::write_columns(&folder.path(name), [("text", texts), ("n", ids)], Default::default());
+    };
+    write("0.parquet", Arc::new(Int32Array::from(vec![Some(7), None])));
+    write("1.parquet", Arc::new(Int64Array::from(vec![1 << 40])));
+    write("2.parquet", Arc::new(NullArray::new(1)));
+    let (parts, output) = (folder.path("parts/"), folder.path("all.parquet"));
+    let inputs = [0, 1, 2].map(|i| folder.path(&format!("{i}.parquet")));
+    let encode = |inputs: &[String], parts: &str| {
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let options = ["-o", parts, "--output-format", "parquet", "--keep-columns", "n", "-q"];
+        succeed(&[&["encode", "-m", &model, "--device", "cpu", "-i"], &inputs[..], &options].concat());
+    };
+    encode(&inputs, &parts);
+    succeed(&["merge", "-q", &parts, "-o", &output]);
+    let file = fs::File::open(&output).unwrap();
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+    let found: Vec<Option<i64>> = reader
+        .flat_map(|batch| {
+            let column = batch.unwrap().column_by_name("n").unwrap().clone();
+            column.as_primitive::<arrow_array::types::Int64Type>().iter().collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(found, [Some(7), None, Some(1 << 40), None]);
+
+    write("3.parquet", Arc::new(BooleanArray::from(vec![true])));
+    let parts = folder.path("others/");
+    encode(&[inputs[0].clone(), folder.path("3.parquet")], &parts);
+    let run = fail(65, "column 'n' is Int32 in ", &["merge", "-q", &parts, "-o", &output]);
+    assert!(run.stderr.contains("part-00000.parquet and Boolean in"), "{run:?}");
+}
