@@ -45,15 +45,16 @@ fn linear(
     @builtin(local_invocation_id) thread: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let rows = row_count(ROWS_ARE_TOKENS);
     let first = group_index(workgroup, workgroups) * TILE_ROWS;
+    let share = share_of(first);
+    let rows = share.rows;
     if first >= rows {
         return; // the whole workgroup
     }
     // What this thread loads of the weight. Panels behind the last are computed from the last, and not written.
     let w_k = index / COLUMNS4;
     let w_panel = min(workgroup.z * PANELS + index % COLUMNS4 / PANEL4, (OUT4 - 1u) / PANEL4);
-    let w_at = w_panel * IN4 * 4u * PANEL4 + index % PANEL4;
+    let w_at = (share.matrix * ((OUT4 + PANEL4 - 1u) / PANEL4) + w_panel) * IN4 * 4u * PANEL4 + index % PANEL4;
     let x_row = thread.y * ROWS_A_THREAD * X_STRIDE;
     var sums: Sums;
     var x0 = fetch_x(first, rows, 0u, index);

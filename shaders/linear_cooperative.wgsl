@@ -12,7 +12,7 @@ fn x_at(run: Run, block: u32) -> u32 {
 
 // The first element of the weight's tiles for a block of columns.
 fn w_at(run: Run, block: u32) -> u32 {
-    return min(run.tile + block, TILES - 1u) * SIZE * INNER;
+    return (run.matrix * TILES + min(run.tile + block, TILES - 1u)) * SIZE * INNER;
 }
 
 @compute @workgroup_size(THREADS)
@@ -24,12 +24,12 @@ fn linear_cooperative(
     @builtin(subgroup_invocation_id) lane: u32,
     @builtin(subgroup_size) lanes: u32,
 ) {
-    let rows = row_count(ROWS_ARE_TOKENS);
     let first = group_index(workgroup, workgroups) * PARTS_A_SIDE * PART_ROWS;
-    if first >= rows {
+    let share = share_of(first);
+    if first >= share.rows {
         return; // the whole workgroup
     }
     for (var i = 0u; i < PARTS; i += subgroups) {
-        part(new_run(i + subgroup, first, workgroup.z * PARTS_A_SIDE * BLOCKS_ACROSS, lane, lanes, rows));
+        part(new_run(i + subgroup, first, workgroup.z * PARTS_A_SIDE * BLOCKS_ACROSS, lane, lanes, share));
     }
 }

@@ -48,12 +48,12 @@ fn x_from(first_row: u32, rows: u32, thread: u32, others: u32) -> u32 {
     return min(row, rows - 1u) * (IN4 / 2u) + thread % X_PIECES + others % X_PIECES;
 }
 
-fn w_from(first_tile: u32, thread: u32, others: u32) -> u32 {
+fn w_from(first_tile: u32, matrix: u32, thread: u32, others: u32) -> u32 {
     var tile = first_tile + thread / W_PIECES + others / W_PIECES;
     if TILES % TILE_BLOCKS != 0u {
         tile = min(tile, TILES - 1u);
     }
-    return tile * (IN4 * SIZE / 2u) + thread % W_PIECES + others % W_PIECES;
+    return (matrix * TILES + tile) * (IN4 * SIZE / 2u) + thread % W_PIECES + others % W_PIECES;
 }
 
 // The first vector of a part's rows and columns in the tiles.
@@ -75,13 +75,13 @@ fn linear_cooperative_staged(
     @builtin(subgroup_invocation_id) lane: u32,
     @builtin(subgroup_size) lanes: u32,
 ) {
-    let rows = row_count(ROWS_ARE_TOKENS);
     let first = group_index(workgroup, workgroups) * TILE_ROWS;
-    if first >= rows {
+    let share = share_of(first);
+    if first >= share.rows {
         return; // the whole workgroup
     }
     let first_tile = workgroup.z * TILE_BLOCKS;
     for (var i = 0u; i < PARTS; i += subgroups) {
-        part(new_run(i + subgroup, first, first_tile, lane, lanes, rows), first, first_tile, thread);
+        part(new_run(i + subgroup, first, first_tile, lane, lanes, share), first, first_tile, thread);
     }
 }

@@ -26,14 +26,16 @@ fn linear_few(
     @builtin(local_invocation_id) thread: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let rows = row_count(ROWS_ARE_TOKENS);
     let first = group_index(workgroup, workgroups) * ROWS;
+    let share = share_of(first);
+    let rows = share.rows;
     if first >= rows {
         return; // the whole workgroup
     }
     var sums: Sums;
+    let panel = share.matrix * ((OUT4 + COLUMNS4 - 1u) / COLUMNS4) + workgroup.z;
     for (var k4 = thread.y; k4 < IN4; k4 += SHARES) {
-        let at = ((workgroup.z * IN4 + k4) * 4u) * COLUMNS4 + thread.x;
+        let at = ((panel * IN4 + k4) * 4u) * COLUMNS4 + thread.x;
         let w = mat4x4<f32>(
             vec4<f32>(weight[at]),
             vec4<f32>(weight[at + COLUMNS4]),

@@ -48,12 +48,13 @@ fn linear_int8(
     @builtin(local_invocation_id) thread: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let rows = row_count(ROWS_ARE_TOKENS);
     let first = group_index(workgroup, workgroups) * TILE_ROWS;
+    let share = share_of(first);
+    let rows = share.rows;
     if first >= rows {
         return; // the whole workgroup
     }
-    let w_at = workgroup.z * GROUPS * W_GROUP;
+    let w_at = (share.matrix * ((OUT4 + COLUMNS4 - 1u) / COLUMNS4) + workgroup.z) * GROUPS * W_GROUP;
     let x_row = thread.y * ROWS_A_THREAD;
     var sums: Sums;
     var piece = fetch(first, rows, w_at, 0u, index);

@@ -5,7 +5,6 @@
 // (kernels/linear/subgroup.rs): one line for each row, as WGSL broadcasts only from constant lanes.
 @group(1) @binding(0) var<storage, read> x: array<Pair>;          // [rows, 2 * IN4]
 @group(1) @binding(1) var<storage, read> weight: array<Quad>;     // [ceil(out / 64), 4 * IN4, 16]
-@group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;  // [OUT4]; if BIAS
 @group(1) @binding(3) var<storage, read> residual: array<Quad>;   // [rows, OUT4]; if RESIDUAL
 @group(1) @binding(4) var<storage, read_write> out: array<Elem4>; // [rows, OUT4]
 
@@ -23,8 +22,9 @@ fn linear_subgroup(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let rows = row_count(ROWS_ARE_TOKENS);
     let first = group_index(workgroup, workgroups) * ROWS;
+    let share = share_of(first);
+    let rows = share.rows;
     if first >= rows {
         return;
     }
@@ -34,7 +34,7 @@ fn linear_subgroup(
         x_at[i] = min(first + i * SUBGROUP_SIZE + lane, rows - 1u) * IN4 * 2u;
     }
     var sums: Sums;
-    var w_at = workgroup.z * IN4 * 4u * COLUMNS4 + lane;
+    var w_at = (share.matrix * ((OUT4 + COLUMNS4 - 1u) / COLUMNS4) + workgroup.z) * IN4 * 4u * COLUMNS4 + lane;
     for (var k = 0u; k < IN4 * 2u; k++) {
         multiply(&sums, x_at, k, w_at);
         w_at += 2u * COLUMNS4;
@@ -45,11 +45,7 @@ fn linear_subgroup(
         let row = first + i / COLUMNS4_A_LANE;
         let column = workgroup.z * COLUMNS4 + i % COLUMNS4_A_LANE * SUBGROUP_SIZE + lane;
         if row < rows && column < OUT4 {
-            var y = scattered[i * SUBGROUP_SIZE + lane];
-            if BIAS {
-                y += bias[column];
-            }
-            y = activation(y);
+            var y = activation(biased(scattered[i * SUBGROUP_SIZE + lane], column));
             let at = row * OUT4 + column;
             if RESIDUAL {
                 y += quad(residual[at]);

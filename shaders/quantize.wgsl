@@ -25,8 +25,8 @@ fn quantize(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let rows = batch.tokens;
     let first = group_index(workgroup, workgroups) * ROWS;
+    let rows = share_of(first).rows;
     if first >= rows {
         return; // the whole workgroup
     }

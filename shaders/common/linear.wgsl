@@ -1,5 +1,4 @@
-// What most kernels of the matrix product share: all that they bind but x and weight, and what becomes of a sum.
-@group(1) @binding(2) var<storage, read> bias: array<vec4<f32>>;  // [OUT4]; if BIAS
+// What most kernels of the matrix product share: what they bind but x, weight and bias, and what becomes of a sum.
 @group(1) @binding(3) var<storage, read> residual: array<Elem4>;  // [rows, OUT4]; if RESIDUAL
 @group(1) @binding(4) var<storage, read_write> out: array<Elem4>; // [rows, OUT4]
 
@@ -11,11 +10,7 @@ fn finish(sum: vec4<f32>, row: u32, rows: u32, column: u32) {
 }
 
 fn finish_inside(sum: vec4<f32>, row: u32, column: u32) {
-    var y = sum;
-    if BIAS {
-        y += bias[column];
-    }
-    y = activation(y);
+    var y = activation(biased(sum, column));
     let at = row * OUT4 + column;
     if RESIDUAL {
         y += vec4<f32>(residual[at]);

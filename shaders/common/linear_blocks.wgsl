@@ -11,13 +11,13 @@ const SCRATCH4: u32 = SCRATCH_STRIDE / 4u;
 const WHOLE_TILES: bool = 4u * OUT4 % (PARTS_A_SIDE * BLOCKS_ACROSS * SIZE) == 0u;
 var<workgroup> scratch: array<f32, PARTS * SIZE * SCRATCH_STRIDE>;
 
-// What a subgroup is doing: the part's number, its first row and tile of columns; its lanes; the rows of x.
-struct Run { part: u32, row: u32, tile: u32, lane: u32, lanes: u32, rows: u32 }
+// What a subgroup is doing: the part's number, its first row and tile of columns; its lanes; the rows of x, and the matrix.
+struct Run { part: u32, row: u32, tile: u32, lane: u32, lanes: u32, rows: u32, matrix: u32 }
 
-fn new_run(part: u32, first_row: u32, first_tile: u32, lane: u32, lanes: u32, rows: u32) -> Run {
+fn new_run(part: u32, first_row: u32, first_tile: u32, lane: u32, lanes: u32, share: Share) -> Run {
     let row = first_row + part / PARTS_A_SIDE * PART_ROWS;
     let tile = first_tile + part % PARTS_A_SIDE * BLOCKS_ACROSS;
-    return Run(part, row, tile, lane, lanes, rows);
+    return Run(part, row, tile, lane, lanes, share.rows, share.matrix);
 }
 
 // The part's place in `scratch`.

@@ -6,7 +6,7 @@ use super::parallel::each;
 use super::table::Table;
 use crate::error::Result;
 use crate::executor::Dtype;
-use crate::program::{Mixture, Op, Program, WeightId, WeightSource, WeightSpec};
+use crate::program::{Blocks, Mixture, Op, Program, WeightId, WeightSource, WeightSpec};
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,46 +24,6 @@ struct Entry {
     rows: Option<Vec<f32>>,
     /// `[out, in]` of a linear op, or of each expert of a mixture
     packed: Option<Vec<Packed>>,
-}
-
-/// The matrices in a weight: an expert's each, or one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blocks {
-    /// So many, stacked.
-    Stacked(usize),
-    /// So many, side by side.
-    Beside(usize),
-}
-
-impl Blocks {
-    /// All of a linear op's weight.
-    const WHOLE: Blocks = Blocks::Stacked(1);
-
-    /// How many.
-    pub fn count(self) -> usize {
-        match self {
-            Blocks::Stacked(count) | Blocks::Beside(count) => count,
-        }
-    }
-
-    /// Rows and columns of each.
-    pub fn shape(self, spec: &WeightSpec) -> [usize; 2] {
-        match self {
-            Blocks::Stacked(count) => [spec.rows / count, spec.cols],
-            Blocks::Beside(count) => [spec.rows, spec.cols / count],
-        }
-    }
-
-    /// Each, row-major, of all of a weight's numbers.
-    pub fn cut<'a>(self, values: &'a [f32], spec: &WeightSpec) -> impl Iterator<Item = Cow<'a, [f32]>> {
-        let ([rows, cols], all) = (self.shape(spec), spec.cols);
-        (0..self.count()).map(move |block| match self {
-            Blocks::Stacked(_) => Cow::Borrowed(&values[block * rows * cols..][..rows * cols]),
-            Blocks::Beside(_) => {
-                values.chunks_exact(all).flat_map(|row| &row[block * cols..][..cols]).copied().collect()
-            }
-        })
-    }
 }
 
 impl Weights {

@@ -1,7 +1,9 @@
 //! A program becomes a list of launches: plain data that names values, weights and grids, made without a device.
 
-use super::kernel::{Kernel, Prelude, Target};
+use super::kernel::{Kernel, Prelude, Target, stride4};
 use super::kernels;
+use super::options::Dtype;
+use super::upload::Sizes;
 use super::weights::WeightUse;
 use crate::error::Result;
 use crate::program::{Op, Program, Rows, Shape, Value, WeightId, WeightSpec};
@@ -22,7 +24,7 @@ pub struct Launch {
     /// How many workgroups.
     pub grid: Grid,
     /// The launch is left out unless what the grid counts lies in this range, or for query tiles the length of the longest
-    /// sequence: a step may have a kernel for few rows and another for many.
+    /// sequence, for places the rows of an expert on average: a step may have a kernel for few rows and another for many.
     pub items: Range<u32>,
 }
 
@@ -32,7 +34,7 @@ impl Slot {
         match self {
             Slot::Weight(weight) => std::slice::from_ref(weight),
             Slot::Weights(weights) => weights,
-            Slot::Value(_) | Slot::Between { .. } | Slot::Scratch { .. } | Slot::Unused => &[],
+            Slot::Value(_) | Slot::Between(_) | Slot::Unused => &[],
         }
     }
 }
@@ -51,18 +53,63 @@ pub enum Slot {
     Weight(WeightUse),
     /// Several, one behind the other: bindings are few.
     Weights(Vec<WeightUse>),
-    /// A value that only the launches of one step know, and the next step's may overwrite, its rows as the step's.
-    Between {
-        /// Of a row.
-        cols: usize,
-    },
-    /// What a launch hands on to the next, and the one after that may overwrite: a row of so many `u32`s a token.
-    Scratch {
-        /// Of a row.
-        words: usize,
-    },
+    /// What the launches of a step hand on to each other.
+    Between(Between),
     /// Nothing: a few zeros stand in, and the prelude tells the kernel not to look.
     Unused,
+}
+
+/// Memory that only the launches of one step know, and the next step's may overwrite.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Between {
+    /// Which: all that a program has of one room lie at the same place.
+    pub room: Room,
+    /// How many rows it has.
+    pub rows: Count,
+    /// What stands in a row.
+    pub row: Row,
+}
+
+/// Rooms between the launches of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Rows in 8 bits.
+    Quantized,
+    /// The experts of each row.
+    Routes,
+    /// Where each row goes.
+    Places,
+    /// Whose each block of places is.
+    Blocks,
+    /// Rows as their experts see them, and then what comes of them.
+    Experts,
+    /// What an expert has between its two products.
+    Inner,
+}
+
+/// A row of what launches hand on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// So many columns, as values have them.
+    Numbers(usize),
+    /// So many `u32`s.
+    Words(usize),
+}
+
+impl Room {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+}
+
+impl Between {
+    /// Its bytes for a batch.
+    pub(super) fn bytes(&self, sizes: Sizes, dtype: Dtype) -> u64 {
+        let row = match self.row {
+            Row::Numbers(cols) => stride4(cols) * 4 * dtype.size(),
+            Row::Words(words) => 4 * words,
+        };
+        u64::from(self.rows.of(sizes)) * row as u64
+    }
 }
 
 /// `ceil(count / per_group)` workgroups along the folded x and y axes, times `columns` along z.
@@ -85,6 +132,60 @@ pub enum Count {
     Sequences,
     /// Query tiles of the batch: see [`Compiled::queries`].
     QueryTiles,
+    /// Places of the rows that experts take.
+    Places(Routing),
+    /// Blocks of such places.
+    Blocks(Routing),
+}
+
+/// How a mixture hands rows to its experts: those of an expert lie one behind the other, from a whole block on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Routing {
+    /// What rows are.
+    pub rows: Rows,
+    /// All there are.
+    pub experts: usize,
+    /// Of each row.
+    pub top: usize,
+}
+
+impl Routing {
+    /// Places of a block: no workgroup of any kernel has so many rows that it sees two.
+    pub const BLOCK: usize = 128;
+
+    /// Rows, each counted for each of its experts.
+    fn routes(self, sizes: Sizes) -> u32 {
+        Count::from(self.rows).of(sizes) * self.top as u32
+    }
+
+    /// The most that the rows of all experts take.
+    fn blocks(self, sizes: Sizes) -> u32 {
+        let (routes, block) = (self.routes(sizes), Routing::BLOCK as u32);
+        // As `block_count` of experts.wgsl has it.
+        (routes + self.experts as u32 * (block - 1)).div_ceil(block).min(routes)
+    }
+}
+
+impl Count {
+    /// In a batch.
+    pub(super) fn of(self, sizes: Sizes) -> u32 {
+        match self {
+            Count::Tokens => sizes.tokens,
+            Count::Sequences => sizes.sequences,
+            Count::QueryTiles => sizes.query_tiles,
+            Count::Places(routing) => routing.blocks(sizes) * Routing::BLOCK as u32,
+            Count::Blocks(routing) => routing.blocks(sizes),
+        }
+    }
+
+    /// What decides which of a step's launches there are: see [`Launch::items`].
+    pub(super) fn decides(self, sizes: Sizes) -> u32 {
+        match self {
+            Count::QueryTiles => sizes.longest,
+            Count::Places(routing) => routing.routes(sizes).div_ceil(routing.experts as u32),
+            other => other.of(sizes),
+        }
+    }
 }
 
 impl From<Rows> for Count {
@@ -168,18 +269,16 @@ impl Compiled {
         sequences + tokens / smallest.unwrap_or(usize::MAX)
     }
 
-    /// Columns of the widest [`Slot::Between`].
-    pub fn between_cols(&self) -> usize {
-        let slots = self.steps.iter().flatten().flat_map(|launch| &launch.slots);
-        let cols = slots.map(|slot| if let Slot::Between { cols } = slot { *cols } else { 0 });
-        cols.max().unwrap_or(0)
-    }
-
-    /// Words a token of the widest scratch rows.
-    pub fn scratch_words(&self) -> usize {
-        let slots = self.steps.iter().flatten().flat_map(|launch| &launch.slots);
-        let words = slots.map(|slot| if let Slot::Scratch { words } = slot { *words } else { 0 });
-        words.max().unwrap_or(0)
+    /// Bytes of each room.
+    pub(super) fn between(&self, sizes: Sizes, dtype: Dtype) -> [u64; Room::COUNT] {
+        let mut bytes = [0; Room::COUNT];
+        for slot in self.steps.iter().flatten().flat_map(|launch| &launch.slots) {
+            if let Slot::Between(between) = slot {
+                let room = &mut bytes[between.room as usize];
+                *room = between.bytes(sizes, dtype).max(*room);
+            }
+        }
+        bytes
     }
 }
 

@@ -1,7 +1,7 @@
 //! The dispatches of a batch. A launch that would keep the device for too long is computed in several: an application that
 //! draws with the same GPU gets its turn between them, and no driver takes the device for hung.
 
-use super::compile::{Compiled, Count, Launch};
+use super::compile::{Compiled, Launch};
 use super::upload::Sizes;
 use super::work::Work;
 use std::ops::Range;
@@ -56,13 +56,9 @@ pub(super) fn pieces(compiled: &Compiled, steps: &[Whole], sizes: Sizes, most: f
 
 /// Groups of a launch's grid along the folded axes; `None` if it is left out.
 fn groups(launch: &Launch, sizes: Sizes) -> Option<u32> {
-    let (items, decides) = match launch.grid.count {
-        Count::Tokens => (sizes.tokens, sizes.tokens),
-        Count::Sequences => (sizes.sequences, sizes.sequences),
-        Count::QueryTiles => (sizes.query_tiles, sizes.longest),
-    };
-    let groups = launch.grid.groups(items);
-    (groups > 0 && launch.items.contains(&decides)).then_some(groups)
+    let count = launch.grid.count;
+    let groups = launch.grid.groups(count.of(sizes));
+    (groups > 0 && launch.items.contains(&count.decides(sizes))).then_some(groups)
 }
 
 /// Groups of a dispatch, where all would take so many times as long as one should: all, or a power of two of them that fits

@@ -32,7 +32,7 @@ impl GpuExecutor {
         let program = &self.fixed.program;
         let steps: Vec<usize> = (0..needed.len()).filter(|&step| needed[step]).collect();
         let costs = program.costs(batch);
-        let work = |&step: &usize| Work::of(program, &program.steps[step].op, &costs[step]);
+        let work = |&step: &usize| Work::of(&program.steps[step].op, &costs[step]);
         let works: Vec<Work> = steps.iter().map(work).collect();
         let pieces = self.pieces(&steps, &works, &data, self.pace.most_seconds());
         let mut runs = pace::cut(pieces.iter().map(|piece| piece.seconds), self.pace.most_seconds());

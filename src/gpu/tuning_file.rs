@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 /// What is measured, and tried: other shaders, another file.
-const SHADERS: [&str; 49] = [
+const SHADERS: [&str; 56] = [
     include_str!("../../shaders/attention.wgsl"),
     include_str!("../../shaders/attention_cooperative.wgsl"),
     include_str!("../../shaders/attention_subgroup.wgsl"),
@@ -31,10 +31,14 @@ const SHADERS: [&str; 49] = [
     include_str!("../../shaders/common/attention_tiles.wgsl"),
     include_str!("../../shaders/common/batch.wgsl"),
     include_str!("../../shaders/common/embed.wgsl"),
+    include_str!("../../shaders/common/experts.wgsl"),
     include_str!("../../shaders/common/linear.wgsl"),
+    include_str!("../../shaders/common/linear_bias.wgsl"),
     include_str!("../../shaders/common/linear_blocks.wgsl"),
     include_str!("../../shaders/common/norm.wgsl"),
     include_str!("../../shaders/common/pool.wgsl"),
+    include_str!("../../shaders/common/rows_all.wgsl"),
+    include_str!("../../shaders/common/rows_experts.wgsl"),
     include_str!("../../shaders/common/team_subgroup.wgsl"),
     include_str!("../../shaders/common/team_workgroup.wgsl"),
     include_str!("../../shaders/common/words_f16.wgsl"),
@@ -44,7 +48,10 @@ const SHADERS: [&str; 49] = [
     include_str!("../../shaders/embed.wgsl"),
     include_str!("../../shaders/embed_norm.wgsl"),
     include_str!("../../shaders/mark.wgsl"),
-    include_str!("../../shaders/mixture.wgsl"),
+    include_str!("../../shaders/mixture_gather.wgsl"),
+    include_str!("../../shaders/mixture_place.wgsl"),
+    include_str!("../../shaders/mixture_route.wgsl"),
+    include_str!("../../shaders/mixture_sum.wgsl"),
     include_str!("../../shaders/glu.wgsl"),
     include_str!("../../shaders/head_norm.wgsl"),
     include_str!("../../shaders/join.wgsl"),

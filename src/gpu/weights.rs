@@ -5,7 +5,8 @@ use super::device::GpuDevice;
 use super::options::Dtype;
 use super::staging::Write;
 use crate::error::{Error, Result};
-use crate::program::{Program, WeightId, WeightSource, WeightSpec};
+use crate::program::{Blocks, Program, WeightId, WeightSource, WeightSpec};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
@@ -71,6 +72,8 @@ pub struct WeightUse {
     pub weight: WeightId,
     /// Which of its rows.
     pub rows: Range<usize>,
+    /// The matrices that those are: each is packed by itself, one behind the other.
+    pub blocks: Blocks,
     /// How they lie.
     pub packing: &'static Packing,
 }
@@ -78,13 +81,31 @@ pub struct WeightUse {
 impl WeightUse {
     /// All rows of a weight.
     pub fn whole(weight: WeightId, spec: &WeightSpec, packing: &'static Packing) -> WeightUse {
-        WeightUse { weight, rows: 0..spec.rows, packing }
+        WeightUse::blocks(weight, spec, Blocks::WHOLE, packing)
+    }
+
+    /// All matrices in a weight.
+    pub fn blocks(weight: WeightId, spec: &WeightSpec, blocks: Blocks, packing: &'static Packing) -> WeightUse {
+        WeightUse { weight, rows: 0..spec.rows, blocks, packing }
+    }
+
+    /// Rows and columns of each matrix.
+    fn shape(&self, spec: &WeightSpec) -> [usize; 2] {
+        let [down, across] = self.blocks.grid();
+        [self.rows.len() / down, spec.cols / across]
+    }
+
+    /// Bytes of each matrix.
+    fn block_bytes(&self, spec: &WeightSpec, dtype: Dtype) -> u64 {
+        let [rows, cols] = self.shape(spec);
+        self.packing.bytes(rows, cols, dtype)
     }
 }
 
 impl PartialEq for WeightUse {
     fn eq(&self, other: &WeightUse) -> bool {
-        (self.weight, &self.rows, self.packing.name) == (other.weight, &other.rows, other.packing.name)
+        let key = |it: &WeightUse| (it.weight, it.rows.clone(), it.blocks, it.packing.name);
+        key(self) == key(other)
     }
 }
 
@@ -92,7 +113,7 @@ impl Eq for WeightUse {}
 
 impl Hash for WeightUse {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.weight, &self.rows, self.packing.name).hash(state);
+        (self.weight, &self.rows, self.blocks, self.packing.name).hash(state);
     }
 }
 
@@ -153,7 +174,7 @@ impl Upload<'_> {
     fn buffer(&mut self, parts: &[WeightUse], program: &Program, source: &dyn WeightSource) -> Result<wgpu::Buffer> {
         let (device, dtype) = (self.device, self.dtype);
         let spec = |part: &WeightUse| program.weight(part.weight);
-        let bytes = |part: &WeightUse| part.packing.bytes(part.rows.len(), spec(part).cols, dtype);
+        let bytes = |part: &WeightUse| part.blocks.count() as u64 * part.block_bytes(spec(part), dtype);
         let size = parts.iter().map(bytes).sum::<u64>().max(16);
         let limits = &device.description().limits;
         let largest = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
@@ -191,27 +212,41 @@ impl Upload<'_> {
         part: &WeightUse,
         spec: &WeightSpec,
         source: &dyn WeightSource,
-        (buffer, mut offset): (&wgpu::Buffer, u64),
+        (buffer, offset): (&wgpu::Buffer, u64),
         refuse: &impl Fn(String) -> Error,
     ) -> Result<()> {
-        let packing = part.packing;
-        let panel_bytes = (packing.panel_bytes)(spec.cols, self.dtype);
-        let piece_rows = (PIECE / panel_bytes.max(1)).max(1) * packing.panel_rows;
+        let (packing, [rows, cols], [down, across]) = (part.packing, part.shape(spec), part.blocks.grid());
+        let (panel_bytes, block_bytes) = ((packing.panel_bytes)(cols, self.dtype), part.block_bytes(spec, self.dtype));
+        // Of all matrices that lie side by side.
+        let piece_rows = (PIECE / (across * panel_bytes).max(1)).max(1) * packing.panel_rows;
         let mut packed = Vec::new();
-        for first in part.rows.clone().step_by(piece_rows) {
-            let values = spec.read(source, first..(first + piece_rows).min(part.rows.end))?;
-            packed.clear();
-            for panel in values.chunks(packing.panel_rows * spec.cols) {
-                (packing.pack_panel)(panel, spec.cols, self.dtype, &mut packed);
-            }
-            let written = self.device.scoped(|| self.device.write(&[Write { buffer, offset, bytes: &packed }]));
-            if !written.map_err(|error| refuse(error.to_string()))? {
-                return Err(refuse("there is no memory for an upload".into()));
-            }
-            offset += packed.len() as u64;
-            self.unwaited += packed.len() as u64;
-            if self.unwaited >= UNWAITED {
-                self.wait()?;
+        for (block, first) in (0..down).flat_map(|block| (0..rows).step_by(piece_rows).map(move |first| (block, first)))
+        {
+            let first_row = part.rows.start + block * rows;
+            let values = spec.read(source, first_row + first..first_row + (first + piece_rows).min(rows))?;
+            let first_byte = offset + (first / packing.panel_rows * panel_bytes) as u64;
+            for beside in 0..across {
+                let values: Cow<[f32]> = match across {
+                    1 => Cow::Borrowed(&values),
+                    _ => {
+                        let rows = values.chunks_exact(spec.cols);
+                        rows.flat_map(|row| &row[beside * cols..][..cols]).copied().collect()
+                    }
+                };
+                packed.clear();
+                for panel in values.chunks(packing.panel_rows * cols) {
+                    (packing.pack_panel)(panel, cols, self.dtype, &mut packed);
+                }
+                let write =
+                    Write { buffer, offset: first_byte + (block + beside) as u64 * block_bytes, bytes: &packed };
+                let written = self.device.scoped(|| self.device.write(&[write]));
+                if !written.map_err(|error| refuse(error.to_string()))? {
+                    return Err(refuse("there is no memory for an upload".into()));
+                }
+                self.unwaited += packed.len() as u64;
+                if self.unwaited >= UNWAITED {
+                    self.wait()?;
+                }
             }
         }
         Ok(())

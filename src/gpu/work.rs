@@ -17,21 +17,16 @@ const FLOPS_A_NUMBER: f64 = 40.0;
 pub(super) struct Work(pub [f64; KINDS]);
 
 impl Work {
-    /// Of a step of a program.
-    pub fn of(program: &Program, op: &Op, cost: &Cost) -> Work {
+    /// Of a step.
+    pub fn of(op: &Op, cost: &Cost) -> Work {
         let kind = match op {
             Op::Linear(_) | Op::Mixture(_) => 0,
             Op::Attention(op) if op.window.is_none() => 1,
             Op::Attention(_) => 2,
             _ => 3,
         };
-        // All experts are computed.
-        let times = match op {
-            Op::Mixture(op) => program.shape(op.logits).cols as f64 / op.top as f64,
-            _ => 1.0,
-        };
         let mut work = Work::default();
-        work.0[kind] = times * cost.flops + FLOPS_A_NUMBER * (cost.values + cost.weights);
+        work.0[kind] = cost.flops + FLOPS_A_NUMBER * (cost.values + cost.weights);
         work
     }
 
@@ -42,7 +37,7 @@ impl Work {
         text.push(&[0; TOKENS], &[0; TOKENS], 0);
         let mut widest = Work::default();
         for (step, cost) in program.steps.iter().zip(program.costs(&text)) {
-            let work = Work::of(program, &step.op, &cost) * (1.0 / TOKENS as f64);
+            let work = Work::of(&step.op, &cost) * (1.0 / TOKENS as f64);
             widest.0 = std::array::from_fn(|kind| widest.0[kind].max(work.0[kind]));
         }
         widest

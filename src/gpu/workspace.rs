@@ -8,6 +8,7 @@ use super::mark::Marks;
 use super::options::Dtype;
 use super::piece::MOST_FIRSTS;
 use super::pipeline::Pipeline;
+use super::upload::Sizes;
 use super::weights::Weights;
 use crate::error::RunError;
 use crate::program::{Plan, Program, Rows, Value};
@@ -146,16 +147,16 @@ impl Workspace {
         self.allocated.as_ref()
     }
 
-    /// Bytes of each planned slot, then of what steps have between their launches, then of the scratch rows.
+    /// Bytes of each planned slot, then of each room between the launches of steps.
     fn sizes(&self, tokens: usize, sequences: usize, fixed: &Fixed) -> Vec<u64> {
         let size = |rows: usize, cols: usize| {
             let rows = rows.max(1).next_multiple_of(BLOCK_ROWS) as u64;
             (rows * stride4(cols) as u64 * 4 * fixed.dtype.size() as u64).next_multiple_of(16)
         };
         let values = self.plan.buffers.iter().map(|shape| size(shape.rows_in(tokens, sequences), shape.cols));
-        let between = size(tokens.max(sequences), fixed.compiled.between_cols());
-        let scratch = (fixed.compiled.scratch_words() * tokens) as u64 * 4;
-        values.chain([between, scratch]).collect()
+        let [tokens, sequences] = [tokens, sequences].map(|count| count as u32);
+        let between = fixed.compiled.between(Sizes { tokens, sequences, query_tiles: 0, longest: 0 }, fixed.dtype);
+        values.chain(between).collect()
     }
 
     /// Whether capacities lie within budget and limits. `wanted` is the batch's tokens, for the message.
@@ -239,8 +240,8 @@ impl Workspace {
             })
             .collect();
 
-        let between = buffer("between", sizes[values.len()].max(16), storage);
-        let scratch = buffer("scratch", sizes[values.len() + 1].max(16), storage);
+        let room = |&size: &u64| buffer("between launches", size.next_multiple_of(16).max(16), storage);
+        let between: Vec<_> = sizes[values.len()..].iter().map(room).collect();
         let tiles = fixed.compiled.most_query_tiles(tokens, sequences);
         let quads = |rows: usize| rows.max(1) as u64 * 16; // vec4<u32>
         let sizes_stride = u64::from(device.description().limits.min_uniform_buffer_offset_alignment.max(16));
@@ -268,9 +269,7 @@ impl Workspace {
         let groups = groups.map(|((launches, pipelines), params_at)| {
             let launches = launches.iter().zip(pipelines).zip(params_at);
             launches
-                .map(|((launch, pipeline), &at)| {
-                    self.group((launch, pipeline, at), &values, [&between, &scratch], fixed, device)
-                })
+                .map(|((launch, pipeline), &at)| self.group((launch, pipeline, at), &values, &between, fixed, device))
                 .collect()
         });
         Allocated {
@@ -288,7 +287,7 @@ impl Workspace {
         &self,
         (launch, pipeline, params_at): (&Launch, &Pipeline, u64),
         values: &[wgpu::Buffer],
-        [between, scratch]: [&wgpu::Buffer; 2],
+        between: &[wgpu::Buffer],
         fixed: &Fixed,
         device: &GpuDevice,
     ) -> wgpu::BindGroup {
@@ -304,8 +303,7 @@ impl Workspace {
                 Some(slot @ (Slot::Weight(_) | Slot::Weights(_))) => {
                     fixed.weights.buffer(slot.weights()).as_entire_binding()
                 }
-                Some(Slot::Between { .. }) => between.as_entire_binding(),
-                Some(Slot::Scratch { .. }) => scratch.as_entire_binding(),
+                Some(Slot::Between(it)) => between[it.room as usize].as_entire_binding(),
                 Some(Slot::Unused) | None => fixed.unused.as_entire_binding(),
             },
         });

@@ -6,6 +6,7 @@
 
 mod activation;
 mod attention;
+mod blocks;
 mod builder;
 mod cost;
 mod folded;
@@ -17,6 +18,7 @@ mod weights;
 
 pub use activation::{Activation, Slope};
 pub use attention::{Attention, Distances, PositionBias, alibi_slope};
+pub(crate) use blocks::Blocks;
 pub use builder::Builder;
 pub use cost::Cost;
 pub use folded::{Bucketed, Centred, Difference, Mapped, Projected, Shifted};

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::gpu::compile::{Context, Count, Grid, Launch, Slot};
 use crate::gpu::kernel::{Binding, Kernel, stride4};
 use crate::gpu::weights::{ROWS, WeightUse};
-use crate::program::{Embed, Index, Lookup};
+use crate::program::{Blocks, Embed, Index, Lookup};
 
 const EMBED_PART: &str = include_str!("../../../shaders/common/embed.wgsl");
 
@@ -82,7 +82,7 @@ pub fn launches(op: &Embed, context: &Context) -> Result<Vec<Launch>> {
         // As `Params` in common/embed.wgsl.
         let params = [offset(0), offset(1), offset(2), range.start as u32, range.end as u32, 0, 0, 0];
         let tables = [
-            Slot::Weight(WeightUse { weight: largest.table, rows: range, packing: &ROWS }),
+            Slot::Weight(WeightUse { weight: largest.table, rows: range, blocks: Blocks::WHOLE, packing: &ROWS }),
             table(lookups.get(1)),
             table(lookups.get(2)),
         ];

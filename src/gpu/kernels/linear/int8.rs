@@ -5,8 +5,8 @@
 //! weight by whole rows 0.971, by 128 columns 0.980, by 32 0.985; x by whole rows 0.962, by 128 columns 0.975, by 32 0.978.
 
 use super::panels::{COLUMNS, THREAD_ROWS, sums};
-use super::{BINDINGS, Chosen, LINEAR_PART};
-use crate::gpu::compile::{Context, Count, Grid, Launch, Slot};
+use super::{BINDINGS, Chosen, LINEAR_PART, Product};
+use crate::gpu::compile::{Between, Context, Count, Grid, Launch, Room, Row, Slot};
 use crate::gpu::kernel::{Binding, Kernel, Prelude, stride4};
 use crate::gpu::weights::Packing;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ static QUANTIZE: Kernel = Kernel {
     name: "quantize",
     source: include_str!("../../../../shaders/quantize.wgsl"),
     parts: &[],
-    bindings: &[Binding::Read, Binding::Write],
+    bindings: &[Binding::Read, Binding::Write, Binding::Read],
 };
 
 static LINEAR_INT8: Kernel = Kernel {
@@ -74,23 +74,25 @@ fn stride(cols: usize) -> usize {
     words(cols) + (2 * groups(cols)).next_multiple_of(4)
 }
 
-/// Where a step's x, of so many columns, lies in 8 bits.
-pub(super) fn quantized(cols: usize) -> Slot {
-    Slot::Scratch { words: stride(cols) }
+/// Where x, of so many rows and columns, lies in 8 bits.
+pub(super) fn quantized(rows: Count, cols: usize) -> Slot {
+    Slot::Between(Between { room: Room::Quantized, rows, row: Row::Words(stride(cols)) })
 }
 
-/// Turns x, whose rows are tokens, into 8 bits.
-pub(super) fn quantize(x: Slot, cols: usize, context: &Context) -> Launch {
+/// Turns the x of a product into 8 bits.
+pub(super) fn quantize(product: &Product, cols: usize, context: &Context) -> Launch {
+    let blocks = product.experts.as_ref().map_or(Slot::Unused, |experts| experts.blocks.clone());
     let rows = (16 / groups(cols)).max(1); // a workgroup has 16 times 4 threads
     Launch {
         kernel: &QUANTIZE,
-        prelude: constants(context.prelude(), cols)
+        prelude: product
+            .with_rows(constants(context.prelude(), cols))
             .constant("IN4", stride4(cols))
             .constant("COLS", cols)
             .constant("ROWS", rows),
         params: vec![],
-        slots: vec![x, quantized(cols)],
-        grid: Grid { count: Count::Tokens, per_group: rows as u32, columns: 1 },
+        slots: vec![product.x.clone(), quantized(product.count(), cols), blocks],
+        grid: Grid { count: product.count(), per_group: rows as u32, columns: 1 },
         items: Launch::ALWAYS,
     }
 }

@@ -18,19 +18,28 @@ mod tiled;
 
 pub(super) use subgroup::words;
 
+use super::mixture::{EXPERTS_PART, with_rows};
 use crate::error::Result;
-use crate::gpu::compile::{Context, Grid, Launch, Slot};
+use crate::gpu::compile::{Context, Count, Grid, Launch, Routing, Slot};
 use crate::gpu::kernel::{Binding, Kernel, Prelude, Target, stride4};
 use crate::gpu::tuning::{Class, RowClass};
 use crate::gpu::weights::{Packing, VECTOR, WeightUse};
-use crate::program::{Activation, Linear, Rows, Value, WeightId};
+use crate::program::{Activation, Blocks, Linear, Rows, Value, WeightId};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// The part of all kernels but linear_subgroup.wgsl, which loads in words.
 const LINEAR_PART: &str = include_str!("../../../../shaders/common/linear.wgsl");
 
-/// What every kernel of this op binds: x, weight, bias, residual, out.
+/// How a kernel finds its rows, and its matrix.
+const ROWS_ALL_PART: &str = include_str!("../../../../shaders/common/rows_all.wgsl");
+const ROWS_EXPERTS_PART: &str = include_str!("../../../../shaders/common/rows_experts.wgsl");
+
+/// The bias, which experts have none of: they bind their blocks in its place.
+const BIAS_PART: &str = include_str!("../../../../shaders/common/linear_bias.wgsl");
+const NO_BIAS: &str = "fn biased(sum: vec4<f32>, column: u32) -> vec4<f32> { return sum; }";
+
+/// What every kernel of this op binds: x, weight, bias or the experts' blocks, residual, out.
 const BINDINGS: &[Binding] = &[Binding::Read, Binding::Read, Binding::Read, Binding::Read, Binding::Write];
 
 /// Which kernel computes a matrix product, and in which tiles.
@@ -236,10 +245,14 @@ fn choose(target: &Target, rows: Rows, [outer, cols]: [usize; 2]) -> Vec<(Range<
 pub struct Product {
     /// What its rows are.
     pub rows: Rows,
+    /// Each expert's rows are multiplied with the expert's matrix.
+    pub experts: Option<Experts>,
     /// `[rows, columns of the weight]`
     pub x: Slot,
-    /// `[out, in]`
+    /// `[out, in]`, or one for each expert.
     pub weight: WeightId,
+    /// Those.
+    pub blocks: Blocks,
     /// `[out]`
     pub bias: Option<WeightId>,
     /// Of each number, before the residual is added.
@@ -250,12 +263,22 @@ pub struct Product {
     pub out: Slot,
 }
 
+/// Where experts have their rows.
+pub struct Experts {
+    /// How many there are of each.
+    pub routing: Routing,
+    /// Whose each block of places is.
+    pub blocks: Slot,
+}
+
 /// The launches of a linear op.
 pub fn launches(op: &Linear, context: &Context) -> Result<Vec<Launch>> {
     let product = Product {
         rows: context.out_shape().rows,
+        experts: None,
         x: Slot::Value(op.x),
         weight: op.weight,
+        blocks: Blocks::WHOLE,
         bias: op.bias,
         activation: op.activation,
         residual: op.residual,
@@ -268,7 +291,7 @@ impl Product {
     /// Its launches. A weight that is larger than one binding is refused where it is uploaded.
     pub fn launches(&self, context: &Context) -> Vec<Launch> {
         let weight = context.weight(self.weight);
-        let [outer, inner] = [weight.rows, weight.cols];
+        let [outer, inner] = self.blocks.shape(weight);
         // What is computed once a sequence, the heads, takes little time and stays exact.
         let int8 = context.target.int8 && self.rows == Rows::Tokens;
         let target = Target { int8, ..context.target.clone() };
@@ -276,11 +299,19 @@ impl Product {
             .prelude()
             .activation(self.activation)
             .constant("OUT4", stride4(outer))
-            .constant("ROWS_ARE_TOKENS", self.rows == Rows::Tokens)
-            .constant("BIAS", self.bias.is_some())
             .constant("RESIDUAL", self.residual.is_some());
+        // What stands in the place of the bias.
+        let (prelude, third) = match &self.experts {
+            Some(experts) => (prelude.part(NO_BIAS), experts.blocks.clone()),
+            None => {
+                let bias = self.bias.map(|id| Slot::Weight(WeightUse::whole(id, context.weight(id), &VECTOR)));
+                let prelude = prelude.constant("BIAS", self.bias.is_some()).part(BIAS_PART);
+                (prelude, bias.unwrap_or(Slot::Unused))
+            }
+        };
+        let prelude = self.with_rows(prelude);
         let prelude = if int8 { prelude } else { prelude.constant("IN4", stride4(inner)) };
-        let vector = |id| Slot::Weight(WeightUse::whole(id, context.weight(id), &VECTOR));
+        let count = self.count();
         let product = |(items, variant): (Range<u32>, Variant)| {
             let Chosen { kernel, prelude, packing, tile: [rows, columns] } =
                 variant.choose(prelude.clone(), &target, inner);
@@ -289,18 +320,31 @@ impl Product {
                 prelude,
                 params: vec![],
                 slots: vec![
-                    if int8 { int8::quantized(inner) } else { self.x.clone() },
-                    Slot::Weight(WeightUse::whole(self.weight, weight, packing)),
-                    self.bias.map_or(Slot::Unused, vector),
+                    if int8 { int8::quantized(count, inner) } else { self.x.clone() },
+                    Slot::Weight(WeightUse::blocks(self.weight, weight, self.blocks, packing)),
+                    third.clone(),
                     self.residual.map_or(Slot::Unused, Slot::Value),
                     self.out.clone(),
                 ],
-                grid: Grid { count: self.rows.into(), per_group: rows as u32, columns: outer.div_ceil(columns) as u32 },
+                grid: Grid { count, per_group: rows as u32, columns: outer.div_ceil(columns) as u32 },
                 items,
             }
         };
         let products = choose(&target, self.rows, [outer, inner]).into_iter().map(product);
-        int8.then(|| int8::quantize(self.x.clone(), inner, context)).into_iter().chain(products).collect()
+        int8.then(|| int8::quantize(self, inner, context)).into_iter().chain(products).collect()
+    }
+
+    /// What its rows are counted by.
+    fn count(&self) -> Count {
+        self.experts.as_ref().map_or(self.rows.into(), |experts| Count::Places(experts.routing))
+    }
+
+    /// Lets a kernel know its rows: `share_of`.
+    fn with_rows(&self, prelude: Prelude) -> Prelude {
+        match &self.experts {
+            Some(experts) => with_rows(prelude, experts.routing).part(EXPERTS_PART).part(ROWS_EXPERTS_PART),
+            None => prelude.constant("ROWS_ARE_TOKENS", self.rows == Rows::Tokens).part(ROWS_ALL_PART),
+        }
     }
 }
 

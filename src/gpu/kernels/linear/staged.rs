@@ -59,7 +59,7 @@ fn part(blocks: Blocks, threads: usize) -> String {
     text.push_str("    let x_first = x_to(thread);\n    let w_first = w_to(thread);\n");
     text.push_str("    let x_part = x_at(run.part);\n    let w_part = w_at(run.part);\n");
     for (of, i, others) in pieces() {
-        let place = if of == 'x' { "first_row, run.rows" } else { "first_tile" };
+        let place = if of == 'x' { "first_row, run.rows" } else { "first_tile, run.matrix" };
         let _ = writeln!(text, "    let {of}_from{i} = {of}_from({place}, thread, {others}u);");
         let _ = writeln!(text, "    var {of}{i} = {}[{of}_from{i}];", from(of));
     }
