@@ -24,8 +24,8 @@ pub struct Plan {
     part_rows: usize,
     /// The files, in the order of their rows.
     pub files: Vec<InputFile>,
-    /// For each part its rows.
-    pub ranges: Vec<RowRange>,
+    /// For each part its rows: some of a file, or those of several small ones.
+    pub ranges: Vec<Vec<RowRange>>,
 }
 
 /// An input file.
@@ -41,11 +41,13 @@ pub struct InputFile {
     head: String,
 }
 
-/// The rows of a part: lines and records that begin at `start` and end before `end`; in Parquet, rows with these numbers.
+/// Rows of a part: lines and records that begin at `start` and end before `end`; in Parquet, rows with these numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RowRange {
     /// Which file.
     pub file: usize,
+    /// How many there are.
+    pub rows: u64,
     /// From 0.
     pub start: u64,
     /// Behind the last.
@@ -61,22 +63,23 @@ impl Plan {
     pub fn make<const N: usize>(input: &JobInput<N>) -> Result<(Plan, Vec<Part>), Failure> {
         let part_rows = input.part_rows.unwrap_or(WINDOW_RECORDS);
         let mut plan = Plan { part_rows, files: Vec::new(), ranges: Vec::new() };
-        let mut parts = Parts(Vec::new());
+        let mut parts = Parts { part_rows: part_rows as u64, ..Parts::default() };
         for path in &input.files {
             let (bytes, modified) = stat(path)?;
             let file = plan.files.len();
             let head = match &input.format {
-                Format::Parquet(columns) => parquet_file(input, columns, path, file, &mut plan, &mut parts)?,
-                _ => lines_file(input, path, file, &mut plan, &mut parts)?,
+                Format::Parquet(columns) => parquet_file(input, columns, path, file, &mut parts)?,
+                _ => lines_file(input, path, file, &mut parts)?,
             };
             plan.files.push(InputFile { path: path.clone(), bytes, modified, head });
         }
-        if parts.0.is_empty() {
+        parts.end_part();
+        if parts.parts.is_empty() {
             // No rows still make a file of none.
-            plan.ranges.push(RowRange { file: 0, start: 0, end: 0, line: 0, hash: String::new() });
-            parts.push(0, 0);
+            parts.push(Vec::new(), 0, 0);
         }
-        Ok((plan, parts.0))
+        plan.ranges = parts.ranges;
+        Ok((plan, parts.parts))
     }
 
     /// Checks that this plan, which was made when the job in `folder` began, still describes the input, wherever that lies by
@@ -116,8 +119,9 @@ impl Plan {
         if touched {
             let (now, _) = Plan::make(&JobInput { part_rows: Some(self.part_rows), ..input.clone() })?;
             let differs = |(i, file): (usize, &InputFile)| {
-                let ranges =
-                    |plan: &Plan| plan.ranges.iter().filter(|range| range.file == i).cloned().collect::<Vec<_>>();
+                let ranges = |plan: &Plan| {
+                    plan.ranges.iter().flatten().filter(|range| range.file == i).cloned().collect::<Vec<_>>()
+                };
                 file.head != now.files[i].head || ranges(&self) != ranges(&now)
             };
             if let Some((i, file)) = self.files.iter().enumerate().find(|&pair| differs(pair)) {
@@ -136,12 +140,47 @@ impl Plan {
 }
 
 /// The parts so far.
-struct Parts(Vec<Part>);
+#[derive(Default)]
+struct Parts {
+    /// The most rows of a part.
+    part_rows: u64,
+    parts: Vec<Part>,
+    /// Of each.
+    ranges: Vec<Vec<RowRange>>,
+    /// Of the next one, which may have room for more: of a file that is smaller than a part.
+    next: Vec<RowRange>,
+    next_rows: u64,
+    next_bytes: u64,
+}
 
 impl Parts {
-    fn push(&mut self, rows: u64, weight: u64) {
-        let first_row = self.0.last().map_or(0, |part| part.first_row + part.rows);
-        self.0.push(Part { index: self.0.len(), first_row, rows, weight });
+    fn push(&mut self, ranges: Vec<RowRange>, rows: u64, weight: u64) {
+        let first_row = self.parts.last().map_or(0, |part| part.first_row + part.rows);
+        self.parts.push(Part { index: self.parts.len(), first_row, rows, weight });
+        self.ranges.push(ranges);
+    }
+
+    /// Whether the next part has room for more behind so many rows of so many bytes.
+    fn has_room(&self, rows: u64, bytes: u64) -> bool {
+        self.next_rows + rows < self.part_rows && self.next_bytes + bytes < PART_BYTES
+    }
+
+    /// Adds rows to the next part, which ends with them unless there is room.
+    fn add(&mut self, range: RowRange) {
+        self.next_rows += range.rows;
+        self.next_bytes += range.end - range.start;
+        self.next.push(range);
+        if !self.has_room(0, 0) {
+            self.end_part();
+        }
+    }
+
+    fn end_part(&mut self) {
+        let (ranges, rows) = (std::mem::take(&mut self.next), std::mem::take(&mut self.next_rows));
+        let bytes = std::mem::take(&mut self.next_bytes);
+        if rows > 0 {
+            self.push(ranges, rows, bytes);
+        }
     }
 }
 
@@ -200,7 +239,6 @@ fn lines_file<const N: usize>(
     input: &JobInput<N>,
     path: &Path,
     file: usize,
-    plan: &mut Plan,
     parts: &mut Parts,
 ) -> Result<String, Failure> {
     let (mut records, mut start, mut line, head) = open(input, path)?;
@@ -209,8 +247,7 @@ fn lines_file<const N: usize>(
     loop {
         let mut rows = 0;
         // A part ends where a line does.
-        let has_room = |rows: u64| rows < plan.part_rows as u64 && origin + tally.bytes() - start < PART_BYTES;
-        while (has_room(rows) || records.unparsed() > 0) && records.skip()? {
+        while (parts.has_room(rows, origin + tally.bytes() - start) || records.unparsed() > 0) && records.skip()? {
             rows += 1;
         }
         if rows == 0 {
@@ -219,8 +256,7 @@ fn lines_file<const N: usize>(
         let end = origin + tally.bytes();
         // Not through `lines`, which would end what is being parsed.
         let lines = tally.lines();
-        plan.ranges.push(RowRange { file, start, end, line, hash: tally.hash() });
-        parts.push(rows, end - start);
+        parts.add(RowRange { file, rows, start, end, line, hash: tally.hash() });
         (start, line) = (end, line + lines);
     }
 }
@@ -230,16 +266,16 @@ fn parquet_file<const N: usize>(
     columns: &[String; N],
     path: &Path,
     file: usize,
-    plan: &mut Plan,
     parts: &mut Parts,
 ) -> Result<String, Failure> {
     let shape = parquet::shape(path, columns, &input.keep)?;
     let mut start = 0;
     while start < shape.rows {
         let (mean, text) = ((shape.bytes / shape.rows).max(1), (shape.text_bytes / shape.rows).max(1));
-        let rows = (shape.rows - start).min(plan.part_rows as u64).min((PART_BYTES / mean).max(1));
-        plan.ranges.push(RowRange { file, start, end: start + rows, line: 0, hash: String::new() });
-        parts.push(rows, rows * text);
+        let rows = (shape.rows - start).min(parts.part_rows).min((PART_BYTES / mean).max(1));
+        // Of one file: the columns that are kept may be of another type in the next.
+        let range = RowRange { file, rows, start, end: start + rows, line: 0, hash: String::new() };
+        parts.push(vec![range], rows, rows * text);
         start += rows;
     }
     Ok(shape.hash)

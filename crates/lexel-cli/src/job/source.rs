@@ -5,6 +5,7 @@ use super::{JobInput, Kept, parquet};
 use crate::failure::{DATA, Failure};
 use crate::input::Format;
 use lexel::jobs::{Part, PartRows, Reject, Source};
+use serde_json::Value;
 
 /// The rows of files, by a plan.
 pub struct FileSource<const N: usize> {
@@ -26,15 +27,21 @@ impl<const N: usize> Source for FileSource<N> {
     }
 
     fn read(&self, part: &Part) -> Result<PartRows<[String; N], Kept>, Failure> {
-        let range = &self.plan.ranges[part.index];
-        let rows = match &self.input.format {
-            _ if part.rows == 0 => Ok(self.nothing()),
-            Format::Parquet(columns) => {
+        let ranges = &self.plan.ranges[part.index];
+        let rows = match (&self.input.format, &ranges[..]) {
+            (Format::Parquet(columns), [range]) => {
                 let path = &self.plan.files[range.file].path;
-                parquet::read(path, columns, &self.input.keep, range.start, part)
+                parquet::read(path, columns, &self.input.keep, range.start, part)?
             }
-            _ => self.lines(range, part),
-        }?;
+            _ => {
+                let mut lines = Lines { columns: vec![Vec::new(); self.input.keep.len()], ..Lines::default() };
+                for range in ranges {
+                    self.read_lines(range, part, &mut lines)?;
+                }
+                let Lines { rows, numbers, rejects, columns } = lines;
+                PartRows { rows, numbers, rejects, extra: Kept::Values(columns) }
+            }
+        };
         match rows.rejects.first() {
             Some(reject) if self.input.fail_on_reject => Err(Failure::new(DATA, reject.reason.clone())),
             // One bad row is an accident, all of the first ones are a wrong column; later ones may be a bad file among good ones.
@@ -48,36 +55,41 @@ impl<const N: usize> Source for FileSource<N> {
     }
 }
 
-impl<const N: usize> FileSource<N> {
-    fn nothing(&self) -> PartRows<[String; N], Kept> {
-        let extra = Kept::Values(vec![Vec::new(); self.input.keep.len()]);
-        PartRows { rows: Vec::new(), numbers: Vec::new(), rejects: Vec::new(), extra }
-    }
+/// What was read of a part of lines.
+#[derive(Default)]
+struct Lines<const N: usize> {
+    rows: Vec<[String; N]>,
+    /// The place of each in the part.
+    numbers: Vec<u64>,
+    rejects: Vec<Reject>,
+    /// The kept columns.
+    columns: Vec<Vec<Value>>,
+}
 
-    fn lines(&self, range: &RowRange, part: &Part) -> Result<PartRows<[String; N], Kept>, Failure> {
+impl<const N: usize> FileSource<N> {
+    /// Adds the rows of a range to those before them in the part.
+    fn read_lines(&self, range: &RowRange, part: &Part, into: &mut Lines<N>) -> Result<(), Failure> {
         let file = &self.plan.files[range.file];
+        let first = (into.rows.len() + into.rejects.len()) as u64;
         let changed = || {
-            let last = part.first_row + part.rows - 1;
-            let what =
-                format!("{}: rows {} to {last} were changed since the job began", file.path.display(), part.first_row);
+            let [from, to] = [first, first + range.rows - 1].map(|number| part.first_row + number);
+            let what = format!("{}: rows {from} to {to} were changed since the job began", file.path.display());
             Failure::new(DATA, what)
         };
         let (mut records, ..) = plan::open(&self.input, &file.path)?;
         let tally = plan::seek(&mut *records, &file.path, range.start, range.end - range.start, range.line)?;
-        let (mut rows, mut numbers, mut rejects) = (Vec::new(), Vec::new(), Vec::new());
-        let mut columns = vec![Vec::new(); self.input.keep.len()];
-        for number in 0..part.rows {
+        for number in first..first + range.rows {
             match records.next() {
                 Ok(Some((texts, _))) => {
-                    rows.push(texts);
-                    numbers.push(number);
-                    for (column, value) in columns.iter_mut().zip(records.kept()) {
+                    into.rows.push(texts);
+                    into.numbers.push(number);
+                    for (column, value) in into.columns.iter_mut().zip(records.kept()) {
                         column.push(value);
                     }
                 }
                 Ok(None) => return Err(changed()),
                 Err(failure) if failure.status == DATA => {
-                    rejects.push(Reject { row: part.first_row + number, reason: failure.message });
+                    into.rejects.push(Reject { row: part.first_row + number, reason: failure.message });
                 }
                 Err(failure) => return Err(failure),
             }
@@ -85,7 +97,7 @@ impl<const N: usize> FileSource<N> {
         // What follows the last record: empty lines of .csv.
         let more = records.skip()?;
         match !more && tally.hash() == range.hash {
-            true => Ok(PartRows { rows, numbers, rejects, extra: Kept::Values(columns) }),
+            true => Ok(()),
             false => Err(changed()),
         }
     }
