@@ -7,7 +7,7 @@
 //!   _work/                  while the job runs: a lock for each part in the works, files that are being written, and what
 //!                           is computed of parts that were cancelled
 //!   _job.lock               held while _job.json or the end of the job is written
-//!   rejects.jsonl           at the end, if there are any: the rows without a result, and why
+//!   _rejects.jsonl          at the end, if there are any: the rows without a result, and why
 //!   _report.json            at the end: rows in = rows out + rejects
 //! ```
 //!
@@ -196,7 +196,7 @@ impl JobFolder {
     }
 
     /// Checks that every part is there and whole and that every row has a result or a reject; then writes
-    /// `rejects.jsonl` and `_report.json`.
+    /// `_rejects.jsonl` and `_report.json`.
     ///
     /// # Errors
     /// [`Error::Incomplete`] if something is missing, [`Error::InvalidFile`] if something is damaged.

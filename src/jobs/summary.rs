@@ -31,7 +31,7 @@ pub struct Summary {
     pub rows_in: u64,
     /// Rows with a result.
     pub rows: u64,
-    /// Rows without: `rejects.jsonl` says why.
+    /// Rows without: `_rejects.jsonl` says why.
     pub rejected: u64,
     /// Tokens computed.
     pub tokens: u64,
@@ -136,10 +136,10 @@ impl Summary {
 
     /// Writes what the user looks at when the job is complete.
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
-        let rejects = folder.join("rejects.jsonl");
+        let rejects = folder.join("_rejects.jsonl");
         match self.rejects.is_empty() {
             true => drop(fs::remove_file(rejects)),
-            false => publish_bytes(&folder.join("rejects.jsonl.tmp"), &rejects, self.reject_lines().as_bytes())?,
+            false => publish_bytes(&folder.join("_rejects.jsonl.tmp"), &rejects, self.reject_lines().as_bytes())?,
         }
         let (report, temporary) = (folder.join("_report.json"), folder.join("_report.json.tmp"));
         let bytes = serde_json::to_vec_pretty(self).map_err(|error| Error::invalid_file(&report, error))?;

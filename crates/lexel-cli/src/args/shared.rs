@@ -239,7 +239,7 @@ pub struct JobArgs {
     /// The column that identifies a row: kept, before all others
     #[arg(long, value_name = "NAME")]
     pub id_column: Option<String>,
-    /// What to do with a row that cannot be read: end the job; leave it out and list it in rejects.jsonl; or, for invalid
+    /// What to do with a row that cannot be read: end the job; leave it out and list it in _rejects.jsonl; or, for invalid
     /// UTF-8, put U+FFFD in its place [default: skip]
     #[arg(long, value_name = "WHAT")]
     pub on_invalid: Option<OnInvalid>,

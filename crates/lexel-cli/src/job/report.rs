@@ -35,7 +35,7 @@ pub fn report<const N: usize>(
     let (path, rate) = (folder.path().display().to_string(), ran.rows as f64 / ran.seconds.max(1e-9));
     if summary.rejected > 0 {
         // A shard cannot list them before the others are there.
-        let list = folder.path().join("rejects.jsonl");
+        let list = folder.path().join("_rejects.jsonl");
         let listed = match list.exists() {
             true => format!("see {}", list.display()),
             false => "the complete job, or `lexel merge`, lists them".to_string(),

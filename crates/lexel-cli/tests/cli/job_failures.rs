@@ -137,7 +137,7 @@ fn rows_of_every_kind_that_cannot_be_read() {
     let (input, output) = (folder.write("in.jsonl", lines.concat()), folder.path("job/"));
     let json = succeed(&job(&model, &input, &output, &["--json"])).json();
     assert_eq!((&json["rows_in"], &json["texts"], &json["rejects"]), (&7.into(), &2.into(), &5.into()));
-    let rejects = std::fs::read_to_string(folder.path("job/rejects.jsonl")).unwrap();
+    let rejects = std::fs::read_to_string(folder.path("job/_rejects.jsonl")).unwrap();
     let expected = ["'text' is a number", "no key 'text'", "not valid UTF-8", "not valid JSON", "null"];
     assert_eq!(rejects.lines().count(), expected.len());
     for (i, (reject, expected)) in rejects.lines().zip(expected).enumerate() {

@@ -104,13 +104,13 @@ fn rows_that_cannot_be_read_are_rejects() {
     let json = run.json();
     assert_eq!((&json["rows_in"], &json["texts"], &json["rejects"]), (&40.into(), &30.into(), &10.into()));
     // Whatever is quiet.
-    assert_eq!(run.stderr, format!("lexel: warning: 10 rows without a result: see {output}rejects.jsonl\n"));
+    assert_eq!(run.stderr, format!("lexel: warning: 10 rows without a result: see {output}_rejects.jsonl\n"));
     let run = succeed(&["merge", "-q", &output, "-o", &folder.path("all.npy")]);
     let list = folder.path("all.npy.rejects.jsonl");
     assert_eq!(run.stderr, format!("lexel: warning: 10 rows without a result: see {list}\n"));
     let run = succeed(&job(&model, &input, &folder.path("shard/"), &["--part-rows", "7", "--shard", "1/2"]));
     assert!(run.stderr.contains(" rows without a result: the complete job, or `lexel merge`, lists them"), "{run:?}");
-    let rejects = std::fs::read_to_string(folder.path("job/rejects.jsonl")).unwrap();
+    let rejects = std::fs::read_to_string(folder.path("job/_rejects.jsonl")).unwrap();
     assert!(rejects.lines().nth(1).unwrap().starts_with("{\"row\":5,"), "{rejects}");
     assert!(rejects.contains("in.txt, line 6: not valid UTF-8: byte 0xff at column 3"), "{rejects}");
     assert_eq!(rows(&output).len() % 30, 0);
@@ -264,7 +264,7 @@ fn small_files_share_a_part() {
     let (input, output) = (folder.path("in"), folder.path("out/"));
     succeed(&job(&model, &input, &output, &["--part-rows", "30"]));
     assert_eq!(parts(&output).len(), 2);
-    let rejects = std::fs::read_to_string(folder.path("out/rejects.jsonl")).unwrap();
+    let rejects = std::fs::read_to_string(folder.path("out/_rejects.jsonl")).unwrap();
     assert!(rejects.contains("\"row\":20,") && rejects.contains("20.jsonl, line 1: "), "{rejects}");
     assert_eq!(rejects.lines().count(), 1);
     let merged = folder.path("all.npy");
