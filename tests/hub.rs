@@ -84,6 +84,9 @@ fn revisions() {
     assert!(matches!(error, Error::NotFound { .. }) && error.to_string().contains("nowhere"), "{error}");
     scene.options.revision = Some("../../x".to_string());
     assert!(matches!(download("tiny", &scene.options), Err(Error::InvalidInput(_))));
+    let nowhere = SourceOptions { endpoint: Some("example".to_string()), revision: None, ..scene.options.clone() };
+    let error = download("lexel/tiny", &nowhere).unwrap_err().to_string();
+    assert!(error.contains("the hub's address 'example'") && error.contains("https://huggingface.co"), "{error}");
 }
 
 #[test]

@@ -91,7 +91,16 @@ impl<'a> Download<'a> {
         if let Some(token) = &options.token {
             builder = builder.token(token);
         }
-        let client = builder.build().map_err(|error| hub_error(repo, chain(&error)))?;
+        let client = builder.build().map_err(|error| {
+            let given = options.endpoint.clone().or_else(|| std::env::var("HF_ENDPOINT").ok());
+            match given {
+                Some(endpoint) => Error::InvalidInput(format!(
+                    "the hub's address '{endpoint}' (HF_ENDPOINT) cannot be used: {}; give one like https://huggingface.co",
+                    chain(&error)
+                )),
+                None => hub_error(repo, chain(&error)),
+            }
+        })?;
         let (owner, name) = hf_hub::split_id(repo);
         let progress = DownloadProgress { file: String::new(), file_done: 0, file_total: 0, done: 0, total: 0 };
         let endpoint = client.endpoint().to_string();

@@ -110,6 +110,13 @@ impl<const N: usize> JobInput<N> {
         let on_invalid = args.on_invalid.unwrap_or(OnInvalid::Skip);
         let (lossy, fail_on_reject) = (on_invalid == OnInvalid::Replace, on_invalid == OnInvalid::Fail);
         let skip_all = args.on_invalid == Some(OnInvalid::Skip);
+        let is_pipe = |path: &&PathBuf| fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir());
+        if let Some(pipe) = files.iter().find(is_pipe) {
+            let how = "give a file, or - for standard input, of which the job keeps a copy";
+            let message =
+                format!("{} is a pipe or a device, and a job reads its input more than once: {how}", pipe.display());
+            return Err(Failure::usage(message));
+        }
         if files.is_empty() {
             files.push(spool::stdin(&output.folder, format.ending())?);
         }

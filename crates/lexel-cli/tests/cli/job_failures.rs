@@ -368,3 +368,13 @@ fn a_folder_with_a_link_to_itself_is_read_once() {
         succeed(&job(&model, &folder.path("in"), &folder.path("in/vectors/"), &["--output-format", "jsonl"]));
     }
 }
+
+/// What cannot be read again is no input of a job.
+#[cfg(unix)]
+#[test]
+fn a_pipe_with_a_name_is_refused() {
+    let (folder, model) = (Folder::new(), model("pool-mean"));
+    let pipe = folder.path("pipe.txt");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fail(2, "pipe.txt is a pipe or a device", &job(&model, &pipe, &folder.path("job/"), &[]));
+}
