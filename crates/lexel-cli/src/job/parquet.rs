@@ -5,10 +5,7 @@ use crate::failure::Failure;
 use crate::parquet::{bad, batch, guarded, strings};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, UInt32Array};
-use arrow_cast::display::{ArrayFormatter, FormatOptions};
-use arrow_schema::DataType;
 use lexel::jobs::{Part, PartRows, Reject};
-use serde_json::Value;
 use std::path::Path;
 
 /// Reads a part, whose rows begin at `start` in this file.
@@ -47,24 +44,4 @@ pub fn read<const N: usize>(
         let extra = Kept::Arrays(keep.iter().map(kept).collect::<Result<_, _>>()?);
         Ok(PartRows { rows, numbers, rejects, extra })
     })
-}
-
-/// The values of a column, for JSON.
-pub fn values(path: &Path, array: &ArrayRef) -> Result<Vec<Value>, Failure> {
-    let numbers = array.data_type().is_numeric();
-    let bools = array.data_type() == &DataType::Boolean;
-    let options = FormatOptions::default();
-    let formatter = ArrayFormatter::try_new(array.as_ref(), &options).map_err(|error| bad(path, error))?;
-    let value = |i| {
-        if array.is_null(i) {
-            return Ok(Value::Null);
-        }
-        let text = formatter.value(i).try_to_string().map_err(|error| bad(path, error))?;
-        Ok(match numbers || bools {
-            // A number that JSON does not have (NaN) stays a text.
-            true => serde_json::from_str(&text).unwrap_or(Value::String(text)),
-            false => Value::String(text),
-        })
-    };
-    (0..array.len()).map(value).collect()
 }

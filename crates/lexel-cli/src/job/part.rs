@@ -1,10 +1,10 @@
 //! Writes a part.
 
+use super::Kept;
 use super::source::FileSource;
-use super::{Kept, parquet};
 use crate::args::OutputFormat;
 use crate::failure::Failure;
-use crate::output::{Rows, arrow, npy, safetensors};
+use crate::output::{Rows, arrow, json, npy, safetensors};
 use arrow_array::{ArrayRef, StringArray};
 use lexel::jobs::Finished;
 use serde_json::Value;
@@ -48,7 +48,7 @@ pub fn write<const N: usize, O>(
             let columns: Vec<Vec<Value>> = match &finished.input.extra {
                 Kept::Values(columns) => columns.clone(),
                 Kept::Arrays(arrays) => {
-                    arrays.iter().map(|array| parquet::values(path, array)).collect::<Result<_, _>>()?
+                    arrays.iter().map(|array| json::values(path, array)).collect::<Result<_, _>>()?
                 }
             };
             for (row, &index) in index.iter().enumerate() {

@@ -3,10 +3,12 @@
 //!
 //! ```text
 //!   rows   what is written   npy, safetensors, arrow   how   aside   where, until it is complete
+//!                            json   kept columns of Arrow
 //! ```
 
 pub mod arrow;
 mod aside;
+pub mod json;
 pub mod npy;
 mod rows;
 pub mod safetensors;
