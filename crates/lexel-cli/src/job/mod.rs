@@ -117,6 +117,10 @@ impl<const N: usize> JobInput<N> {
                 format!("{} is a pipe or a device, and a job reads its input more than once: {how}", pipe.display());
             return Err(Failure::usage(message));
         }
+        if let Some(path) = files.iter().find(|path| path.to_str().is_none()) {
+            let what = "this name is not UTF-8, and a job writes down the names of its files: rename it";
+            return Err(Failure::usage(format!("{}: {what}", path.display())));
+        }
         if files.is_empty() {
             files.push(spool::stdin(&output.folder, format.ending())?);
         }

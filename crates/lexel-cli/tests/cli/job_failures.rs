@@ -369,11 +369,16 @@ fn a_folder_with_a_link_to_itself_is_read_once() {
     }
 }
 
-/// What cannot be read again is no input of a job.
+/// What cannot be read again, or found again, is no input of a job.
 #[cfg(unix)]
 #[test]
-fn a_pipe_with_a_name_is_refused() {
+fn a_pipe_and_a_name_that_is_no_text_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
     let (folder, model) = (Folder::new(), model("pool-mean"));
+    std::fs::create_dir(folder.path("in")).unwrap();
+    let name = std::ffi::OsStr::from_bytes(b"in/\xff.txt");
+    std::fs::write(std::path::Path::new(&folder.path("")).join(name), "text").unwrap();
+    fail(2, "this name is not UTF-8", &job(&model, &folder.path("in"), &folder.path("job/"), &[]));
     let pipe = folder.path("pipe.txt");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     fail(2, "pipe.txt is a pipe or a device", &job(&model, &pipe, &folder.path("job/"), &[]));
