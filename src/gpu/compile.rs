@@ -317,6 +317,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn there_are_blocks_for_every_way_to_hand_out_rows() {
+        let block = Routing::BLOCK as u32;
+        for (experts, top) in [(1, 1), (2, 1), (3, 2), (8, 2), (70, 3)] {
+            let routing = Routing { rows: Rows::Tokens, experts, top };
+            for tokens in [0, 1, 2, 7, 63, 64, 65, 127, 128, 129, 400, 5_000] {
+                let sizes = Sizes { tokens, sequences: 1, query_tiles: 1, longest: 1 };
+                // So many experts have a row each at least, where there are as many; the rest goes to the first.
+                for busy in top..=experts {
+                    let routes = tokens * top as u32;
+                    let others = (busy as u32 - 1).min(routes);
+                    let needed = others + (routes - others).div_ceil(block);
+                    assert!(needed <= routing.blocks(sizes), "{tokens} tokens, {top} of {experts}, {busy} busy");
+                }
+                assert!(routing.blocks(sizes) <= (tokens * top as u32).div_ceil(block) + experts as u32);
+            }
+        }
+    }
+
+    #[test]
     fn a_long_grid_is_folded_and_covers_every_item() {
         for (items, per_group) in [(0, 4), (1, 1), (65_535, 1), (65_536, 1), (200_001, 2), (10_000_000, 1)] {
             let [x, y, z] = Grid { count: Count::Tokens, per_group, columns: 3 }.workgroups(items, 65_535);

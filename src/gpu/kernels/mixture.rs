@@ -3,12 +3,12 @@
 //! many rows an expert has, so grids cover the most blocks of places that there may be, and workgroups behind the last row of
 //! their block end at once.
 
-use super::linear::{Experts, Product};
+use super::linear::{By, Product};
 use crate::error::Result;
 use crate::gpu::compile::{Between, Context, Count, Grid, Launch, Room, Routing, Row, Slot};
 use crate::gpu::kernel::{Binding, Kernel, Prelude, stride4};
 use crate::gpu::weights::{VECTOR, WeightUse};
-use crate::program::{Activation, Blocks, Mixture};
+use crate::program::{Activation, Blocks, Mixture, Rows};
 
 static ROUTE: Kernel = Kernel {
     name: "mixture_route",
@@ -49,13 +49,14 @@ pub fn launches(op: &Mixture, context: &Context) -> Result<Vec<Launch>> {
     let between = |room, rows, row| Slot::Between(Between { room, rows, row });
     let of_rows = |room| between(room, shape.rows.into(), Row::Words(2 * op.top));
     let (routes, places) = (of_rows(Room::Routes), of_rows(Room::Places));
-    let blocks = between(Room::Blocks, Count::Blocks(routing), Row::Words(2));
+    let owners = between(Room::Blocks, Count::Blocks(routing), Row::Words(2));
     let of_experts = |room, cols| between(room, Count::Places(routing), Row::Numbers(cols));
     let (gathered, inner) = (of_experts(Room::Experts, cols), of_experts(Room::Inner, width));
     let computed = of_experts(Room::Experts, shape.cols);
     let launch =
         |kernel, prelude, slots, grid| Launch { kernel, prelude, params: vec![], slots, grid, items: Launch::ALWAYS };
     let a_row = Grid { count: shape.rows.into(), per_group: 1, columns: 1 };
+    // One, however many rows there are, for each expert.
     let an_expert = Grid { count: shape.rows.into(), per_group: u32::MAX, columns: experts as u32 };
     let constants = || with_rows(context.prelude(), routing);
     let route = launch(
@@ -64,20 +65,18 @@ pub fn launches(op: &Mixture, context: &Context) -> Result<Vec<Launch>> {
         vec![Slot::Value(op.logits), routes.clone()],
         a_row,
     );
-    let place = launch(&PLACE, constants(), vec![routes, places.clone(), blocks.clone()], an_expert);
+    let place = launch(&PLACE, constants(), vec![routes, places.clone(), owners.clone()], an_expert);
     let gather = launch(
         &GATHER,
         constants().constant("STRIDE4", stride4(cols)),
         vec![places.clone(), Slot::Value(op.x), gathered.clone()],
         a_row,
     );
-    let product = |x, weight, of, activation, out| Product {
+    let product = |x, weight, matrices, activation, out| Product {
         rows: shape.rows,
-        experts: Some(Experts { routing, blocks: blocks.clone() }),
         x,
         weight,
-        blocks: of,
-        bias: None,
+        by: By::Experts { routing, owners: owners.clone(), matrices },
         activation,
         residual: None,
         out,
@@ -106,5 +105,5 @@ pub fn launches(op: &Mixture, context: &Context) -> Result<Vec<Launch>> {
 /// What kernels know of a mixture's rows.
 pub(super) fn with_rows(prelude: Prelude, Routing { rows, experts, top }: Routing) -> Prelude {
     let prelude = prelude.constant("EXPERTS", experts).constant("TOP", top).constant("BLOCK", Routing::BLOCK);
-    prelude.constant("ROWS_ARE_TOKENS", rows == crate::program::Rows::Tokens)
+    prelude.constant("ROWS_ARE_TOKENS", rows == Rows::Tokens)
 }

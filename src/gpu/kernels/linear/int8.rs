@@ -5,7 +5,7 @@
 //! weight by whole rows 0.971, by 128 columns 0.980, by 32 0.985; x by whole rows 0.962, by 128 columns 0.975, by 32 0.978.
 
 use super::panels::{COLUMNS, THREAD_ROWS, sums};
-use super::{BINDINGS, Chosen, LINEAR_PART, Product};
+use super::{BINDINGS, By, Chosen, LINEAR_PART, Product};
 use crate::gpu::compile::{Between, Context, Count, Grid, Launch, Room, Row, Slot};
 use crate::gpu::kernel::{Binding, Kernel, Prelude, stride4};
 use crate::gpu::weights::Packing;
@@ -81,7 +81,10 @@ pub(super) fn quantized(rows: Count, cols: usize) -> Slot {
 
 /// Turns the x of a product into 8 bits.
 pub(super) fn quantize(product: &Product, cols: usize, context: &Context) -> Launch {
-    let blocks = product.experts.as_ref().map_or(Slot::Unused, |experts| experts.blocks.clone());
+    let owners = match &product.by {
+        By::One { .. } => Slot::Unused,
+        By::Experts { owners, .. } => owners.clone(),
+    };
     let rows = (16 / groups(cols)).max(1); // a workgroup has 16 times 4 threads
     Launch {
         kernel: &QUANTIZE,
@@ -91,7 +94,7 @@ pub(super) fn quantize(product: &Product, cols: usize, context: &Context) -> Lau
             .constant("COLS", cols)
             .constant("ROWS", rows),
         params: vec![],
-        slots: vec![product.x.clone(), quantized(product.count(), cols), blocks],
+        slots: vec![product.x.clone(), quantized(product.count(), cols), owners],
         grid: Grid { count: product.count(), per_group: rows as u32, columns: 1 },
         items: Launch::ALWAYS,
     }

@@ -245,16 +245,12 @@ fn choose(target: &Target, rows: Rows, [outer, cols]: [usize; 2]) -> Vec<(Range<
 pub struct Product {
     /// What its rows are.
     pub rows: Rows,
-    /// Each expert's rows are multiplied with the expert's matrix.
-    pub experts: Option<Experts>,
-    /// `[rows, columns of the weight]`
+    /// `[rows, in]`
     pub x: Slot,
-    /// `[out, in]`, or one for each expert.
+    /// `[out, in]`, or a matrix for each expert.
     pub weight: WeightId,
-    /// Those.
-    pub blocks: Blocks,
-    /// `[out]`
-    pub bias: Option<WeightId>,
+    /// Which rows are multiplied with what.
+    pub by: By,
     /// Of each number, before the residual is added.
     pub activation: Activation,
     /// `[rows, out]`
@@ -263,23 +259,31 @@ pub struct Product {
     pub out: Slot,
 }
 
-/// Where experts have their rows.
-pub struct Experts {
-    /// How many there are of each.
-    pub routing: Routing,
-    /// Whose each block of places is.
-    pub blocks: Slot,
+/// Which rows are multiplied with what.
+pub enum By {
+    /// All with the whole weight.
+    One {
+        /// `[out]`
+        bias: Option<WeightId>,
+    },
+    /// Each expert's rows with the expert's matrix.
+    Experts {
+        /// How rows are handed out.
+        routing: Routing,
+        /// Whose each block of places is.
+        owners: Slot,
+        /// Those in the weight.
+        matrices: Blocks,
+    },
 }
 
 /// The launches of a linear op.
 pub fn launches(op: &Linear, context: &Context) -> Result<Vec<Launch>> {
     let product = Product {
         rows: context.out_shape().rows,
-        experts: None,
         x: Slot::Value(op.x),
         weight: op.weight,
-        blocks: Blocks::WHOLE,
-        bias: op.bias,
+        by: By::One { bias: op.bias },
         activation: op.activation,
         residual: op.residual,
         out: Slot::Value(context.out),
@@ -291,7 +295,11 @@ impl Product {
     /// Its launches. A weight that is larger than one binding is refused where it is uploaded.
     pub fn launches(&self, context: &Context) -> Vec<Launch> {
         let weight = context.weight(self.weight);
-        let [outer, inner] = self.blocks.shape(weight);
+        let matrices = match &self.by {
+            By::One { .. } => Blocks::WHOLE,
+            By::Experts { matrices, .. } => *matrices,
+        };
+        let [outer, inner] = matrices.shape(weight);
         // What is computed once a sequence, the heads, takes little time and stays exact.
         let int8 = context.target.int8 && self.rows == Rows::Tokens;
         let target = Target { int8, ..context.target.clone() };
@@ -301,12 +309,12 @@ impl Product {
             .constant("OUT4", stride4(outer))
             .constant("RESIDUAL", self.residual.is_some());
         // What stands in the place of the bias.
-        let (prelude, third) = match &self.experts {
-            Some(experts) => (prelude.part(NO_BIAS), experts.blocks.clone()),
-            None => {
-                let bias = self.bias.map(|id| Slot::Weight(WeightUse::whole(id, context.weight(id), &VECTOR)));
-                let prelude = prelude.constant("BIAS", self.bias.is_some()).part(BIAS_PART);
-                (prelude, bias.unwrap_or(Slot::Unused))
+        let (prelude, third) = match &self.by {
+            By::Experts { owners, .. } => (prelude.part(NO_BIAS), owners.clone()),
+            By::One { bias } => {
+                let slot = bias.map(|id| Slot::Weight(WeightUse::whole(id, context.weight(id), &VECTOR)));
+                let prelude = prelude.constant("BIAS", bias.is_some()).part(BIAS_PART);
+                (prelude, slot.unwrap_or(Slot::Unused))
             }
         };
         let prelude = self.with_rows(prelude);
@@ -321,7 +329,7 @@ impl Product {
                 params: vec![],
                 slots: vec![
                     if int8 { int8::quantized(count, inner) } else { self.x.clone() },
-                    Slot::Weight(WeightUse::blocks(self.weight, weight, self.blocks, packing)),
+                    Slot::Weight(WeightUse::blocks(self.weight, weight, matrices, packing)),
                     third.clone(),
                     self.residual.map_or(Slot::Unused, Slot::Value),
                     self.out.clone(),
@@ -336,14 +344,17 @@ impl Product {
 
     /// What its rows are counted by.
     fn count(&self) -> Count {
-        self.experts.as_ref().map_or(self.rows.into(), |experts| Count::Places(experts.routing))
+        match self.by {
+            By::One { .. } => self.rows.into(),
+            By::Experts { routing, .. } => Count::Places(routing),
+        }
     }
 
     /// Lets a kernel know its rows: `share_of`.
     fn with_rows(&self, prelude: Prelude) -> Prelude {
-        match &self.experts {
-            Some(experts) => with_rows(prelude, experts.routing).part(EXPERTS_PART).part(ROWS_EXPERTS_PART),
-            None => prelude.constant("ROWS_ARE_TOKENS", self.rows == Rows::Tokens).part(ROWS_ALL_PART),
+        match self.by {
+            By::Experts { routing, .. } => with_rows(prelude, routing).part(EXPERTS_PART).part(ROWS_EXPERTS_PART),
+            By::One { .. } => prelude.constant("ROWS_ARE_TOKENS", self.rows == Rows::Tokens).part(ROWS_ALL_PART),
         }
     }
 }
