@@ -161,7 +161,7 @@ impl GpuDevice {
         });
         let submitted = submitted.map_err(|error| self.health.fail(error.to_string()))?;
         let Some((submission, buffer, bytes, mark, pool)) = submitted else {
-            return Err(self.health.fail("there is no memory for an upload"));
+            return Err(self.unwritten());
         };
         let (completion, result) = mpsc::channel();
         let finish = Box::new(move |bytes: Result<&[u8], RunError>| {

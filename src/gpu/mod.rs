@@ -341,7 +341,7 @@ fn upload_params(compiled: &Compiled, device: &GpuDevice) -> Result<(wgpu::Buffe
     let written = device.scoped(|| device.write(&[Write { buffer: &buffer, offset: 0, bytes: &bytes }]));
     let refuse = |why: String| Error::Device(format!("{}: params: {why}", device.description()));
     if !written.map_err(|error| refuse(error.to_string()))? {
-        return Err(refuse("there is no memory for an upload".into()));
+        return Err(device.unwritten().into());
     }
     Ok((buffer, at))
 }

@@ -73,10 +73,10 @@ impl GpuExecutor {
             encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
                 let _ = mapping.send(result); // nobody listens once the batch has failed
             });
-            Ok::<_, RunError>((self.device.submit([encoder.finish()]), buffer))
+            Some((self.device.submit([encoder.finish()]), buffer))
         });
         let (submission, buffer) = match submitted {
-            Ok(submitted) => submitted?,
+            Ok(submitted) => submitted.ok_or_else(|| self.device.unwritten())?,
             Err(wgpu::Error::OutOfMemory { .. }) => {
                 return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: bytes, granted: 0 });
             }

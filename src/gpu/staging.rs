@@ -2,6 +2,7 @@
 //! there is no memory for one, wgpu 30 gives the whole device up.
 
 use super::device::GpuDevice;
+use crate::error::RunError;
 use std::sync::{Mutex, PoisonError, mpsc};
 
 /// Bytes of the smallest, and of the largest that is kept: batches fit these, pieces of weights come once.
@@ -51,7 +52,8 @@ impl Staging {
 }
 
 impl GpuDevice {
-    /// Writes, before whatever is submitted next. `false`, and an error that is the caller's to catch, if there is no memory.
+    /// Writes, before whatever is submitted next. `false`, and an error that is the caller's to catch, if there is no memory; no
+    /// error if the device is lost: see [`unwritten`](Self::unwritten).
     #[must_use]
     pub(super) fn write(&self, writes: &[Write<'_>]) -> bool {
         let total: usize = writes.iter().map(|write| write.bytes.len()).sum();
@@ -79,20 +81,46 @@ impl GpuDevice {
         });
         true
     }
+
+    /// Why there was no [`write`](Self::write), where no error was raised: wgpu raises none of a device that is lost, whose handler
+    /// may not have heard of it yet.
+    pub(super) fn unwritten(&self) -> RunError {
+        self.health.fail("it takes no more buffers")
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gpu::AdapterSelector;
+    use std::sync::Arc;
+
+    fn device() -> Option<Arc<GpuDevice>> {
+        match GpuDevice::open(&AdapterSelector::Any) {
+            Ok(device) => Some(device),
+            Err(error) if std::env::var_os("REQUIRE_GPU").is_some_and(|v| v == "1") => panic!("{error}"),
+            Err(error) => {
+                eprintln!("SKIPPED: {error}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_device_is_not_short_of_memory() {
+        let Some(device) = device() else { return };
+        let usage = wgpu::BufferUsages::COPY_DST;
+        let descriptor = wgpu::BufferDescriptor { label: None, size: 16, usage, mapped_at_creation: false };
+        let buffer = device.device.create_buffer(&descriptor);
+        device.device.destroy();
+        let written = device.scoped(|| device.write(&[Write { buffer: &buffer, offset: 0, bytes: &[1; 16] }]));
+        assert!(matches!(written, Ok(false)), "{written:?}");
+        assert!(matches!(device.unwritten(), RunError::DeviceLost(_)));
+    }
 
     #[test]
     fn a_buffer_is_used_again_once_the_device_is_done_with_it() {
-        let device = match GpuDevice::open(&AdapterSelector::Any) {
-            Ok(device) => device,
-            Err(error) if std::env::var_os("REQUIRE_GPU").is_some_and(|v| v == "1") => panic!("{error}"),
-            Err(error) => return eprintln!("SKIPPED: {error}"),
-        };
+        let Some(device) = device() else { return };
         let usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ;
         let descriptor = wgpu::BufferDescriptor { label: None, size: 200_000, usage, mapped_at_creation: false };
         let buffer = device.device.create_buffer(&descriptor);

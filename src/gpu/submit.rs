@@ -69,7 +69,7 @@ impl GpuExecutor {
             let bytes = results + mark.bytes() as u64;
             let buffer = self.readback.take(bytes, &self.device.device);
             let encoder = || self.device.device.create_command_encoder(&Default::default());
-            let firsts = self.write(&data, &pieces, allocated, Some(mark))?;
+            let Some(firsts) = self.write(&data, &pieces, allocated, Some(mark)) else { return Ok(None) };
             for (i, run) in runs.iter().enumerate() {
                 let mut encoder = encoder();
                 self.record(i, &pieces[run.clone()], &firsts, allocated, &mut encoder);
@@ -86,10 +86,10 @@ impl GpuExecutor {
             encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..bytes, move |result| {
                 let _ = mapping.send(result); // nobody listens once the batch has failed
             });
-            Ok::<_, RunError>((self.enqueue(encoder, &pieces[last])?, buffer, bytes, mark))
+            Ok::<_, RunError>(Some((self.enqueue(encoder, &pieces[last])?, buffer, bytes, mark)))
         });
         let ((submission, account), buffer, bytes, mark) = match submitted {
-            Ok(submitted) => submitted?,
+            Ok(submitted) => submitted?.ok_or_else(|| self.device.unwritten())?,
             Err(wgpu::Error::OutOfMemory { .. }) => {
                 return Err(RunError::OutOfMemory { tokens: batch.tokens(), needed: results, granted: 0 });
             }
@@ -173,15 +173,14 @@ impl GpuExecutor {
     /// Hands the batch to the queue, before whatever is submitted next, and its mark. Returns where its dispatches begin, in the
     /// order in which the sizes lie on the device for each.
     ///
-    /// # Errors
-    /// [`RunError::OutOfMemory`].
+    /// `None` if [`GpuDevice::write`](super::GpuDevice::write) did not.
     pub(super) fn write(
         &self,
         data: &BatchData,
         pieces: &[Piece],
         allocated: &Allocated,
         mark: Option<Mark>,
-    ) -> Result<Vec<u32>, RunError> {
+    ) -> Option<Vec<u32>> {
         let firsts = piece::firsts(pieces);
         let Sizes { tokens, sequences, query_tiles, .. } = data.sizes;
         let mut sizes = vec![0; firsts.len() * allocated.sizes_stride as usize / 4];
@@ -197,11 +196,7 @@ impl GpuExecutor {
         let given = mark.map(Mark::given).unwrap_or_default();
         let writes = allocated.batch.iter().zip(batch).map(|(buffer, bytes)| Write { buffer, offset: 0, bytes });
         let writes: Vec<Write> = writes.chain([allocated.marks.write(&given)]).collect();
-        if !self.device.write(&writes) {
-            let needed = writes.iter().map(|write| write.bytes.len() as u64).sum();
-            return Err(RunError::OutOfMemory { tokens: tokens as usize, needed, granted: 0 });
-        }
-        Ok(firsts)
+        self.device.write(&writes).then_some(firsts)
     }
 }
 

@@ -241,7 +241,7 @@ impl Upload<'_> {
                     Write { buffer, offset: first_byte + (block + beside) as u64 * block_bytes, bytes: &packed };
                 let written = self.device.scoped(|| self.device.write(&[write]));
                 if !written.map_err(|error| refuse(error.to_string()))? {
-                    return Err(refuse("there is no memory for an upload".into()));
+                    return Err(self.device.unwritten().into());
                 }
                 self.unwaited += packed.len() as u64;
                 if self.unwaited >= UNWAITED {
